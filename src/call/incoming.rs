@@ -1,0 +1,360 @@
+//! A message as it arrived, and what the gates make of it: `Incoming` → `Draft` → `Call`.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::{ArtifactId, CallId, Digest, Operation, Principal, Timestamp};
+
+/// The protocol of the agent's side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// Plain HTTP.
+    Rest,
+    /// MCP with the `initialize` handshake, up to 2025-11-25.
+    McpLegacy,
+    /// Stateless MCP, from 2026-07-28.
+    McpModern,
+}
+
+/// What the client presented to prove itself. Never printed.
+#[derive(Clone, Default)]
+pub struct Credentials {
+    /// `Authorization: Bearer …`, or `X-Api-Key`.
+    pub token: Option<String>,
+    /// The client certificate in DER, already verified by TLS against the configured authority.
+    pub certificate: Option<Bytes>,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Credentials(token: {}, certificate: {})", self.token.is_some(), self.certificate.is_some())
+    }
+}
+
+/// `Prefer` (RFC 7240), as far as we act on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Preference {
+    /// `respond-async`.
+    pub respond_async: bool,
+    /// `wait=N`.
+    pub wait: Option<Duration>,
+}
+
+/// What the agent says beside the call: headers in HTTP, `_meta` keys in MCP. Claims, never identity.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Hints {
+    /// The client's idempotency key.
+    pub key: Option<String>,
+    /// `Holdpoint-Workflow`.
+    pub workflow: Option<String>,
+    /// `Holdpoint-Run`.
+    pub run: Option<String>,
+    /// `Holdpoint-Step`.
+    pub step: Option<String>,
+    /// `Holdpoint-Intent`: what the agent claims it is doing. Shown fenced, never judged.
+    pub intent: Option<String>,
+    /// `Holdpoint-Confidence`, 0 to 1. Shown fenced, never judged.
+    pub confidence: Option<f64>,
+    /// `Holdpoint-Evidence`: artifacts put before the call.
+    pub evidence: Vec<ArtifactId>,
+    /// `Prefer`.
+    pub prefer: Preference,
+}
+
+/// A message as it arrived, before anything is known about its sender.
+#[derive(Debug)]
+pub struct Incoming {
+    /// The id that this call will have.
+    pub id: CallId,
+    /// Wall time of arrival.
+    pub received: Timestamp,
+    /// Address of the peer.
+    pub peer: IpAddr,
+    /// What it presented to prove itself.
+    pub credentials: Credentials,
+    /// Name of the tool whose mount it came to.
+    pub tool: String,
+    /// What it said beside the call.
+    pub hints: Hints,
+    /// Header fields that passed the ingress rules, for the allow-list of the upstream side.
+    pub headers: HeaderMap,
+    /// The message itself.
+    pub message: Message,
+}
+
+/// The message of a protocol.
+#[derive(Debug)]
+pub enum Message {
+    /// A REST request below a tool's mount.
+    Rest(RestCall),
+    /// One JSON-RPC message.
+    Mcp(McpCall),
+}
+
+/// A REST request below a tool's mount, in decode-once normal form.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RestCall {
+    /// From the method allow-list.
+    pub method: Method,
+    /// Decoded path segments below the mount.
+    pub segments: Vec<String>,
+    /// Decoded query pairs in order.
+    pub query: Vec<(String, String)>,
+    /// Media type of the body, lower case, without parameters.
+    pub content_type: Option<String>,
+    /// The body bytes, bounded and complete.
+    pub body: Bytes,
+    /// The body as JSON, read once by the strict reader, when it is JSON.
+    pub json: Option<Value>,
+}
+
+/// A JSON-RPC id, as the exact bytes that came.
+pub type JsonRpcId = Box<RawValue>;
+
+/// One JSON-RPC message, its body read once by the strict reader.
+#[derive(Debug)]
+pub struct McpCall {
+    /// Which era its body speaks.
+    pub protocol: Protocol,
+    /// `None` for a notification.
+    pub id: Option<JsonRpcId>,
+    /// `tools/call` …; empty for a response to a server's request.
+    pub method: String,
+    /// `params.name` of `tools/call`.
+    pub name: Option<String>,
+    /// The whole message.
+    pub message: Value,
+    /// The exact bytes.
+    pub body: Bytes,
+}
+
+/// A recognized call whose arguments are not yet checked.
+#[derive(Debug)]
+pub struct Draft {
+    /// The message it was recognized in.
+    pub incoming: Incoming,
+    /// The operation it asks for.
+    pub operation: Arc<Operation>,
+    /// Values of the path parameters, decoded, in the order of `Operation::path_params`.
+    pub path_values: Vec<String>,
+    /// Workflow, run and step.
+    pub context: CallContext,
+}
+
+/// In which work a call stands.
+#[derive(Debug, Clone, PartialEq, Default, serde::Serialize, serde::Deserialize)]
+pub struct CallContext {
+    /// A workflow that the configuration allows this agent.
+    pub workflow: String,
+    /// Its stage.
+    pub stage: String,
+    /// The run, in the agent's words or one that we opened.
+    pub run: String,
+    /// The step, in the agent's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// The agent's claimed intent. Untrusted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intent: Option<String>,
+    /// The agent's claimed confidence. Untrusted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<f64>,
+}
+
+/// Where a request goes, in normal form.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Target {
+    /// HTTP method.
+    pub method: String,
+    /// Path and query below the upstream's origin, re-encoded from what was matched.
+    pub path: String,
+}
+
+/// The request as it goes out: what every vote's digest stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutRequest {
+    /// Method, path and query.
+    pub target: Target,
+    /// Content type of the body, when there is one.
+    pub content_type: Option<String>,
+    /// The exact bytes.
+    pub body: Bytes,
+    /// Allow-listed end-to-end headers of the client, lower case, without credentials.
+    pub headers: Vec<(String, String)>,
+    /// MCP only: the id in the body and the era, to find the answer by.
+    pub rpc: Option<(String, Protocol)>,
+}
+
+/// One attempt by an agent to use one operation, recognized and with valid arguments.
+#[derive(Debug, Clone)]
+pub struct Call {
+    id: CallId,
+    operation: Arc<Operation>,
+    arguments: Value,
+    request: OutRequest,
+    key: Option<String>,
+    key_derived: bool,
+    fingerprint: Digest,
+    digest: Digest,
+    context: CallContext,
+    evidence: Vec<ArtifactId>,
+    source_ip: IpAddr,
+    prefer: Preference,
+    deadline: Instant,
+}
+
+/// What the schema gate found, for [`Call::checked`].
+#[derive(Debug)]
+pub struct Checked {
+    /// As assigned on arrival.
+    pub id: CallId,
+    /// The operation.
+    pub operation: Arc<Operation>,
+    /// The one argument object.
+    pub arguments: Value,
+    /// The request to send.
+    pub request: OutRequest,
+    /// The client's key, or the derived one.
+    pub key: Option<String>,
+    /// The key was derived, not given.
+    pub key_derived: bool,
+    /// Workflow, run and step.
+    pub context: CallContext,
+    /// Evidence named with the call.
+    pub evidence: Vec<ArtifactId>,
+    /// Address of the peer.
+    pub source_ip: IpAddr,
+    /// The client's preference.
+    pub prefer: Preference,
+    /// When the caller stops waiting for the upstream.
+    pub deadline: Instant,
+}
+
+impl Call {
+    /// Makes a call of arguments that were checked. Only the schema gate may.
+    pub(crate) fn checked(parts: Checked, principal: &Principal) -> Self {
+        let fingerprint = fingerprint(&parts.operation, &parts.request, &parts.arguments);
+        let digest = call_digest(&parts.operation, &parts.request, principal);
+        let key = match parts.key {
+            None if parts.key_derived => Some(derived_key(&fingerprint, &parts.context)),
+            key => key,
+        };
+        Self {
+            id: parts.id,
+            operation: parts.operation,
+            arguments: parts.arguments,
+            request: parts.request,
+            key,
+            key_derived: parts.key_derived,
+            fingerprint,
+            digest,
+            context: parts.context,
+            evidence: parts.evidence,
+            source_ip: parts.source_ip,
+            prefer: parts.prefer,
+            deadline: parts.deadline,
+        }
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> CallId {
+        self.id
+    }
+    /// Its operation.
+    #[must_use]
+    pub fn operation(&self) -> &Arc<Operation> {
+        &self.operation
+    }
+    /// The one argument object that schema, policy, approver and upstream all see.
+    #[must_use]
+    pub fn arguments(&self) -> &Value {
+        &self.arguments
+    }
+    /// The request that goes out.
+    #[must_use]
+    pub fn request(&self) -> &OutRequest {
+        &self.request
+    }
+    /// Its idempotency key, given or derived.
+    #[must_use]
+    pub fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+    /// Whether the key was derived by us.
+    #[must_use]
+    pub fn key_derived(&self) -> bool {
+        self.key_derived
+    }
+    /// SHA-256 over RFC 8785 of operation, normalised target and arguments.
+    #[must_use]
+    pub fn fingerprint(&self) -> Digest {
+        self.fingerprint
+    }
+    /// What approvers vote on (`contract.md` 4).
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+    /// Workflow, run and step.
+    #[must_use]
+    pub fn context(&self) -> &CallContext {
+        &self.context
+    }
+    /// Evidence named with the call.
+    #[must_use]
+    pub fn evidence(&self) -> &[ArtifactId] {
+        &self.evidence
+    }
+    /// Address of the peer that sent it.
+    #[must_use]
+    pub fn source_ip(&self) -> IpAddr {
+        self.source_ip
+    }
+    /// The client's preference for waiting.
+    #[must_use]
+    pub fn prefer(&self) -> Preference {
+        self.prefer
+    }
+    /// When the caller stops waiting for the upstream.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+}
+
+/// MCP's target is the endpoint, the same for every call; a REST target is method and path.
+fn fingerprint(op: &Operation, request: &OutRequest, arguments: &Value) -> Digest {
+    let target = match request.rpc {
+        Some(_) => Value::Null,
+        None => serde_json::json!([request.target.method, request.target.path]),
+    };
+    Digest::of_json(&serde_json::json!({"operation": op.name, "target": target, "arguments": arguments}))
+}
+
+/// The digest of a call, as `contract.md` section 4 defines it.
+#[must_use]
+pub fn call_digest(op: &Operation, request: &OutRequest, principal: &Principal) -> Digest {
+    Digest::of_json(&serde_json::json!({
+        "v": 1,
+        "operation": op.name,
+        "upstream": op.tool.upstream,
+        "method": request.target.method,
+        "target": request.target.path,
+        "content_type": request.content_type,
+        "body": Digest::of(&request.body).to_string(),
+        "principal": [principal.org, principal.agent],
+        "acting_for": principal.acting_for,
+    }))
+}
+
+fn derived_key(fingerprint: &Digest, context: &CallContext) -> String {
+    let of = serde_json::json!([fingerprint.to_string(), context.run, context.step]);
+    format!("derived:{}", Digest::of_json(&of))
+}

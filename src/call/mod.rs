@@ -1,0 +1,31 @@
+//! The vocabulary of a call. Pure data: no I/O, no async, nothing else of the crate.
+//!
+//! Every other module speaks in these words; `docs` for each word is on its type.
+
+mod digest;
+mod facts;
+mod fault;
+mod id;
+mod incoming;
+mod operation;
+mod outcome;
+mod principal;
+mod refusal;
+pub mod sse;
+mod terms;
+mod time;
+
+pub use digest::{Digest, canonical};
+pub use facts::{Facts, History, Meter, Meters};
+pub use fault::Fault;
+pub use id::{ArtifactId, CallId, HoldId, IdError, ReceiptId, short_code};
+pub use incoming::{
+    Call, CallContext, Checked, Credentials, Draft, Hints, Incoming, JsonRpcId, McpCall, Message, OutRequest,
+    Preference, Protocol, RestCall, Target, call_digest,
+};
+pub use operation::{Cost, Effects, HeldAs, IdempotencyRule, Limits, Operation, Otherwise, Release, Tool, ToolKind};
+pub use outcome::{Broken, Outcome, Reply, ReplyBody};
+pub use principal::{AuthMethod, Principal, PrincipalKey};
+pub use refusal::{Code, Executed, PolicyNote, Refusal, Violation};
+pub use terms::{Needs, Requirement, Terms, Tier, Why};
+pub use time::{Timestamp, duration_text};

@@ -1,0 +1,4 @@
+//! Holdpoint.
+pub mod call;
+pub mod clock;
+pub mod store;

@@ -1,0 +1,5 @@
+//! Durable state behind domain steps, each atomic and, where it says so, durable when it returns.
+
+mod record;
+
+pub use record::*;
