@@ -1,0 +1,581 @@
+//! The file as written. Names here are the key names of the contract; nothing is resolved yet.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// Holdpoint's configuration.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    /// Version of this format.
+    #[schemars(range(min = 1, max = 1))]
+    #[expect(dead_code, reason = "the schema checks it; there is one version")]
+    pub(super) version: u32,
+    /// Where agents and reviewers connect.
+    #[serde(default)]
+    pub(super) listen: Listen,
+    /// Where durable state lives.
+    pub(super) state: State,
+    /// The policy files.
+    pub(super) policies: Policies,
+    /// Who may call and who may review.
+    pub(super) identity: Identity,
+    /// Workflow for agents that name none.
+    pub(super) default_workflow: Option<String>,
+    /// Workflows that calls may stand in.
+    #[serde(default)]
+    pub(super) workflows: BTreeMap<String, Workflow>,
+    /// The tools behind the proxy.
+    pub(super) tools: BTreeMap<String, Tool>,
+    /// Budgets.
+    #[serde(default)]
+    pub(super) budgets: Vec<Budget>,
+    /// Rate limits.
+    #[serde(default)]
+    pub(super) rates: Vec<Rate>,
+    /// Holds and reviews.
+    #[serde(default)]
+    pub(super) reviews: Reviews,
+    /// Metrics.
+    #[serde(default)]
+    #[expect(dead_code, reason = "metrics are always served; the key states so")]
+    pub(super) telemetry: Telemetry,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Listen {
+    /// Agents' listener, `127.0.0.1:8700` by default.
+    pub(super) agents: Option<String>,
+    /// Admin listener, `127.0.0.1:8701` by default.
+    pub(super) admin: Option<String>,
+    /// Host names that requests may carry. Loopback names by default.
+    pub(super) allowed_hosts: Option<Vec<String>>,
+    /// How long calls in flight may take to end on SIGTERM. `25s` by default.
+    pub(super) drain: Option<String>,
+    /// TLS for both listeners.
+    pub(super) tls: Option<Tls>,
+    /// Allows a listener that is not on loopback without TLS.
+    #[serde(default)]
+    pub(super) danger_plaintext: bool,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tls {
+    /// Certificate chain, PEM.
+    pub(super) cert: FileRef,
+    /// Private key, PEM.
+    pub(super) key: FileRef,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileRef {
+    /// Path, relative to this file.
+    pub(super) file: PathBuf,
+}
+
+/// A secret by reference: `{ env: NAME }` or `{ file: PATH }`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SecretRef {
+    /// Name of an environment variable.
+    pub(super) env: Option<String>,
+    /// Path of a file, relative to this file; one trailing line end is left out.
+    pub(super) file: Option<PathBuf>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct State {
+    /// Folder of journal and index.
+    pub(super) path: PathBuf,
+    /// 32 bytes, hex, that seal payloads at rest. Generated beside the journal when absent.
+    pub(super) encryption_key: Option<SecretRef>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Policies {
+    /// Folder of `*.cedar` files.
+    pub(super) dir: PathBuf,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Identity {
+    /// Default organisation of every agent.
+    pub(super) org: Option<String>,
+    /// How agents prove themselves.
+    pub(super) agents: Agents,
+    /// How reviewers prove themselves.
+    #[serde(default)]
+    pub(super) reviewers: Reviewers,
+    /// Accounts that are one person.
+    #[serde(default)]
+    pub(super) people: Vec<Person>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Agents {
+    /// Static keys.
+    #[serde(default)]
+    pub(super) api_keys: Vec<ApiKey>,
+    /// Signed tokens.
+    pub(super) jwt: Option<Jwt>,
+    /// Client certificates.
+    pub(super) mtls: Option<Mtls>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ApiKey {
+    /// The agent that it stands for.
+    pub(super) agent: String,
+    /// One group.
+    pub(super) group: Option<String>,
+    /// Several groups.
+    #[serde(default)]
+    pub(super) groups: Vec<String>,
+    /// Owning team.
+    pub(super) owner: Option<String>,
+    /// The one person who runs it: never its approver.
+    pub(super) operator: Option<String>,
+    /// Organisation, else `identity.org`.
+    pub(super) org: Option<String>,
+    /// The key. At least 16 characters.
+    pub(super) key: SecretRef,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Jwt {
+    /// Required `iss`.
+    pub(super) issuer: String,
+    /// Required `aud`.
+    pub(super) audience: String,
+    /// Keys: `{ file: PATH }` or `{ url: URL }`.
+    pub(super) jwks: Option<Jwks>,
+    /// Allowed algorithms; `[RS256, ES256, EdDSA]` by default. Symmetric ones are refused.
+    pub(super) algorithms: Option<Vec<String>>,
+    /// Claim that names the agent; `sub` by default. Dots walk into objects.
+    pub(super) agent_claim: Option<String>,
+    /// Claim that names the person acted for.
+    pub(super) user_claim: Option<String>,
+    /// Claim that lists the groups.
+    pub(super) group_claim: Option<String>,
+    /// Claim that names the organisation.
+    pub(super) org_claim: Option<String>,
+    /// Claim with scopes, shown to policy as the tag `scope`.
+    pub(super) scope_claim: Option<String>,
+    /// Owning team of agents that come by token.
+    pub(super) owner: Option<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Jwks {
+    /// Path of a JWKS file.
+    pub(super) file: Option<PathBuf>,
+    /// Where the JWKS is fetched; `<issuer>/.well-known/jwks.json` when no `jwks` is given.
+    pub(super) url: Option<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Mtls {
+    /// Authority that signs client certificates, PEM.
+    pub(super) ca: FileRef,
+    /// What names the agent: `san_uri` (a SPIFFE id, the default) or `subject` (the common name).
+    pub(super) agent: Option<CertName>,
+    /// The agents that may come by certificate.
+    pub(super) agents: Vec<CertAgent>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum CertName {
+    SanUri,
+    Subject,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CertAgent {
+    /// The SPIFFE id or common name, exactly.
+    pub(super) name: String,
+    /// The agent that it stands for.
+    pub(super) agent: String,
+    /// Its groups.
+    #[serde(default)]
+    pub(super) groups: Vec<String>,
+    /// Owning team.
+    pub(super) owner: Option<String>,
+    /// The one person who runs it.
+    pub(super) operator: Option<String>,
+    /// Organisation, else `identity.org`.
+    pub(super) org: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Reviewers {
+    /// Static tokens, for the page, the CLI and bots.
+    #[serde(default)]
+    pub(super) tokens: Vec<ReviewerToken>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ReviewerToken {
+    /// The person.
+    pub(super) user: String,
+    /// Reviewer groups.
+    #[serde(default)]
+    pub(super) groups: Vec<String>,
+    /// E-mail, to recognize the person behind other accounts.
+    pub(super) email: Option<String>,
+    /// Whether this token counts as strong authentication.
+    #[serde(default)]
+    pub(super) mfa: bool,
+    /// The token. At least 16 characters.
+    pub(super) token: SecretRef,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Person {
+    /// The name that counts.
+    pub(super) user: String,
+    /// `issuer|subject` of each account, and e-mail addresses.
+    pub(super) subjects: Vec<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Workflow {
+    /// Owning team.
+    pub(super) owner: String,
+    /// `execute` by default.
+    pub(super) stage: Option<Stage>,
+    /// Agent groups or agents that may name it; all when absent.
+    pub(super) agents: Option<Vec<String>>,
+    /// Step names that metrics may show.
+    #[serde(default)]
+    pub(super) steps: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Stage {
+    Execute,
+    Checkpointed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Kind {
+    Rest,
+    Mcp,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tool {
+    /// `rest` or `mcp`.
+    pub(super) kind: Kind,
+    /// Owning team.
+    pub(super) owner: String,
+    /// `prod`, `staging` or `dev`.
+    pub(super) env: Option<String>,
+    /// Classes of data behind it.
+    #[serde(default)]
+    pub(super) data_classes: Vec<String>,
+    /// Path under which agents reach it, such as `/crm`.
+    pub(super) mount: String,
+    /// The server behind it.
+    pub(super) upstream: Upstream,
+    /// When to stop calling a failing upstream.
+    pub(super) breaker: Option<Breaker>,
+    /// What happens to requests that no operation matches; only `deny` exists.
+    #[expect(dead_code, reason = "`deny` is the only value; the key lets a file say so")]
+    pub(super) unlisted: Option<Unlisted>,
+    /// MCP: the lock file with the accepted tool definitions.
+    pub(super) lock: Option<PathBuf>,
+    /// Its operations by name; for MCP a name may end in `*`.
+    pub(super) operations: BTreeMap<String, Operation>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Unlisted {
+    Deny,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Upstream {
+    /// `http://` or `https://`, with a base path.
+    pub(super) url: String,
+    /// Deadline of a call, `30s` by default.
+    pub(super) timeout: Option<String>,
+    /// Credential put in by the proxy, or `pass_through`.
+    pub(super) auth: Option<Auth>,
+    /// Further request headers that go upstream.
+    #[serde(default)]
+    pub(super) forward_headers: Vec<String>,
+    /// Authority for `https`, PEM; the system's when absent.
+    pub(super) ca: Option<FileRef>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Auth {
+    /// `Authorization: Bearer <secret>`.
+    Bearer(SecretRef),
+    /// Any header.
+    Header {
+        /// Its name.
+        name: String,
+        /// Its value.
+        value: SecretRef,
+    },
+    /// The client's own `Authorization` goes upstream.
+    PassThrough,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Breaker {
+    /// Consecutive failures that open it.
+    pub(super) failures: u32,
+    /// Within this time.
+    pub(super) within: Option<String>,
+    /// How long it stays open before one probe.
+    pub(super) retry_after: Option<String>,
+}
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum OneOrMany {
+    One(Effect),
+    Many(Vec<Effect>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Effect {
+    Read,
+    Write,
+    Money,
+    Irreversible,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Operation {
+    /// REST: `POST /orders/:orderId/refunds`.
+    #[serde(rename = "match")]
+    pub(super) matches: Option<String>,
+    /// What it does to the world.
+    pub(super) effect: OneOrMany,
+    /// JSON Schema file of its arguments (REST).
+    pub(super) schema: Option<PathBuf>,
+    /// Further action groups that policies may name.
+    #[serde(default)]
+    pub(super) groups: Vec<String>,
+    /// Who sends an approved call.
+    pub(super) release: Option<Release>,
+    /// How a held REST call is answered.
+    pub(super) held_as: Option<HeldAs>,
+    /// How repeats are recognized.
+    pub(super) idempotency: Option<Idempotency>,
+    /// What a call costs.
+    pub(super) cost: Option<Cost>,
+    /// JSON Pointer to the object it acts on.
+    pub(super) target: Option<String>,
+    /// JSON Pointers that no record, log or page may show.
+    #[serde(default)]
+    pub(super) redact: Vec<String>,
+    /// Title for people.
+    pub(super) title: Option<String>,
+    /// Bounds.
+    pub(super) limits: Option<Limits>,
+    /// Upstream statuses that mean "not now, nothing happened".
+    #[serde(default)]
+    pub(super) not_now: Vec<u16>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Release {
+    Approval,
+    Collect,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum HeldAs {
+    Conflict,
+    Accepted,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Idempotency {
+    /// The header that carries the key; only `Idempotency-Key`.
+    pub(super) header: Option<String>,
+    /// JSON Pointer into the arguments where the key stands.
+    pub(super) pointer: Option<String>,
+    /// Without a key.
+    pub(super) otherwise: Option<Otherwise>,
+    /// Life of a derived key, `2m` by default.
+    pub(super) window: Option<String>,
+    /// How long an answer is kept for replay, `24h` by default.
+    pub(super) keep: Option<String>,
+    /// `header`: the upstream honours `Idempotency-Key`.
+    pub(super) upstream: Option<UpstreamKey>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum UpstreamKey {
+    Header,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Otherwise {
+    Require,
+    Derive,
+    None,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Cost {
+    /// Fixed.
+    pub(super) fixed: Option<FixedCost>,
+    /// JSON Pointer to the amount in minor units.
+    pub(super) amount: Option<String>,
+    /// JSON Pointer to its currency.
+    pub(super) currency: Option<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FixedCost {
+    /// Calls charged, 1 by default.
+    pub(super) calls: Option<i64>,
+    /// Price, such as `0.02 EUR`.
+    pub(super) money: Option<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Limits {
+    /// Request body, `1MiB` by default.
+    pub(super) body: Option<String>,
+    /// Answer, `16MiB` by default.
+    pub(super) answer: Option<String>,
+    /// Deadline; the upstream's `timeout` by default.
+    pub(super) deadline: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Per {
+    Step,
+    Run,
+    User,
+    Org,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Budget {
+    /// Scope.
+    pub(super) per: Per,
+    /// Calls in it.
+    pub(super) calls: Option<i64>,
+    /// Money in it, such as `500.00 EUR`.
+    pub(super) money: Option<String>,
+    /// It renews in windows of this length; without it, it lives as long as its scope (step, run).
+    pub(super) every: Option<String>,
+    /// From here on answers carry `Holdpoint-Budget`; `80%` by default.
+    pub(super) warn_at: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+pub(super) enum RatePer {
+    #[serde(rename = "agent")]
+    Agent,
+    #[serde(rename = "agent+operation")]
+    AgentOperation,
+    #[serde(rename = "operation")]
+    Operation,
+    #[serde(rename = "total")]
+    Total,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Rate {
+    /// Who shares it.
+    pub(super) per: RatePer,
+    /// Only these operations.
+    pub(super) operations: Option<Vec<String>>,
+    /// Such as `50/s`.
+    pub(super) limit: String,
+    /// How many at once; the limit's number by default.
+    pub(super) burst: Option<u32>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Reviews {
+    /// Where reviewers find the page, for links.
+    pub(super) url: Option<String>,
+    /// How long a held call waits in place, `3s` by default.
+    pub(super) inline_wait: Option<String>,
+    /// Clocks of the medium tier.
+    pub(super) medium: Option<TierClocks>,
+    /// Clocks of the high tier.
+    pub(super) high: Option<TierClocks>,
+    /// Caps.
+    pub(super) max_held: Option<MaxHeld>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TierClocks {
+    /// When it counts as late.
+    pub(super) sla: Option<String>,
+    /// From parking to the last vote.
+    pub(super) expires: Option<String>,
+    /// From the last vote to the send.
+    pub(super) window: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MaxHeld {
+    /// Per agent, 100 by default.
+    pub(super) per_agent: Option<usize>,
+    /// In all, 10000 by default.
+    pub(super) total: Option<usize>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Telemetry {
+    /// `/metrics` on the admin listener; always served.
+    #[expect(dead_code, reason = "`true` is the only value; the key lets a file say so")]
+    #[schemars(extend("const" = true))]
+    pub(super) metrics: Option<bool>,
+}

@@ -1,0 +1,54 @@
+//! The configuration: the file as written (`file`), then all mistakes at once (`resolve`), then [`Config`] as used.
+
+mod file;
+pub mod lock;
+mod mistakes;
+mod resolve;
+mod secret;
+mod tree;
+mod units;
+mod used;
+
+pub use mistakes::{Mistake, Mistakes};
+pub use secret::Secret;
+pub use units::money_text;
+pub use used::{
+    AgentKey, BreakerRule, BudgetRule, BudgetScope, CertAgent, Config, IdentityConfig, JwtRule, Keys, ListenConfig,
+    MtlsRule, RatePer, RateRule, Reviewer, ReviewRules, StateConfig, TlsFiles, ToolConfig, UpstreamAuth,
+    UpstreamConfig, Workflow,
+};
+
+use std::path::Path;
+
+/// The JSON Schema of the configuration file.
+#[must_use]
+pub fn json_schema() -> serde_json::Value {
+    serde_json::to_value(schemars::schema_for!(file::File)).unwrap_or_default()
+}
+
+/// Reads the file, finds every mistake, and resolves it to what is used.
+///
+/// # Errors
+/// All mistakes, each with its place in the file.
+pub fn load(path: &Path) -> Result<Config, Mistakes> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| Mistakes::one(path, None, "", format!("cannot read the configuration: {e}")))?;
+    parse(&text, path)
+}
+
+/// As [`load`], from text that stands in `path`; paths inside it are relative to that file.
+///
+/// # Errors
+/// All mistakes, each with its place in the text.
+pub fn parse(text: &str, path: &Path) -> Result<Config, Mistakes> {
+    let tree = tree::parse(text, path)?;
+    let value = tree.value();
+    let wrong = mistakes::against_schema(&value, &json_schema());
+    if !wrong.is_empty() {
+        return Err(Mistakes::at(path, &tree, wrong));
+    }
+    let file: file::File = serde_json::from_value(value)
+        .map_err(|e| Mistakes::one(path, None, "", format!("not a configuration: {e}")))?;
+    let base = path.parent().unwrap_or(Path::new("."));
+    resolve::resolve(file, base, text).map_err(|wrong| Mistakes::at(path, &tree, wrong))
+}

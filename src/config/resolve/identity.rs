@@ -1,0 +1,170 @@
+//! Identities: keys become digests, key sets are read, and nobody is let in by default.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use jsonwebtoken::Algorithm;
+
+use crate::call::Digest;
+
+use super::super::used::{AgentKey, CertAgent, IdentityConfig, JwtRule, Keys, MtlsRule, Reviewer};
+use super::{Ctx, file};
+
+pub(super) fn identity(ctx: &mut Ctx<'_>, i: &file::Identity) -> IdentityConfig {
+    let org = i.org.clone().unwrap_or_else(|| "default".into());
+    let a = &i.agents;
+    if a.api_keys.is_empty() && a.jwt.is_none() && a.mtls.is_none() {
+        ctx.err("/identity/agents", "no identity method: give `api_keys`, `jwt` or `mtls`; nobody is let in unproven");
+    }
+    let keys: Vec<_> = a.api_keys.iter().enumerate().filter_map(|(n, k)| api_key(ctx, n, k, &org)).collect();
+    let reviewers: Vec<_> = i.reviewers.tokens.iter().enumerate().filter_map(|(n, t)| reviewer(ctx, n, t)).collect();
+    distinct(ctx, &keys, &reviewers);
+    IdentityConfig {
+        jwt: a.jwt.as_ref().and_then(|j| jwt(ctx, j, &org)),
+        mtls: a.mtls.as_ref().map(|m| mtls(ctx, m, &org)),
+        people: people(ctx, &i.people),
+        org,
+        keys,
+        reviewers,
+    }
+}
+
+/// A secret that stands for two identities proves neither.
+fn distinct(ctx: &mut Ctx<'_>, keys: &[AgentKey], reviewers: &[Reviewer]) {
+    let mut seen: BTreeMap<Digest, String> = BTreeMap::new();
+    let agents = keys.iter().map(|k| (k.digest, format!("agent `{}`", k.agent)));
+    let people = reviewers.iter().map(|r| (r.digest, format!("reviewer `{}`", r.user)));
+    for (digest, who) in agents.chain(people) {
+        if let Some(other) = seen.insert(digest, who.clone()) {
+            ctx.err("/identity", format!("{who} and {other} have the same secret"));
+        }
+    }
+}
+
+fn strong(ctx: &mut Ctx<'_>, pointer: &str, secret: &str) -> Option<Digest> {
+    if secret.len() < 16 || !secret.bytes().all(|b| b.is_ascii_graphic()) {
+        ctx.err(pointer, "must be at least 16 visible ASCII characters; `openssl rand -hex 24` makes one");
+        return None;
+    }
+    Some(Digest::of(secret.as_bytes()))
+}
+
+fn api_key(ctx: &mut Ctx<'_>, n: usize, k: &file::ApiKey, org: &str) -> Option<AgentKey> {
+    let at = format!("/identity/agents/api_keys/{n}/key");
+    let secret = ctx.secret(&at, &k.key)?;
+    Some(AgentKey {
+        agent: k.agent.clone(),
+        groups: k.group.iter().chain(&k.groups).cloned().collect(),
+        owner: k.owner.clone(),
+        operator: k.operator.clone(),
+        org: k.org.clone().unwrap_or_else(|| org.to_owned()),
+        digest: strong(ctx, &at, &secret)?,
+    })
+}
+
+fn reviewer(ctx: &mut Ctx<'_>, n: usize, t: &file::ReviewerToken) -> Option<Reviewer> {
+    let at = format!("/identity/reviewers/tokens/{n}/token");
+    let secret = ctx.secret(&at, &t.token)?;
+    Some(Reviewer {
+        user: t.user.clone(),
+        groups: t.groups.clone(),
+        email: t.email.clone(),
+        mfa: t.mfa,
+        digest: strong(ctx, &at, &secret)?,
+    })
+}
+
+fn jwt(ctx: &mut Ctx<'_>, j: &file::Jwt, org: &str) -> Option<JwtRule> {
+    let at = "/identity/agents/jwt";
+    let names = j.algorithms.clone().unwrap_or_else(|| vec!["RS256".into(), "ES256".into(), "EdDSA".into()]);
+    let mut algorithms = Vec::new();
+    for (i, name) in names.iter().enumerate() {
+        let parsed = name.parse().ok().filter(|a| asymmetric(*a));
+        let why = || format!("`{name}` is not an asymmetric algorithm that we verify, such as RS256, ES256 or EdDSA");
+        algorithms.extend(ctx.ok(&format!("{at}/algorithms/{i}"), parsed.ok_or_else(why)));
+    }
+    if algorithms.is_empty() {
+        ctx.err(at, "no algorithm is allowed");
+    }
+    Some(JwtRule {
+        issuer: j.issuer.clone(),
+        audience: j.audience.clone(),
+        keys: jwks(ctx, j)?,
+        algorithms,
+        agent_claim: j.agent_claim.clone().unwrap_or_else(|| "sub".into()),
+        user_claim: j.user_claim.clone(),
+        group_claim: j.group_claim.clone(),
+        org_claim: j.org_claim.clone(),
+        scope_claim: j.scope_claim.clone(),
+        org: org.to_owned(),
+        owner: j.owner.clone(),
+    })
+}
+
+fn asymmetric(a: Algorithm) -> bool {
+    !matches!(a, Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512)
+}
+
+fn jwks(ctx: &mut Ctx<'_>, j: &file::Jwt) -> Option<Keys> {
+    let at = "/identity/agents/jwt/jwks";
+    let fetched = |ctx: &mut Ctx<'_>, url: &str| {
+        let uri = url.parse::<http::Uri>().ok().filter(|u| u.authority().is_some());
+        let safe = uri.filter(|u| u.scheme_str() == Some("https") || is_loopback(u));
+        ctx.ok(at, safe.ok_or_else(|| format!("`{url}` must be https (http is for loopback only)"))).map(Keys::Url)
+    };
+    match j.jwks.as_ref().map(|k| (&k.file, &k.url)) {
+        Some((Some(path), None)) => key_file(ctx, at, path),
+        Some((None, Some(url))) => fetched(ctx, url),
+        Some(_) => {
+            ctx.err(at, "give exactly one of `file` and `url`");
+            None
+        }
+        None => fetched(ctx, &format!("{}/.well-known/jwks.json", j.issuer.trim_end_matches('/'))),
+    }
+}
+
+fn is_loopback(uri: &http::Uri) -> bool {
+    uri.host().is_some_and(|h| h == "localhost" || h.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback()))
+}
+
+fn key_file(ctx: &mut Ctx<'_>, at: &str, path: &Path) -> Option<Keys> {
+    let text = ctx.read(at, path)?;
+    let set = serde_json::from_str(&text).map_err(|e| format!("`{}` is not a JWKS: {e}", path.display()));
+    ctx.ok(at, set).map(|s| Keys::Set(Box::new(s)))
+}
+
+fn mtls(ctx: &mut Ctx<'_>, m: &file::Mtls, org: &str) -> MtlsRule {
+    let ca = ctx.path(&m.ca.file);
+    if !ca.is_file() {
+        ctx.err("/identity/agents/mtls/ca", format!("`{}` is not a file", ca.display()));
+    }
+    let by_uri = m.agent.unwrap_or(file::CertName::SanUri) == file::CertName::SanUri;
+    let agent = |a: &file::CertAgent| {
+        let agent = CertAgent {
+            agent: a.agent.clone(),
+            groups: a.groups.clone(),
+            owner: a.owner.clone(),
+            operator: a.operator.clone(),
+            org: a.org.clone().unwrap_or_else(|| org.to_owned()),
+        };
+        (a.name.clone(), agent)
+    };
+    if m.agents.is_empty() {
+        ctx.err("/identity/agents/mtls/agents", "names no agent: no certificate would be let in");
+    }
+    MtlsRule { ca, by_uri, agents: m.agents.iter().map(agent).collect() }
+}
+
+fn people(ctx: &mut Ctx<'_>, all: &[file::Person]) -> BTreeMap<String, String> {
+    let mut by_account: BTreeMap<String, String> = BTreeMap::new();
+    for (i, person) in all.iter().enumerate() {
+        for (k, subject) in person.subjects.iter().enumerate() {
+            let other = by_account.insert(subject.clone(), person.user.clone());
+            if let Some(other) = other.filter(|o| *o != person.user) {
+                let at = format!("/identity/people/{i}/subjects/{k}");
+                ctx.err(at, format!("`{subject}` is already an account of `{other}`"));
+            }
+        }
+    }
+    by_account
+}

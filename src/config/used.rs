@@ -1,0 +1,329 @@
+//! The configuration as used: resolved, checked, with its secrets.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Uri;
+use http::header::HeaderName;
+
+use crate::call::{Digest, Operation, Tool};
+
+use super::Secret;
+
+/// One version of the configuration, complete and consistent.
+#[derive(Debug)]
+pub struct Config {
+    /// Digest of the file's text and of every file it names but secrets.
+    pub digest: Digest,
+    /// Listeners.
+    pub listen: ListenConfig,
+    /// Durable state.
+    pub state: StateConfig,
+    /// Folder of `*.cedar` files.
+    pub policy_dir: PathBuf,
+    /// Identities.
+    pub identity: IdentityConfig,
+    /// Workflows by name.
+    pub workflows: BTreeMap<String, Workflow>,
+    /// For agents that name none.
+    pub default_workflow: String,
+    /// Tools in the order of their names.
+    pub tools: Vec<ToolConfig>,
+    /// Budgets.
+    pub budgets: Vec<BudgetRule>,
+    /// Rate limits.
+    pub rates: Vec<RateRule>,
+    /// Holds.
+    pub reviews: ReviewRules,
+}
+
+/// Listeners.
+#[derive(Debug, Clone)]
+pub struct ListenConfig {
+    /// Agents.
+    pub agents: SocketAddr,
+    /// Reviewers, operators, scrapers.
+    pub admin: SocketAddr,
+    /// Host names without port, lower case.
+    pub allowed_hosts: Vec<String>,
+    /// For calls in flight on SIGTERM.
+    pub drain: Duration,
+    /// Certificate and key, when TLS is on.
+    pub tls: Option<TlsFiles>,
+}
+
+/// Server certificate and key, PEM.
+#[derive(Debug, Clone)]
+pub struct TlsFiles {
+    /// Certificate chain.
+    pub cert: PathBuf,
+    /// Private key.
+    pub key: PathBuf,
+}
+
+/// Durable state.
+#[derive(Debug, Clone)]
+pub struct StateConfig {
+    /// Folder.
+    pub path: PathBuf,
+    /// Seals payloads at rest; generated when absent.
+    pub encryption_key: Option<[u8; 32]>,
+}
+
+/// Identities.
+#[derive(Debug)]
+pub struct IdentityConfig {
+    /// Default organisation.
+    pub org: String,
+    /// Static keys of agents.
+    pub keys: Vec<AgentKey>,
+    /// Signed tokens.
+    pub jwt: Option<JwtRule>,
+    /// Client certificates.
+    pub mtls: Option<MtlsRule>,
+    /// Reviewers by token.
+    pub reviewers: Vec<Reviewer>,
+    /// Account (`issuer|subject`, e-mail) to person.
+    pub people: BTreeMap<String, String>,
+}
+
+/// One agent key.
+#[derive(Debug, Clone)]
+pub struct AgentKey {
+    /// The agent.
+    pub agent: String,
+    /// Its groups.
+    pub groups: Vec<String>,
+    /// Owning team.
+    pub owner: Option<String>,
+    /// The one person who runs it.
+    pub operator: Option<String>,
+    /// Organisation.
+    pub org: String,
+    /// SHA-256 of the key; the key itself is not kept.
+    pub digest: Digest,
+}
+
+/// How tokens are checked.
+#[derive(Debug, Clone)]
+pub struct JwtRule {
+    /// Required `iss`.
+    pub issuer: String,
+    /// Required `aud`.
+    pub audience: String,
+    /// Where the keys come from.
+    pub keys: Keys,
+    /// Allowed algorithms: asymmetric ones only.
+    pub algorithms: Vec<jsonwebtoken::Algorithm>,
+    /// Claim of the agent.
+    pub agent_claim: String,
+    /// Claim of the person acted for.
+    pub user_claim: Option<String>,
+    /// Claim of the groups.
+    pub group_claim: Option<String>,
+    /// Claim of the organisation.
+    pub org_claim: Option<String>,
+    /// Claim of the scopes.
+    pub scope_claim: Option<String>,
+    /// Default organisation.
+    pub org: String,
+    /// Owning team.
+    pub owner: Option<String>,
+}
+
+/// Where a JWKS comes from.
+#[derive(Debug, Clone)]
+pub enum Keys {
+    /// Read at load.
+    Set(Box<jsonwebtoken::jwk::JwkSet>),
+    /// Fetched, and fetched again when a key id is unknown.
+    Url(Uri),
+}
+
+/// How client certificates are read.
+#[derive(Debug, Clone)]
+pub struct MtlsRule {
+    /// Authority, PEM.
+    pub ca: PathBuf,
+    /// By the URI name (SPIFFE id), else by the subject's common name.
+    pub by_uri: bool,
+    /// Agents by that name.
+    pub agents: BTreeMap<String, CertAgent>,
+}
+
+/// An agent that comes by certificate.
+#[derive(Debug, Clone)]
+pub struct CertAgent {
+    /// The agent.
+    pub agent: String,
+    /// Its groups.
+    pub groups: Vec<String>,
+    /// Owning team.
+    pub owner: Option<String>,
+    /// The one person who runs it.
+    pub operator: Option<String>,
+    /// Organisation.
+    pub org: String,
+}
+
+/// A reviewer by token.
+#[derive(Debug, Clone)]
+pub struct Reviewer {
+    /// The person.
+    pub user: String,
+    /// Reviewer groups.
+    pub groups: Vec<String>,
+    /// E-mail.
+    pub email: Option<String>,
+    /// The token counts as strong authentication.
+    pub mfa: bool,
+    /// SHA-256 of the token.
+    pub digest: Digest,
+}
+
+/// A workflow.
+#[derive(Debug, Clone)]
+pub struct Workflow {
+    /// Its name.
+    pub name: String,
+    /// Owning team.
+    pub owner: String,
+    /// `assist`, `verify`, `execute` or `checkpointed`.
+    pub stage: String,
+    /// Groups or agents that may name it; `None` means all.
+    pub agents: Option<Vec<String>>,
+    /// Step names that metrics may show.
+    pub steps: Vec<String>,
+}
+
+/// A tool with its upstream and operations.
+#[derive(Debug)]
+pub struct ToolConfig {
+    /// The tool.
+    pub tool: Arc<Tool>,
+    /// Its upstream.
+    pub upstream: UpstreamConfig,
+    /// Its breaker.
+    pub breaker: BreakerRule,
+    /// REST: operations with method and path template (`/orders/{orderId}`).
+    pub rest: Vec<(http::Method, String, Arc<Operation>)>,
+    /// MCP: operations by tool name, from the lock.
+    pub mcp: BTreeMap<String, Arc<Operation>>,
+    /// MCP: names in the lock that no operation lists: refused, and named by `check`.
+    pub unlisted: Vec<String>,
+    /// MCP: digests of the accepted definitions by name.
+    pub pins: BTreeMap<String, Digest>,
+    /// MCP: the operation that stands for session methods (`tools/list` …).
+    pub session: Option<Arc<Operation>>,
+}
+
+/// The server behind a tool.
+#[derive(Debug, Clone)]
+pub struct UpstreamConfig {
+    /// Origin: scheme and authority.
+    pub origin: Uri,
+    /// Base path without a slash at its end.
+    pub base: String,
+    /// Credential.
+    pub auth: UpstreamAuth,
+    /// Authority for TLS, PEM.
+    pub ca: Option<PathBuf>,
+    /// Deadline.
+    pub timeout: Duration,
+}
+
+/// The credential that goes upstream.
+#[derive(Debug, Clone)]
+pub enum UpstreamAuth {
+    /// None.
+    None,
+    /// A header with a secret value.
+    Header(HeaderName, Secret),
+    /// The client's own `Authorization`.
+    PassThrough,
+}
+
+/// When to stop calling a failing upstream.
+#[derive(Debug, Clone, Copy)]
+pub struct BreakerRule {
+    /// Consecutive failures that open it.
+    pub failures: u32,
+    /// Within this time.
+    pub within: Duration,
+    /// How long it stays open before one probe.
+    pub retry_after: Duration,
+}
+
+/// Scope of a budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BudgetScope {
+    /// A step of a run.
+    Step,
+    /// A run.
+    Run,
+    /// The person acted for, or the agent.
+    User,
+    /// The organisation.
+    Org,
+}
+
+/// A budget.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BudgetRule {
+    /// Scope.
+    pub scope: BudgetScope,
+    /// `calls` or a currency.
+    pub unit: String,
+    /// Limit in that unit (minor units for money).
+    pub limit: i64,
+    /// Length of a window.
+    pub every: Option<Duration>,
+    /// Percentage from which answers carry a warning.
+    pub warn_at: i64,
+}
+
+/// Who shares a rate limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RatePer {
+    /// One agent in one operation: the most specific.
+    AgentOperation,
+    /// One agent.
+    Agent,
+    /// One operation.
+    Operation,
+    /// All.
+    Total,
+}
+
+/// A rate limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RateRule {
+    /// Who shares it.
+    pub per: RatePer,
+    /// Only these operations; empty means all.
+    pub operations: Vec<String>,
+    /// How many …
+    pub limit: u32,
+    /// … in how long.
+    pub period: Duration,
+    /// How many at once.
+    pub burst: u32,
+}
+
+/// Holds and reviews.
+#[derive(Debug, Clone)]
+pub struct ReviewRules {
+    /// Where reviewers find the page.
+    pub url: Option<String>,
+    /// How long a held call waits in place.
+    pub inline_wait: Duration,
+    /// Medium: sla, expires, window.
+    pub medium: (Duration, Duration, Duration),
+    /// High: sla, expires, window.
+    pub high: (Duration, Duration, Duration),
+    /// Caps: per agent, in all.
+    pub max_held: (usize, usize),
+}
