@@ -3,3 +3,5 @@ pub mod call;
 pub mod clock;
 pub mod config;
 pub mod store;
+pub mod tasks;
+pub mod wire;

@@ -95,6 +95,8 @@ pub enum Message {
     Rest(RestCall),
     /// One JSON-RPC message.
     Mcp(McpCall),
+    /// A body that broke off or is not what it must be; refused as soon as its sender is known.
+    Broken(super::Refusal),
 }
 
 /// A REST request below a tool's mount, in decode-once normal form.

@@ -24,7 +24,7 @@ pub use incoming::{
     Preference, Protocol, RestCall, Target, call_digest,
 };
 pub use operation::{Cost, Effects, HeldAs, IdempotencyRule, Limits, Operation, Otherwise, Release, Tool, ToolKind};
-pub use outcome::{Broken, Outcome, Reply, ReplyBody};
+pub use outcome::{Broken, Ended, Outcome, Reply, ReplyBody};
 pub use principal::{AuthMethod, Principal, PrincipalKey};
 pub use refusal::{Code, Executed, PolicyNote, Refusal, Violation};
 pub use terms::{Needs, Requirement, Terms, Tier, Why};

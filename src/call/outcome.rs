@@ -93,3 +93,14 @@ impl From<Refusal> for Outcome {
         Self::Refused(refusal)
     }
 }
+
+/// A call that ended, as the wire needs it to answer.
+#[derive(Debug)]
+pub struct Ended {
+    /// The call.
+    pub call: CallId,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Header fields that the gates add: rate limits, budget warnings.
+    pub headers: HeaderMap,
+}

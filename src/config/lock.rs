@@ -127,11 +127,8 @@ mod tests {
         let a = Lock::of("t", vec![json!({"name": "x", "description": "a"}), json!({"name": "y"})]);
         let b = Lock::of("t", vec![json!({"name": "x", "description": "b"}), json!({"name": "z"})]);
         let moved = a.differences(&b);
-        let expected = [
-            Difference::Added("z".into()),
-            Difference::Changed("x".into()),
-            Difference::Removed("y".into()),
-        ];
+        let expected =
+            [Difference::Added("z".into()), Difference::Changed("x".into()), Difference::Removed("y".into())];
         assert_eq!(moved, expected);
     }
 

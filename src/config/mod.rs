@@ -14,7 +14,7 @@ pub use secret::Secret;
 pub use units::money_text;
 pub use used::{
     AgentKey, BreakerRule, BudgetRule, BudgetScope, CertAgent, Config, IdentityConfig, JwtRule, Keys, ListenConfig,
-    MtlsRule, RatePer, RateRule, Reviewer, ReviewRules, StateConfig, TlsFiles, ToolConfig, UpstreamAuth,
+    MtlsRule, RatePer, RateRule, ReviewRules, Reviewer, StateConfig, TlsFiles, ToolConfig, UpstreamAuth,
     UpstreamConfig, Workflow,
 };
 

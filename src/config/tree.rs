@@ -50,9 +50,7 @@ impl Tree {
         for token in pointer.split('/').skip(1) {
             let token = token.replace("~1", "/").replace("~0", "~");
             let next = match &node.kind {
-                Kind::Map(members) => {
-                    members.iter().find(|(k, ..)| *k == token).map(|(_, line, child)| (*line, child))
-                }
+                Kind::Map(members) => members.iter().find(|(k, ..)| *k == token).map(|(_, line, child)| (*line, child)),
                 Kind::List(items) => token.parse().ok().and_then(|i: usize| items.get(i)).map(|c| (c.line, c)),
                 Kind::Scalar(_) => None,
             };

@@ -7,9 +7,7 @@ use std::time::Duration;
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::call::{
-    Cost, Digest, Effects, HeldAs, IdempotencyRule, Limits, Operation, Otherwise, Release,
-};
+use crate::call::{Cost, Digest, Effects, HeldAs, IdempotencyRule, Limits, Operation, Otherwise, Release};
 
 use super::super::lock::{Lock, is_tool_name};
 use super::super::used::ToolConfig;
@@ -75,13 +73,7 @@ fn route(ctx: &mut Ctx<'_>, at: &str, o: &file::Operation) -> Option<(Method, St
 }
 
 /// The operation's schema with its path parameters in: strings, required, unless the schema types them.
-fn rest_schema(
-    ctx: &mut Ctx<'_>,
-    at: &str,
-    o: &file::Operation,
-    method: &Method,
-    params: &[String],
-) -> Option<Value> {
+fn rest_schema(ctx: &mut Ctx<'_>, at: &str, o: &file::Operation, method: &Method, params: &[String]) -> Option<Value> {
     let mut schema = match &o.schema {
         Some(path) => {
             let text = ctx.read(&format!("{at}/schema"), path)?;
@@ -299,12 +291,16 @@ fn idempotency(ctx: &mut Ctx<'_>, at: &str, given: Option<&file::Idempotency>, e
 fn cost(ctx: &mut Ctx<'_>, at: &str, given: Option<&file::Cost>, effects: Effects) -> Cost {
     let Some(c) = given else {
         if effects.money {
-            ctx.err(at, "missing: an operation that moves money must say what it costs (`amount` and `currency`, or `fixed`)");
+            ctx.err(
+                at,
+                "missing: an operation that moves money must say what it costs (`amount` and `currency`, or `fixed`)",
+            );
         }
         return Cost { calls: 1, money: None, amount: None };
     };
     let fixed = c.fixed.as_ref();
-    let money = fixed.and_then(|f| f.money.as_ref()).and_then(|m| ctx.ok(&format!("{at}/fixed/money"), units::money(m)));
+    let money =
+        fixed.and_then(|f| f.money.as_ref()).and_then(|m| ctx.ok(&format!("{at}/fixed/money"), units::money(m)));
     let calls = fixed.and_then(|f| f.calls).unwrap_or(1);
     if calls < 0 {
         ctx.err(format!("{at}/fixed/calls"), "must not be negative");

@@ -129,9 +129,23 @@ fn upstream(ctx: &mut Ctx<'_>, at: &str, u: &file::Upstream) -> Option<UpstreamC
 fn is_ours(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let fixed = [
-        "authorization", "connection", "content-length", "content-encoding", "cookie", "expect", "forwarded", "host",
-        "idempotency-key", "keep-alive", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade",
-        "x-api-key", "x-real-ip",
+        "authorization",
+        "connection",
+        "content-length",
+        "content-encoding",
+        "cookie",
+        "expect",
+        "forwarded",
+        "host",
+        "idempotency-key",
+        "keep-alive",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "x-api-key",
+        "x-real-ip",
     ];
     fixed.contains(&name.as_str()) || name.starts_with("x-forwarded-") || name.starts_with("holdpoint-")
 }

@@ -1,0 +1,132 @@
+//! Outcomes as JSON-RPC: the upstream's own answer, or an `isError` result that a model can read.
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::{Response, StatusCode};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+
+use crate::call::{Code, Ended, Executed, HoldId, Outcome, Protocol, Refusal, Reply, ReplyBody};
+
+use super::super::reply::{self, OutBody};
+use super::Asked;
+
+pub(super) fn answer(ended: Ended, asked: &Asked, _headers: &HeaderMap) -> Response<OutBody> {
+    let mut added = HeaderMap::new();
+    reply::add_ours(&mut added, &ended);
+    let mut response = match ended.outcome {
+        Outcome::Forwarded { reply, .. } => reply::upstream(reply),
+        Outcome::Replayed { reply, .. } => replayed(reply, asked),
+        Outcome::Held { hold, refusal, .. } => held(hold, &refusal, asked),
+        Outcome::Refused(refusal) => refused(&refusal, asked),
+    };
+    response.headers_mut().extend(added);
+    response
+}
+
+/// The stored answer under the new id; the `result` (or `error`) member byte for byte.
+fn replayed(stored: Reply, asked: &Asked) -> Response<OutBody> {
+    #[derive(serde::Deserialize)]
+    struct Stored<'a> {
+        #[serde(borrow)]
+        result: Option<&'a RawValue>,
+        #[serde(borrow)]
+        error: Option<&'a RawValue>,
+    }
+    let ReplyBody::Whole(bytes) = &stored.body else { return reply::upstream(stored) };
+    let Ok(message) = serde_json::from_slice::<Stored<'_>>(bytes) else { return reply::upstream(stored) };
+    let (member, value) = match (message.result, message.error) {
+        (Some(result), _) => ("result", result),
+        (None, Some(error)) => ("error", error),
+        (None, None) => return reply::upstream(stored),
+    };
+    let id = asked.id.as_ref().map_or("null", |id| id.get());
+    let body = format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"{member}\":{}}}", value.get());
+    let mut response = Response::new(OutBody::Whole(Some(Bytes::from(body))));
+    *response.status_mut() = stored.status;
+    *response.headers_mut() = stored.headers;
+    response.headers_mut().remove(CONTENT_LENGTH);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// `mcp.md` 2.3.2: the text that works with every client.
+fn held(hold: HoldId, refusal: &Refusal, asked: &Asked) -> Response<OutBody> {
+    let name = asked.tool_name.as_deref().unwrap_or("the tool");
+    let expires = refusal.extra("expires").and_then(Value::as_str).unwrap_or("later");
+    let after = refusal.retry_after_s().unwrap_or(60);
+    let text = format!(
+        "HELD, NOT EXECUTED. This call needs human approval ({hold}, expires {expires}). To continue, call {name} again \
+         with exactly the same arguments after {after} seconds; the repeated call attaches to this hold and returns the \
+         real result once approved. Do not change the arguments and do not try another tool instead."
+    );
+    let mut about = Map::new();
+    about.insert("holdId".into(), hold.to_string().into());
+    about.insert("state".into(), refusal.extra("state").cloned().unwrap_or_else(|| "held".into()));
+    about.insert("retryAfterMs".into(), after.saturating_mul(1000).into());
+    about.insert("attachBy".into(), "same-arguments".into());
+    about.insert("expiresAt".into(), expires.into());
+    for (from, to) in [("args_digest", "argsDigest"), ("approval_url", "approvalUrl"), ("digest_code", "code")] {
+        if let Some(value) = refusal.extra(from) {
+            about.insert(to.into(), value.clone());
+        }
+    }
+    is_error(asked, text, "dev.holdpoint/hold", Value::Object(about))
+}
+
+fn refused(refusal: &Refusal, asked: &Asked) -> Response<OutBody> {
+    let http_level = matches!(refusal.code(), Code::Unauthenticated | Code::MalformedRequest);
+    if asked.method != "tools/call" || http_level {
+        let code = match refusal.code() {
+            Code::UnknownTool => -32601,
+            code => code.rpc_code(),
+        };
+        return error(asked, refusal, code);
+    }
+    let done = match refusal.executed() {
+        Executed::No => "NOT EXECUTED",
+        Executed::Yes => "EXECUTED",
+        Executed::Unknown => "IT MAY HAVE BEEN EXECUTED",
+    };
+    let words = refusal.code().as_str().replace('_', " ").to_uppercase();
+    let mut text = format!("{words}, {done}. {}", refusal.public_text());
+    for violation in refusal.members().get("errors").and_then(Value::as_array).into_iter().flatten() {
+        let part = |name: &str| violation.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        text.push_str(&format!("\n{}: {}", part("pointer"), part("message")));
+    }
+    if let Some(s) = refusal.retry_after_s() {
+        text.push_str(&format!("\nTry again after {s} seconds."));
+    }
+    is_error(asked, text, "dev.holdpoint/refusal", Value::Object(refusal.members()))
+}
+
+/// HTTP 200 with `isError`: the only shape that is safe with every client (`mcp.md` 1.2, 13 and 14).
+fn is_error(asked: &Asked, text: String, key: &str, about: Value) -> Response<OutBody> {
+    let mut result = json!({"isError": true, "content": [{"type": "text", "text": text}], "_meta": {key: about}});
+    if let (Protocol::McpModern, Some(result)) = (asked.protocol, result.as_object_mut()) {
+        result.insert("resultType".into(), "complete".into());
+    }
+    rpc(asked, StatusCode::OK, "result", &result)
+}
+
+/// A JSON-RPC error. In the modern era even an HTTP error carries one, or clients fall back to the old era.
+pub(super) fn error(asked: &Asked, refusal: &Refusal, code: i32) -> Response<OutBody> {
+    let status = match (refusal.code(), asked.protocol) {
+        (Code::Unauthenticated | Code::MalformedRequest | Code::UnsupportedEncoding | Code::BodyTooLarge, _) => {
+            refusal.status()
+        }
+        (Code::UnknownTool, Protocol::McpModern) => StatusCode::NOT_FOUND,
+        _ if asked.id.is_none() => refusal.status(),
+        _ => StatusCode::OK,
+    };
+    let error = json!({"code": code, "message": refusal.public_text(), "data": Value::Object(refusal.members())});
+    let mut response = rpc(asked, status, "error", &error);
+    reply::refusal_headers(response.headers_mut(), refusal);
+    response
+}
+
+fn rpc(asked: &Asked, status: StatusCode, member: &str, value: &Value) -> Response<OutBody> {
+    let id = asked.id.as_ref().map_or("null", |id| id.get());
+    let body = format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"{member}\":{value}}}");
+    reply::whole(status, "application/json", body)
+}

@@ -1,0 +1,19 @@
+//! Bytes on the agent's side ↔ the vocabulary of calls. Knows protocols, knows no policy.
+
+pub mod body;
+mod hints;
+mod ingress;
+pub mod json;
+mod listener;
+mod mcp;
+mod own;
+pub mod path;
+mod reply;
+mod rest;
+mod surface;
+mod tap;
+pub mod tls;
+
+pub use listener::{Core, Cores, accept};
+pub use own::{OwnReply, OwnRequest};
+pub use surface::{Edge, Mount, Surface};
