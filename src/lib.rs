@@ -2,6 +2,7 @@
 pub mod call;
 pub mod clock;
 pub mod config;
+pub mod gates;
 pub mod store;
 pub mod tasks;
 pub mod wire;

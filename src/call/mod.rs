@@ -3,6 +3,7 @@
 //! Every other module speaks in these words; `docs` for each word is on its type.
 
 mod digest;
+mod encode;
 mod facts;
 mod fault;
 mod id;
@@ -10,12 +11,14 @@ mod incoming;
 mod operation;
 mod outcome;
 mod principal;
+mod redact;
 mod refusal;
 pub mod sse;
 mod terms;
 mod time;
 
 pub use digest::{Digest, canonical};
+pub use encode::{encode_part, encode_path};
 pub use facts::{Facts, History, Meter, Meters};
 pub use fault::Fault;
 pub use id::{ArtifactId, CallId, HoldId, IdError, ReceiptId, short_code};
@@ -26,6 +29,7 @@ pub use incoming::{
 pub use operation::{Cost, Effects, HeldAs, IdempotencyRule, Limits, Operation, Otherwise, Release, Tool, ToolKind};
 pub use outcome::{Broken, Ended, Outcome, Reply, ReplyBody};
 pub use principal::{AuthMethod, Principal, PrincipalKey};
+pub use redact::{REDACTED, is_redacted, redacted};
 pub use refusal::{Code, Executed, PolicyNote, Refusal, Violation};
 pub use terms::{Needs, Requirement, Terms, Tier, Why};
 pub use time::{Timestamp, duration_text};

@@ -1,38 +1,6 @@
 //! Targets in decode-once normal form (`security.md` 2.4): what does not have one is refused.
 
-use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
-
-/// Everything but the unreserved characters of RFC 3986 is encoded again.
-const SEGMENT: &AsciiSet = &CONTROLS
-    .add(b' ')
-    .add(b'!')
-    .add(b'"')
-    .add(b'#')
-    .add(b'$')
-    .add(b'%')
-    .add(b'&')
-    .add(b'\'')
-    .add(b'(')
-    .add(b')')
-    .add(b'*')
-    .add(b'+')
-    .add(b',')
-    .add(b'/')
-    .add(b':')
-    .add(b';')
-    .add(b'<')
-    .add(b'=')
-    .add(b'>')
-    .add(b'?')
-    .add(b'@')
-    .add(b'[')
-    .add(b'\\')
-    .add(b']')
-    .add(b'^')
-    .add(b'`')
-    .add(b'{')
-    .add(b'|')
-    .add(b'}');
+use percent_encoding::percent_decode_str;
 
 /// Decodes the path of an origin-form target into segments.
 ///
@@ -107,12 +75,6 @@ pub fn query(raw: Option<&str>) -> Result<Vec<(String, String)>, &'static str> {
     Ok(pairs)
 }
 
-/// Writes segments back, each encoded once.
-#[must_use]
-pub fn encode<'a>(segments: impl IntoIterator<Item = &'a str>) -> String {
-    segments.into_iter().flat_map(|s| ["/".to_owned(), utf8_percent_encode(s, SEGMENT).to_string()]).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,7 +108,7 @@ mod tests {
     #[test]
     fn one_meaning_survives() {
         assert_eq!(segments("/%61dmin/a%20b").unwrap(), ["admin", "a b"]);
-        assert_eq!(encode(["admin", "a b", "c%"]), "/admin/a%20b/c%25");
+        assert_eq!(crate::call::encode_path(["admin", "a b", "c%"]), "/admin/a%20b/c%25");
         assert_eq!(query(Some("a=1&b=x%26y+z")).unwrap(), [("a".into(), "1".into()), ("b".into(), "x&y z".into())]);
     }
 

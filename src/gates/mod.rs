@@ -1,0 +1,12 @@
+//! What a call must pass, one file or folder per gate. The order, and the reason for it, stand in
+//! [`crate::pipeline`].
+
+pub mod authz;
+pub mod breaker;
+pub mod budget;
+pub mod hold;
+pub mod identity;
+pub mod rate;
+pub mod route;
+pub mod schema;
+pub mod upstream;

@@ -1,0 +1,230 @@
+//! Arguments against the operation's schema, defaults filled in: a `Draft` becomes a `Call`, or every violation at once.
+
+mod compile;
+mod gather;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use crate::call::{
+    Call, Checked, Code, Draft, McpCall, Message, Operation, Otherwise, OutRequest, Preference, Principal, Protocol,
+    Refusal, RestCall, Target, Tool, Violation, encode_part, encode_path, is_redacted,
+};
+use crate::clock::Clock;
+
+use self::compile::Compiled;
+
+/// The schemas of one configuration version.
+#[derive(Debug)]
+pub struct Schemas {
+    operations: HashMap<String, Result<Compiled, String>>,
+    /// Base path of each tool's upstream.
+    bases: HashMap<String, String>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Schemas {
+    /// Compiles the schema of every operation.
+    #[must_use]
+    pub fn new<'a>(
+        operations: impl IntoIterator<Item = &'a Arc<Operation>>,
+        bases: HashMap<String, String>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let compiled = |o: &Arc<Operation>| (o.name.clone(), compile::compile(o.schema.as_deref()));
+        Self { operations: operations.into_iter().map(compiled).collect(), bases, clock }
+    }
+
+    /// Operations whose schema cannot be used, with the reason.
+    pub fn broken(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.operations.iter().filter_map(|(n, c)| c.as_ref().err().map(|why| (n.as_str(), why.as_str())))
+    }
+
+    /// Checks the arguments and makes the call. What policy, approver, digest and upstream see is this one value.
+    ///
+    /// # Errors
+    /// `invalid_arguments` with every violation, `malformed_request`, `key_required`, or `paused` for a schema that
+    /// cannot be used.
+    pub fn validate(&self, principal: &Principal, draft: Draft) -> Result<Call, Refusal> {
+        let Draft { incoming, operation, path_values, context } = draft;
+        let base = self.bases.get(&operation.tool.name).map_or("", String::as_str);
+        let (arguments, request) = match incoming.message {
+            Message::Broken(refusal) => return Err(refusal),
+            Message::Rest(rest) => self.rest(&operation, base, rest, &path_values)?,
+            Message::Mcp(mcp) => self.mcp(&operation, base, mcp)?,
+        };
+        let (key, key_derived) = key(&operation, incoming.hints.key, &arguments)?;
+        let parts = Checked {
+            id: incoming.id,
+            arguments,
+            request: OutRequest { headers: passed_on(&operation.tool, &incoming.headers), ..request },
+            key,
+            key_derived,
+            context,
+            evidence: incoming.hints.evidence,
+            source_ip: incoming.peer,
+            prefer: incoming.hints.prefer,
+            deadline: self.clock.instant() + operation.limits.deadline,
+            operation,
+        };
+        Ok(checked(parts, principal))
+    }
+
+    /// Checks arguments that were stored with a hold against today's schema.
+    ///
+    /// # Errors
+    /// As [`Schemas::validate`].
+    pub fn recheck(&self, operation: &Operation, arguments: &Value) -> Result<(), Refusal> {
+        match self.compiled(operation)? {
+            Some(schema) => schema.check(arguments).map_err(|v| invalid(operation, v)),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes a call again of what was stored with a hold; its digest tells whether it is the same.
+    ///
+    /// # Errors
+    /// As [`Schemas::validate`].
+    pub fn restore(&self, principal: &Principal, mut parts: Checked) -> Result<Call, Refusal> {
+        self.recheck(&parts.operation, &parts.arguments)?;
+        parts.prefer = Preference::default();
+        parts.deadline = self.clock.instant() + parts.operation.limits.deadline;
+        Ok(checked(parts, principal))
+    }
+
+    fn compiled(&self, operation: &Operation) -> Result<Option<&Compiled>, Refusal> {
+        match self.operations.get(&operation.name) {
+            Some(Ok(compiled)) => Ok(Some(compiled)),
+            Some(Err(_)) => Err(Refusal::new(Code::Paused, "this tool's argument schema cannot be used; its owner can mend it")),
+            None => Ok(None),
+        }
+    }
+
+    fn rest(
+        &self,
+        operation: &Arc<Operation>,
+        base: &str,
+        rest: RestCall,
+        path_values: &[String],
+    ) -> Result<(Value, OutRequest), Refusal> {
+        if rest.body.len() > operation.limits.body {
+            let text = format!("the body is over this operation's limit of {} bytes", operation.limits.body);
+            return Err(Refusal::new(Code::BodyTooLarge, text));
+        }
+        let schema = self.compiled(operation)?;
+        let given = operation.schema.as_deref().unwrap_or(&Value::Null);
+        let mut arguments =
+            gather::rest(given, operation, &rest, path_values).map_err(|v| invalid(operation, vec![v]))?;
+        let filled = schema.map(|s| s.fill(&mut arguments)).unwrap_or_default();
+        if let Some(schema) = schema {
+            schema.check(&arguments).map_err(|v| invalid(operation, v))?;
+        }
+        let in_body = rest.json.as_ref().is_some_and(Value::is_object)
+            || (rest.body.is_empty() && !matches!(rest.method.as_str(), "GET" | "HEAD" | "DELETE"));
+        let mut query = rest.query.clone();
+        let mut body = rest.body.clone();
+        let mut content_type = rest.content_type.clone();
+        if filled && in_body {
+            body = gather::body(&arguments, operation, &rest);
+            content_type.get_or_insert_with(|| "application/json".into());
+        } else if filled {
+            query.extend(gather::missing_query(&arguments, operation, &rest));
+        }
+        let path = format!("{base}{}{}", encode_path(rest.segments.iter().map(String::as_str)), query_text(&query));
+        let target = Target { method: rest.method.to_string(), path: if path.is_empty() { "/".into() } else { path } };
+        Ok((arguments, OutRequest { target, content_type, body, headers: Vec::new(), rpc: None }))
+    }
+
+    fn mcp(&self, operation: &Arc<Operation>, base: &str, mcp: McpCall) -> Result<(Value, OutRequest), Refusal> {
+        let method = if mcp.method == "$/end-session" { "DELETE" } else { "POST" };
+        let path = if base.is_empty() { "/" } else { base };
+        let mut body = mcp.body;
+        let mut arguments = Value::Object(serde_json::Map::new());
+        if mcp.method == "tools/call" {
+            if mcp.id.is_none() {
+                return Err(Refusal::new(Code::MalformedRequest, "`tools/call` needs an id"));
+            }
+            if let Some(given) = mcp.message.pointer("/params/arguments") {
+                arguments = given.clone();
+            }
+            if let Some(schema) = self.compiled(operation)? {
+                let filled = schema.fill(&mut arguments);
+                schema.check(&arguments).map_err(|v| invalid(operation, v))?;
+                if filled {
+                    body = rewritten(mcp.message, &arguments);
+                }
+            }
+        }
+        let id = mcp.id.map(|id| id.get().to_owned()).unwrap_or_default();
+        let era = if mcp.protocol == Protocol::McpModern { Protocol::McpModern } else { Protocol::McpLegacy };
+        let content_type = (!body.is_empty()).then(|| "application/json".to_owned());
+        let target = Target { method: method.into(), path: path.to_owned() };
+        Ok((arguments, OutRequest { target, content_type, body, headers: Vec::new(), rpc: Some((id, era)) }))
+    }
+}
+
+/// The one place that makes a call.
+#[expect(clippy::disallowed_methods, reason = "the schema gate is the one place that makes a Call")]
+fn checked(parts: Checked, principal: &Principal) -> Call {
+    Call::checked(parts, principal)
+}
+
+/// The message with defaults filled in, written once.
+fn rewritten(mut message: Value, arguments: &Value) -> Bytes {
+    if let Some(params) = message.get_mut("params").and_then(Value::as_object_mut) {
+        params.insert("arguments".into(), arguments.clone());
+    }
+    Bytes::from(message.to_string())
+}
+
+fn query_text(query: &[(String, String)]) -> String {
+    let pairs: Vec<String> = query.iter().map(|(n, v)| format!("{}={}", encode_part(n), encode_part(v))).collect();
+    if pairs.is_empty() { String::new() } else { format!("?{}", pairs.join("&")) }
+}
+
+fn invalid(operation: &Operation, violations: Vec<Violation>) -> Refusal {
+    let hide = |mut v: Violation| {
+        if is_redacted(&v.pointer, &operation.redact) && !v.pointer.is_empty() {
+            v.message = format!("breaks `{}`", v.keyword);
+        }
+        v
+    };
+    let violations: Vec<Violation> = violations.into_iter().map(hide).collect();
+    let text = match violations.len() {
+        1 => "the arguments break the operation's schema".to_owned(),
+        n => format!("the arguments break the operation's schema in {n} places"),
+    };
+    Refusal::new(Code::InvalidArguments, text).with_errors(violations)
+}
+
+/// The key: given, found in the arguments, derived, or none.
+fn key(operation: &Operation, given: Option<String>, arguments: &Value) -> Result<(Option<String>, bool), Refusal> {
+    let rule = &operation.idempotency;
+    let pointed = rule.pointer.as_ref().and_then(|p| arguments.pointer(p)).and_then(Value::as_str);
+    match (given.or_else(|| pointed.map(str::to_owned)), rule.otherwise) {
+        (Some(key), _) => Ok((Some(key), false)),
+        (None, Otherwise::None) => Ok((None, false)),
+        (None, Otherwise::Derive) => Ok((None, true)),
+        (None, Otherwise::Require) => {
+            Err(Refusal::new(Code::KeyRequired, "this operation demands an `Idempotency-Key`"))
+        }
+    }
+}
+
+/// Request headers that go upstream: a fixed list, MCP's own, and what the tool lists.
+fn passed_on(tool: &Tool, headers: &http::HeaderMap) -> Vec<(String, String)> {
+    let fixed = ["accept", "traceparent", "tracestate", "baggage"];
+    let mcp = |name: &str| name.starts_with("mcp-") || name == "last-event-id";
+    let passes = |name: &str| {
+        fixed.contains(&name)
+            || (tool.kind == crate::call::ToolKind::Mcp && mcp(name))
+            || tool.forward_headers.iter().any(|h| h == name)
+    };
+    let text = |(n, v): (&http::HeaderName, &http::HeaderValue)| {
+        v.to_str().ok().map(|v| (n.as_str().to_owned(), v.to_owned()))
+    };
+    headers.iter().filter(|(n, _)| passes(n.as_str())).filter_map(text).collect()
+}
