@@ -1,0 +1,1 @@
+//! Whether policy lets a call pass.
