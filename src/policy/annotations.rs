@@ -53,8 +53,22 @@ pub(super) const HOLD_KEYS: &[&str] =
 
 /// Every key.
 pub(super) const KEYS: &[&str] = &[
-    "approvers", "degrade", "escalate", "evidence", "expires", "grant", "id", "justify", "mode", "owner", "reason",
-    "sample", "severity", "sla", "ticket", "window",
+    "approvers",
+    "degrade",
+    "escalate",
+    "evidence",
+    "expires",
+    "grant",
+    "id",
+    "justify",
+    "mode",
+    "owner",
+    "reason",
+    "sample",
+    "severity",
+    "sla",
+    "ticket",
+    "window",
 ];
 
 impl Annotations {
@@ -186,7 +200,11 @@ fn degrade(value: &str) -> Result<String, String> {
 
 fn severity(value: &str) -> Result<String, String> {
     let known = ["info", "low", "medium", "high", "critical"];
-    if known.contains(&value) { Ok(value.to_owned()) } else { Err(format!("`@severity` is one of {}", known.join(", "))) }
+    if known.contains(&value) {
+        Ok(value.to_owned())
+    } else {
+        Err(format!("`@severity` is one of {}", known.join(", ")))
+    }
 }
 
 #[cfg(test)]

@@ -25,7 +25,8 @@ pub(super) fn plane(policy: &cedar_policy::Policy) -> Result<Plane, (Plane, &'st
 pub(super) fn allows_everything(policy: &Policy) -> bool {
     let everyone = matches!(policy.cedar.principal_constraint(), PrincipalConstraint::Any | PrincipalConstraint::Is(_));
     let everything = matches!(policy.cedar.resource_constraint(), ResourceConstraint::Any | ResourceConstraint::Is(_));
-    let actions = scope_actions(&policy.cedar).is_none_or(|a| a.iter().any(|a| a == schema::CALL || a == schema::ADMIN));
+    let actions =
+        scope_actions(&policy.cedar).is_none_or(|a| a.iter().any(|a| a == schema::CALL || a == schema::ADMIN));
     !policy.is_forbid() && everyone && everything && actions && !policy.cedar.has_non_scope_constraint()
 }
 

@@ -61,16 +61,7 @@ impl Finding {
     /// A finding that is about no place in a file.
     #[must_use]
     pub fn new(severity: Severity, code: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            severity,
-            code,
-            message: message.into(),
-            help: None,
-            file: None,
-            line: 0,
-            column: 0,
-            snippet: None,
-        }
+        Self { severity, code, message: message.into(), help: None, file: None, line: 0, column: 0, snippet: None }
     }
 
     /// A mistake that keeps the set from loading.

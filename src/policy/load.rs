@@ -277,7 +277,8 @@ impl Loader<'_> {
         for path in &body.arithmetic {
             for operation in cover::unbounded(policy, path, self.model, generated) {
                 let name = path.join(".");
-                let what = format!("arithmetic on `{name}` of {operation} can overflow, and then every call is refused");
+                let what =
+                    format!("arithmetic on `{name}` of {operation} can overflow, and then every call is refused");
                 let help = format!("give `{name}` a `maximum` in the schema of {operation}");
                 let word = path.last().map_or("input", String::as_str);
                 self.findings.push(parsed.error_at_word("policy-arithmetic", word, what).with_help(help));

@@ -113,7 +113,9 @@ fn declare(out: &mut Generated, operation: &Operation, types: &mut BTreeSet<Stri
     out.text.push_str("    principal: [Agent], resource: [Tool],\n");
     line(
         &mut out.text,
-        format_args!("    context: {{ input: {name}, call: Call, approval: Approval, budget: Budget, history: History }} }};"),
+        format_args!(
+            "    context: {{ input: {name}, call: Call, approval: Approval, budget: Budget, history: History }} }};"
+        ),
     );
     out.inputs.insert(operation.name.clone(), record);
 }
