@@ -25,13 +25,22 @@ use crate::call::Digest;
 pub fn load(dir: &Path, model: &Model, defaults: Defaults) -> Result<Loaded, Vec<Finding>> {
     let mut findings = Vec::new();
     let mut sources = Vec::new();
+    let mut names = Vec::new();
     for path in files(dir, &mut findings) {
         match std::fs::read_to_string(&path) {
-            Ok(text) => sources.push(Source { name: path.display().to_string(), text }),
+            Ok(text) => {
+                // The digest must not depend on where the directory stands.
+                names.push(path.strip_prefix(dir).unwrap_or(&path).display().to_string());
+                sources.push(Source { name: path.display().to_string(), text });
+            }
             Err(e) => findings.push(unreadable(&path, &e)),
         }
     }
-    finish(load_sources(&sources, model, defaults), findings)
+    let loaded = load_sources(&sources, model, defaults).map(|loaded| {
+        let texts = sources.iter().map(|s| &s.text);
+        Loaded { digest: digest(names.iter().zip(texts)), ..loaded }
+    });
+    finish(loaded, findings)
 }
 
 fn finish(loaded: Result<Loaded, Vec<Finding>>, mut findings: Vec<Finding>) -> Result<Loaded, Vec<Finding>> {
@@ -98,7 +107,7 @@ pub fn load_sources(sources: &[Source], model: &Model, defaults: Defaults) -> Re
             schema: Arc::new(schema),
             schema_text: generated.text,
             inputs: generated.inputs,
-            digest: digest(sources),
+            digest: digest(sources.iter().map(|s| (&s.name, &s.text))),
             findings: loader.findings,
         }),
         _ => Err(loader.findings),
@@ -111,9 +120,9 @@ fn empty() -> Finding {
 }
 
 /// Each length goes in, so that no two sets share the bytes that are hashed.
-fn digest(sources: &[Source]) -> Digest {
+fn digest<'s>(sources: impl Iterator<Item = (&'s String, &'s String)>) -> Digest {
     let mut all = Vec::new();
-    for part in sources.iter().flat_map(|s| [&s.name, &s.text]) {
+    for part in sources.flat_map(|(name, text)| [name, text]) {
         all.extend((part.len() as u64).to_be_bytes());
         all.extend(part.as_bytes());
     }
@@ -280,8 +289,8 @@ impl Loader<'_> {
                 let what =
                     format!("arithmetic on `{name}` of {operation} can overflow, and then every call is refused");
                 let help = format!("give `{name}` a `maximum` in the schema of {operation}");
-                let word = path.last().map_or("input", String::as_str);
-                self.findings.push(parsed.error_at_word("policy-arithmetic", word, what).with_help(help));
+                let word = format!("input.{name}");
+                self.findings.push(parsed.error_at_word("policy-arithmetic", &word, what).with_help(help));
             }
         }
         if cover::allows_everything(policy) {
@@ -359,9 +368,13 @@ impl Loader<'_> {
             return;
         }
         let result = validator.validate(&one, ValidationMode::Strict);
-        let errors = result.validation_errors().map(|e| diagnosed(e, "policy-type", parsed.source));
-        let warnings = result.validation_warnings().map(|w| diagnosed(w, "policy-suspect", parsed.source));
-        let mut found: Vec<Finding> = errors.chain(warnings).map(|f| cover::reworded(f, parsed.cedar.id())).collect();
+        let mut found: Vec<Finding> =
+            result.validation_errors().map(|e| diagnosed(e, "policy-type", parsed.source)).collect();
+        if found.is_empty() {
+            // With errors, what is suspect follows from them.
+            found.extend(result.validation_warnings().map(|w| diagnosed(w, "policy-suspect", parsed.source)));
+        }
+        let mut found: Vec<Finding> = found.into_iter().map(|f| cover::reworded(f, parsed.cedar.id())).collect();
         // One mistake is found once for each action that the policy covers.
         found.dedup_by(|b, a| (a.line, a.column, a.code) == (b.line, b.column, b.code));
         self.findings.extend(found);

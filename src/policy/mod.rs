@@ -12,8 +12,12 @@ mod lint;
 mod load;
 mod model;
 mod quorum;
+#[cfg(test)]
+pub(crate) mod sample;
 pub mod schema;
 mod set;
+#[cfg(test)]
+mod tests;
 
 pub use annotations::{Annotations, Approvers, TOOL_OWNER, WORKFLOW_OWNER};
 pub use finding::{Finding, Severity, Snippet, Source};

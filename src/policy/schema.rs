@@ -155,7 +155,7 @@ fn admin_plane(text: &mut String) {
             text,
             format_args!(
                 "    principal: [User], resource: [{resources}],\n    \
-                 context: {{ mfa: Bool, channel: String, now: __cedar::datetime }} }};"
+                 context: {{ mfa: __cedar::Bool, channel: __cedar::String, now: __cedar::datetime }} }};"
             ),
         );
     }
@@ -167,7 +167,7 @@ fn record_text(record: &Record) -> String {
         let mark = if *required { "" } else { "?" };
         members.push(format!("{}{mark}: {}", attribute(name), type_text(ty)));
         if *has_len {
-            members.push(format!("{}{mark}: Long", attribute(&format!("{name}_len"))));
+            members.push(format!("{}{mark}: __cedar::Long", attribute(&format!("{name}_len"))));
         }
     }
     if members.is_empty() { "{}".to_owned() } else { format!("{{ {} }}", members.join(", ")) }

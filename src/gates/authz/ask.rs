@@ -47,6 +47,12 @@ impl<'a> Asking<'a> {
         decide(authorizer, &request, &self.slice.set, &self.entities)
     }
 
+    /// The question as plain Cedar would be asked.
+    #[cfg(test)]
+    pub(super) fn plain(&self, tier: Tier) -> Result<(Request, &Entities), Fault> {
+        Ok((self.request(tier)?, &self.entities))
+    }
+
     fn request(&self, tier: Tier) -> Result<Request, Fault> {
         let context = self.context_at(tier)?;
         let (action, tool) = (self.slice.action.clone(), self.slice.tool.clone());
@@ -54,7 +60,7 @@ impl<'a> Asking<'a> {
             .map_err(|e| Fault::caused("a question does not fit", e))
     }
 
-    pub(super) fn context_at(&self, tier: Tier) -> Result<Context, Fault> {
+    fn context_at(&self, tier: Tier) -> Result<Context, Fault> {
         if !self.slice.wants.group("approval") {
             return Ok(self.context.clone());
         }
