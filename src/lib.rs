@@ -3,6 +3,7 @@ pub mod call;
 pub mod clock;
 pub mod config;
 pub mod gates;
+pub mod policy;
 pub mod store;
 pub mod tasks;
 pub mod wire;

@@ -4,9 +4,7 @@
 pub mod authz;
 pub mod breaker;
 pub mod budget;
-pub mod hold;
 pub mod identity;
 pub mod rate;
 pub mod route;
 pub mod schema;
-pub mod upstream;

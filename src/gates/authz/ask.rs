@@ -1,0 +1,97 @@
+//! One question to Cedar, with any approval.
+
+use cedar_policy::{
+    AuthorizationError, Authorizer, Context, Decision, Entities, EntityUid, Request, RestrictedExpression,
+};
+
+use super::context;
+use super::entities;
+use super::slice::Slice;
+use crate::call::{Call, Facts, Fault, Principal, Refusal, Tier};
+
+/// All of a question but the approval: built once, put at each rung.
+pub(super) struct Asking<'a> {
+    pub slice: &'a Slice,
+    principal: EntityUid,
+    entities: Entities,
+    context: Context,
+}
+
+/// Cedar's answer.
+pub(super) struct Asked {
+    pub allowed: bool,
+    /// The policies that decided.
+    pub policies: Vec<String>,
+}
+
+impl<'a> Asking<'a> {
+    pub(super) fn new(slice: &'a Slice, p: &Principal, c: &Call, f: &Facts) -> Result<Self, Refusal> {
+        let principal = entities::uid("Agent", &p.agent)?;
+        let mut all = slice.fixed.to_vec();
+        all.push(entities::agent_entity(principal.clone(), p)?);
+        if let Some(person) = &p.acting_for {
+            all.push(entities::user_entity(person, p.acting_for_email.as_deref(), &[])?);
+        }
+        let entities = Entities::from_entities(all, None).map_err(|e| Fault::caused("entities do not fit", e))?;
+        let context = context::build(&slice.wants, &slice.input, p, c, f)?;
+        Ok(Self { slice, principal, entities, context })
+    }
+
+    /// Puts the question at a rung. Errs with the ids of the policies that could not be evaluated.
+    pub(super) fn put(&self, authorizer: &Authorizer, tier: Tier) -> Result<Asked, Vec<String>> {
+        let unfit = |e: Fault| {
+            tracing::error!(error = %e.chain(), "a question could not be put to policy");
+            Vec::new()
+        };
+        let request = self.request(tier).map_err(unfit)?;
+        decide(authorizer, &request, &self.slice.set, &self.entities)
+    }
+
+    /// The question as plain Cedar would be asked.
+    #[cfg(test)]
+    pub(super) fn plain(&self, tier: Tier) -> Result<(Request, &Entities), Fault> {
+        Ok((self.request(tier)?, &self.entities))
+    }
+
+    fn request(&self, tier: Tier) -> Result<Request, Fault> {
+        let context = self.context_at(tier)?;
+        let (action, tool) = (self.slice.action.clone(), self.slice.tool.clone());
+        Request::new(self.principal.clone(), action, tool, context, None)
+            .map_err(|e| Fault::caused("a question does not fit", e))
+    }
+
+    fn context_at(&self, tier: Tier) -> Result<Context, Fault> {
+        if !self.slice.wants.group("approval") {
+            return Ok(self.context.clone());
+        }
+        let flag = |name: &str, set: bool| (name.to_owned(), RestrictedExpression::new_bool(set));
+        let flags = [flag("granted", tier >= Tier::Medium), flag("dual", tier >= Tier::High)];
+        let approval = RestrictedExpression::new_record(flags).map_err(|e| Fault::caused("no approval record", e))?;
+        let approval = Context::from_pairs([("approval".to_owned(), approval)]);
+        let approval = approval.map_err(|e| Fault::caused("no approval context", e))?;
+        self.context.clone().merge(approval).map_err(|e| Fault::caused("contexts do not merge", e))
+    }
+}
+
+/// Asks Cedar. An error in any policy is an error, whatever the decision: Cedar skips the policy and goes on.
+pub(super) fn decide(
+    authorizer: &Authorizer,
+    request: &Request,
+    set: &cedar_policy::PolicySet,
+    entities: &Entities,
+) -> Result<Asked, Vec<String>> {
+    let response = authorizer.is_authorized(request, set, entities);
+    let broken: Vec<String> = response.diagnostics().errors().map(report).collect();
+    if !broken.is_empty() {
+        return Err(broken);
+    }
+    let policies = response.diagnostics().reason().map(ToString::to_string).collect();
+    Ok(Asked { allowed: response.decision() == Decision::Allow, policies })
+}
+
+fn report(error: &AuthorizationError) -> String {
+    let AuthorizationError::PolicyEvaluationError(e) = error;
+    let policy = e.policy_id().to_string();
+    tracing::error!(policy, error = %e.inner(), "a policy could not be evaluated; the question is refused");
+    policy
+}

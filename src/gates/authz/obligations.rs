@@ -1,0 +1,65 @@
+//! The terms of a hold: read from each deciding policy, never merged by key.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Policies;
+use crate::call::{Call, Code, Needs, Refusal, Requirement, Terms, Tier, Why};
+use crate::policy::{Approvers, Policy, TOOL_OWNER, TierDefaults, WORKFLOW_OWNER};
+
+impl Policies {
+    /// What lifts the forbids that decided.
+    pub(super) fn terms(&self, call: &Call, tier: Tier, why: Vec<Why>) -> Result<Terms, Refusal> {
+        let policies: Vec<&Arc<Policy>> =
+            why.iter().filter_map(|w| self.by_id.get(&w.policy)).map(|(_, p)| p).collect();
+        let defaults = self.loaded.defaults();
+        let TierDefaults { sla, expires, window } = if tier == Tier::High { defaults.high } else { defaults.medium };
+        let requirements = policies.iter().filter_map(|p| self.requirement(p, call).transpose());
+        let requirements: Vec<Requirement> = requirements.collect::<Result<_, _>>()?;
+        let evidence: BTreeSet<&String> = policies.iter().flat_map(|p| &p.annotations.evidence).collect();
+        Ok(Terms {
+            tier,
+            needs: Needs {
+                people: people(tier, &requirements),
+                requirements,
+                justification: tier == Tier::High || policies.iter().any(|p| p.annotations.justify),
+                evidence: evidence.into_iter().cloned().collect(),
+            },
+            sla: shortest(policies.iter().map(|p| p.annotations.sla), sla),
+            expires: shortest(policies.iter().map(|p| p.annotations.expires), expires),
+            window: shortest(policies.iter().map(|p| p.annotations.window), window),
+            why,
+            policy_digest: self.digest(),
+        })
+    }
+
+    fn requirement(&self, policy: &Policy, call: &Call) -> Result<Option<Requirement>, Refusal> {
+        let Some(Approvers { groups, all }) = &policy.annotations.approvers else { return Ok(None) };
+        let groups = groups.iter().map(|g| self.resolve(g, call)).collect::<Result<_, _>>()?;
+        Ok(Some(Requirement { policy: policy.id.clone(), groups, all: *all }))
+    }
+
+    fn resolve(&self, group: &str, call: &Call) -> Result<String, Refusal> {
+        match group {
+            TOOL_OWNER => Ok(call.operation().tool.owner.clone()),
+            WORKFLOW_OWNER => {
+                let owner = self.loaded.model().workflows.get(&call.context().workflow).cloned().flatten();
+                let text = "the workflow of this call has no owner who could approve it";
+                owner.ok_or_else(|| Refusal::new(Code::Forbidden, text).for_call(call.id()))
+            }
+            named => Ok(named.to_owned()),
+        }
+    }
+}
+
+/// One person, or for high two, and one for each group of a policy that wants all of its groups:
+/// at high, one vote fills one place.
+fn people(tier: Tier, requirements: &[Requirement]) -> usize {
+    let places = requirements.iter().filter(|r| r.all).map(|r| r.groups.len()).max().unwrap_or(0);
+    if tier == Tier::High { places.max(2) } else { 1 }
+}
+
+fn shortest(named: impl Iterator<Item = Option<Duration>>, default: Duration) -> Duration {
+    named.flatten().min().unwrap_or(default)
+}

@@ -1,0 +1,68 @@
+//! What a policy's scope covers, and what follows from that.
+
+use cedar_policy::{PolicyId, PrincipalConstraint, ResourceConstraint};
+
+use super::finding::Finding;
+use super::input::{InputType, Record};
+use super::model::Model;
+use super::schema::{self, Generated};
+use super::set::{Plane, Policy, scope_actions};
+
+/// The plane that a policy's scope puts it in; with it what is wrong, when it names neither or both.
+pub(super) fn plane(policy: &cedar_policy::Policy) -> Result<Plane, (Plane, &'static str)> {
+    let Some(actions) = scope_actions(policy) else {
+        return Err((Plane::Agent, "the scope names no action"));
+    };
+    let admin = actions.iter().filter(|a| schema::is_admin(a)).count();
+    match admin {
+        0 => Ok(Plane::Agent),
+        n if n == actions.len() => Ok(Plane::Admin),
+        _ => Err((Plane::Admin, "the scope mixes actions of agents with actions of the admin plane")),
+    }
+}
+
+/// Whether everyone may do everything by this policy.
+pub(super) fn allows_everything(policy: &Policy) -> bool {
+    let everyone = matches!(policy.cedar.principal_constraint(), PrincipalConstraint::Any | PrincipalConstraint::Is(_));
+    let everything = matches!(policy.cedar.resource_constraint(), ResourceConstraint::Any | ResourceConstraint::Is(_));
+    let actions =
+        scope_actions(&policy.cedar).is_none_or(|a| a.iter().any(|a| a == schema::CALL || a == schema::ADMIN));
+    !policy.is_forbid() && everyone && everything && actions && !policy.cedar.has_non_scope_constraint()
+}
+
+/// The operations that a policy covers in which an argument is a Long without an upper bound.
+pub(super) fn unbounded<'m>(policy: &Policy, path: &[String], model: &'m Model, generated: &Generated) -> Vec<&'m str> {
+    let unbounded = |record: &Record| member_unbounded(record, path);
+    let covered = model.operations.iter().filter(|o| policy.covers(o));
+    covered.filter(|o| generated.inputs.get(&o.name).is_some_and(unbounded)).map(|o| o.name.as_str()).collect()
+}
+
+fn member_unbounded(record: &Record, path: &[String]) -> bool {
+    let Some((name, rest)) = path.split_first() else { return false };
+    match record.get(name).map(|m| (&m.ty, m.bounded)) {
+        Some((InputType::Long, bounded)) => !bounded,
+        Some((InputType::Record(inner), _)) => member_unbounded(inner, rest),
+        _ => false,
+    }
+}
+
+/// Cedar's wording of a mistake in ours, where ours is shorter.
+pub(super) fn reworded(mut finding: Finding, id: &PolicyId) -> Finding {
+    let prefix = format!("for policy `{id}`, ");
+    if let Some(rest) = finding.message.strip_prefix(&prefix) {
+        finding.message = rest.to_owned();
+    }
+    // attribute `input.amount` in context for Holdpoint::Action::"crm.refund" not found
+    let parts = finding.message.strip_prefix("attribute `").and_then(|m| m.strip_suffix(" not found"));
+    let parts = parts.and_then(|m| m.split_once("` in context for Holdpoint::Action::"));
+    let Some((path, action)) = parts.map(|(p, a)| (p.to_owned(), a.trim_matches('"').to_owned())) else {
+        return finding;
+    };
+    let (of, field) = path.rsplit_once('.').unwrap_or(("", path.as_str()));
+    finding.message = match of {
+        "" => format!("no field `{field}` in the context of {action}"),
+        "input" => format!("no field `{field}` in the input of {action}"),
+        of => format!("no field `{field}` in `context.{of}` of {action}"),
+    };
+    finding.narrowed(field)
+}

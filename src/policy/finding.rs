@@ -1,0 +1,206 @@
+//! Mistakes and remarks about policies, printed as a compiler prints them.
+
+use std::fmt;
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// The set does not load.
+    Error,
+    /// It loads; somebody should look.
+    Warning,
+    /// Worth knowing.
+    Note,
+}
+
+impl Severity {
+    /// `error`, `warning` or `note`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Note => "note",
+        }
+    }
+}
+
+/// The line of source that a finding is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snippet {
+    /// The whole line.
+    pub text: String,
+    /// Characters before the marked part.
+    pub before: usize,
+    /// Characters of the marked part, at least 1.
+    pub marked: usize,
+}
+
+/// One mistake or remark.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// Stable code: `policy-type`, `policy-approval` …
+    pub code: &'static str,
+    /// What is wrong.
+    pub message: String,
+    /// What would help.
+    pub help: Option<String>,
+    /// The file, as it was named to the loader.
+    pub file: Option<String>,
+    /// Line, from 1; 0 without a file.
+    pub line: usize,
+    /// Column in characters, from 1; 0 without a file.
+    pub column: usize,
+    /// The source line.
+    pub snippet: Option<Snippet>,
+}
+
+impl Finding {
+    /// A finding that is about no place in a file.
+    #[must_use]
+    pub fn new(severity: Severity, code: &'static str, message: impl Into<String>) -> Self {
+        Self { severity, code, message: message.into(), help: None, file: None, line: 0, column: 0, snippet: None }
+    }
+
+    /// A mistake that keeps the set from loading.
+    #[must_use]
+    pub fn error(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(Severity::Error, code, message)
+    }
+
+    /// With what would help.
+    #[must_use]
+    pub fn with_help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// At bytes `start..end` of `source`.
+    #[must_use]
+    pub fn at(mut self, source: &Source, start: usize, end: usize) -> Self {
+        let (line, column) = source.position(start);
+        let text = source.line(line);
+        let before = column.saturating_sub(1);
+        let room = text.chars().count().saturating_sub(before);
+        let marked = source.text.get(start..end).map_or(1, |s| s.chars().take_while(|c| *c != '\n').count());
+        self.snippet = Some(Snippet { text: text.to_owned(), before, marked: marked.min(room).max(1) });
+        self.file = Some(source.name.clone());
+        self.line = line;
+        self.column = column;
+        self
+    }
+
+    /// With the marks narrowed to the last occurrence of `word` in the marked part.
+    #[must_use]
+    pub fn narrowed(mut self, word: &str) -> Self {
+        if let Some(s) = &mut self.snippet {
+            let marked: String = s.text.chars().skip(s.before).take(s.marked).collect();
+            if let Some((before, _)) = marked.rsplit_once(word) {
+                s.before += before.chars().count();
+                s.marked = word.chars().count().max(1);
+            }
+        }
+        self
+    }
+
+    /// Where it is, as `file:line:column`.
+    #[must_use]
+    pub fn place(&self) -> Option<String> {
+        self.file.as_ref().map(|f| format!("{f}:{}:{}", self.line, self.column))
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}[{}]: {}", self.severity.as_str(), self.code, self.message)?;
+        let Some(place) = self.place() else {
+            return self.help.as_ref().map_or(Ok(()), |h| write!(f, "\n   = {h}"));
+        };
+        let number = self.line.to_string();
+        let gutter = " ".repeat(number.len() + 1);
+        write!(f, "\n{gutter}┌─ {place}")?;
+        let Some(s) = &self.snippet else { return Ok(()) };
+        write!(f, "\n{number} │ {}", s.text.replace('\t', " "))?;
+        write!(f, "\n{gutter}│ {}{}", " ".repeat(s.before), "^".repeat(s.marked))?;
+        self.help.as_ref().map_or(Ok(()), |h| write!(f, " {h}"))
+    }
+}
+
+/// One file of policies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// Its name, as findings show it.
+    pub name: String,
+    /// Its text.
+    pub text: String,
+}
+
+impl Source {
+    /// Line and column, from 1, of a byte.
+    #[must_use]
+    pub fn position(&self, offset: usize) -> (usize, usize) {
+        let mut at = offset.min(self.text.len());
+        while !self.text.is_char_boundary(at) {
+            at -= 1;
+        }
+        let (before, _) = self.text.split_at(at);
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().map_or(0, |l| l.chars().count()) + 1;
+        (line, column)
+    }
+
+    fn line(&self, number: usize) -> &str {
+        self.text.lines().nth(number.saturating_sub(1)).unwrap_or("")
+    }
+}
+
+/// The known word nearest to `word`, when it is near enough to be meant.
+#[must_use]
+pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let best = known.into_iter().map(|k| (distance(word, k), k)).min()?;
+    (best.0 <= 1 + word.chars().count() / 4).then_some(best.1)
+}
+
+/// Levenshtein's distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut next = vec![i + 1];
+        for (j, cb) in b.iter().enumerate() {
+            let old = |k: usize| row.get(k).copied().unwrap_or(usize::MAX - 1);
+            let left = next.last().copied().unwrap_or(usize::MAX - 1);
+            next.push((old(j) + usize::from(ca != *cb)).min(old(j + 1) + 1).min(left + 1));
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_finding_reads_like_a_compiler_message() {
+        let text = format!("{}when   {{ context.input.amount > 50000 }}\n", "\n".repeat(33));
+        let source = Source { name: "policies/crm.cedar".into(), text };
+        let start = source.text.find("context").unwrap();
+        let f = Finding::error("policy-type", "no field `amount` in the input of crm.refund")
+            .at(&source, start, start + "context.input.amount".len())
+            .narrowed("amount")
+            .with_help("did you mean `amountMinor`?");
+        let want = "error[policy-type]: no field `amount` in the input of crm.refund\n   ┌─ policies/crm.cedar:34:10\n\
+                    34 │ when   { context.input.amount > 50000 }\n   \
+                    │                        ^^^^^^ did you mean `amountMinor`?";
+        assert_eq!(f.to_string(), want);
+    }
+
+    #[test]
+    fn near_words_are_found_and_far_ones_are_not() {
+        assert_eq!(nearest("suport-leads", ["finance", "support-leads"]), Some("support-leads"));
+        assert_eq!(nearest("x", ["finance", "support-leads"]), None);
+    }
+}

@@ -1,0 +1,156 @@
+//! Which arguments of an operation a policy can see, and as what: from its JSON Schema.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::finding::{Finding, Severity};
+use crate::call::Operation;
+
+/// The declared members of an object.
+pub type Record = BTreeMap<String, Member>;
+
+/// One declared member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Its type.
+    pub ty: InputType,
+    /// Every call has it.
+    pub required: bool,
+    /// For a set: `<name>_len` is declared beside it.
+    pub has_len: bool,
+    /// For a Long: the schema has a `maximum`.
+    pub bounded: bool,
+}
+
+/// The type that an argument has in policies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InputType {
+    /// `string`.
+    String,
+    /// `integer`.
+    Long,
+    /// `number`, with at most four decimal places.
+    Decimal,
+    /// `boolean`.
+    Bool,
+    /// `object` with `properties`.
+    Record(Record),
+    /// `array`.
+    Set(Box<Self>),
+}
+
+/// `$ref` and nesting are followed this far.
+const DEPTH: usize = 12;
+
+/// The members of an operation's arguments that policies can see, and remarks about those they cannot.
+#[must_use]
+pub fn members(operation: &Operation) -> (Record, Vec<Finding>) {
+    let mut reader = Reader { operation: &operation.name, root: operation.schema.as_deref(), findings: Vec::new() };
+    let mut record = match reader.root {
+        Some(root) => reader.object(root, "", DEPTH).unwrap_or_default(),
+        None => Record::new(),
+    };
+    for name in &operation.path_params {
+        let text = Member { ty: InputType::String, required: true, has_len: false, bounded: false };
+        record.entry(name.clone()).or_insert(text).required = true;
+    }
+    (record, reader.findings)
+}
+
+struct Reader<'a> {
+    operation: &'a str,
+    root: Option<&'a Value>,
+    findings: Vec<Finding>,
+}
+
+impl<'a> Reader<'a> {
+    fn remark(&mut self, code: &'static str, what: impl std::fmt::Display) {
+        let text = format!("{}: {what}", self.operation);
+        self.findings.push(Finding::new(Severity::Warning, code, text));
+    }
+
+    /// Follows `$ref` to local definitions; `None` when it leads nowhere.
+    fn resolve(&self, mut schema: &'a Value) -> Option<&'a Value> {
+        for _ in 0..DEPTH {
+            match schema.get("$ref").and_then(Value::as_str) {
+                None => return Some(schema),
+                Some(path) => schema = self.root?.pointer(path.strip_prefix('#')?)?,
+            }
+        }
+        None
+    }
+
+    fn object(&mut self, schema: &'a Value, path: &str, depth: usize) -> Option<Record> {
+        let schema = self.resolve(schema)?;
+        let is_object = schema.get("type").is_none_or(|t| t == "object");
+        let properties = schema.get("properties").and_then(Value::as_object);
+        if !is_object || (properties.is_none() && !path.is_empty()) {
+            return None;
+        }
+        let required: BTreeSet<&str> = schema
+            .get("required")
+            .and_then(Value::as_array)
+            .map(|names| names.iter().filter_map(Value::as_str).collect())
+            .unwrap_or_default();
+        let mut record = Record::new();
+        for (name, member) in properties.into_iter().flatten() {
+            let here = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+            match self.typed(member, &here, depth) {
+                Some(mut m) => {
+                    m.required = required.contains(name.as_str());
+                    record.insert(name.clone(), m);
+                }
+                None => self.remark(
+                    "policy-input",
+                    format_args!("'{here}' has no type that policies know; it is left out of context.input"),
+                ),
+            }
+        }
+        self.lengths(&mut record, path);
+        Some(record)
+    }
+
+    /// Declares `<name>_len` beside each set, unless an argument has that name already.
+    fn lengths(&mut self, record: &mut Record, path: &str) {
+        let names: BTreeSet<String> = record.keys().cloned().collect();
+        for (name, member) in record.iter_mut().filter(|(_, m)| matches!(m.ty, InputType::Set(_))) {
+            member.has_len = !names.contains(&format!("{name}_len"));
+            if !member.has_len {
+                let what = format!("'{path}{name}_len' is an argument, so the length of '{name}' has no name");
+                self.findings.push(Finding::new(
+                    Severity::Warning,
+                    "policy-input",
+                    format!("{}: {what}", self.operation),
+                ));
+            }
+        }
+    }
+
+    fn typed(&mut self, schema: &'a Value, path: &str, depth: usize) -> Option<Member> {
+        let depth = depth.checked_sub(1)?;
+        let schema = self.resolve(schema)?;
+        if ["anyOf", "oneOf", "allOf", "not", "if"].iter().any(|k| schema.get(k).is_some()) {
+            return None;
+        }
+        let ty = match schema.get("type")?.as_str()? {
+            "string" => InputType::String,
+            "integer" => InputType::Long,
+            "boolean" => InputType::Bool,
+            "number" => {
+                self.remark(
+                    "policy-number",
+                    format_args!("'{path}' is a JSON number; it becomes a decimal in policies"),
+                );
+                InputType::Decimal
+            }
+            "object" => InputType::Record(self.object(schema, path, depth)?),
+            "array" if schema.get("prefixItems").is_none() => {
+                InputType::Set(Box::new(self.typed(schema.get("items")?, path, depth)?.ty))
+            }
+            _ => return None,
+        };
+        let bounded = schema.get("maximum").is_some() || schema.get("exclusiveMaximum").is_some();
+        Some(Member { ty, required: false, has_len: false, bounded })
+    }
+}

@@ -1,0 +1,27 @@
+//! Cedar as data: what policies may name, how a set is loaded, and everything that is wrong with it at once.
+//!
+//! [`load`] reads a directory against a [`Model`] of the configuration. What comes out has no mistakes that a
+//! machine can find; what the set decides is asked in [`crate::gates::authz`].
+
+mod annotations;
+mod cover;
+mod finding;
+pub mod generated;
+pub mod input;
+mod lint;
+mod load;
+mod model;
+mod quorum;
+#[cfg(test)]
+pub(crate) mod sample;
+pub mod schema;
+mod set;
+#[cfg(test)]
+mod tests;
+
+pub use annotations::{Annotations, Approvers, TOOL_OWNER, WORKFLOW_OWNER};
+pub use finding::{Finding, Severity, Snippet, Source};
+pub use lint::Lift;
+pub use load::{load, load_sources};
+pub use model::{Defaults, Model, Reviewer, TierDefaults};
+pub use set::{Counts, Loaded, Plane, Policy};
