@@ -1,8 +1,10 @@
 //! Holdpoint.
+pub mod audit;
 pub mod call;
 pub mod clock;
 pub mod config;
 pub mod gates;
+pub mod journal;
 pub mod policy;
 pub mod store;
 pub mod tasks;

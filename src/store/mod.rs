@@ -1,5 +1,16 @@
 //! Durable state behind domain steps, each atomic and, where it says so, durable when it returns.
+//!
+//! [`Store`] keeps one [`CallRecord`] per call with effects. A step checks what must hold, changes the
+//! state in memory and puts one frame into the journal, all under one lock, so the order of frames is the
+//! order of states; then it waits until the frame is on the disk. Readers wait too: no state is told
+//! that a crash could take back. `state` is the diagram of the states, `votes` the rules of
+//! quorum, both without I/O; `embedded` is the implementation over journal and sled.
 
+mod embedded;
 mod record;
+mod state;
+mod votes;
 
+pub use embedded::{Counts, OpenError, Options, Recovery, Store};
 pub use record::*;
+pub use state::{Event as CallEvent, Illegal, MAX_RENEWALS, Step};

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::call::{ArtifactId, CallContext, CallId, Digest, Principal, Target, Terms, Tier, Timestamp};
+use crate::call::{ArtifactId, CallContext, CallId, Digest, Principal, PrincipalKey, Target, Terms, Tier, Timestamp};
 
 /// The state of a call with effects (`lifecycle.md`, section 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -281,6 +281,9 @@ pub struct CallRecord {
     /// Epoch of the process that began the last attempt.
     #[serde(default)]
     pub epoch: u64,
+    /// When its last attempt was begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun: Option<Timestamp>,
     /// What was set aside, or used, for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub charges: Vec<Charge>,
@@ -290,6 +293,9 @@ pub struct CallRecord {
     /// Why it ended as it did, or why it still waits: reason code and words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<Note>,
+    /// What a first person says became of an `unknown` call; a second one must say the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opinion: Option<Opinion>,
     /// When its outcome was first handed to the agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub collected: Option<Timestamp>,
@@ -302,6 +308,19 @@ pub struct CallRecord {
     /// Frame of its last transition: what must be durable before anyone hears of this state.
     #[serde(default)]
     pub seq: u64,
+}
+
+/// What one person says became of an `unknown` call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Opinion {
+    /// Who.
+    pub person: String,
+    /// `succeeded` or `not_executed`.
+    pub outcome: State,
+    /// Why this person thinks so.
+    pub reason: String,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// Why a call ended as it did, or what it waits for.
@@ -420,6 +439,90 @@ pub struct Reject {
     pub reason_code: String,
     /// Words to the agent.
     pub message: Option<String>,
+}
+
+/// Who takes a hold back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WithdrawnBy {
+    /// The agent that asked for it; the scope must be the call's own.
+    Agent(PrincipalKey),
+    /// A person of the owning side.
+    Person(String),
+}
+
+/// New terms for a hold: something moved, and people must look again.
+#[derive(Debug, Clone)]
+pub struct Renew {
+    /// The hold's call.
+    pub id: CallId,
+    /// The version that was looked at; another one refuses.
+    pub version: Option<u64>,
+    /// Today's terms.
+    pub terms: Terms,
+    /// What approvers vote on from now on.
+    pub digest: Digest,
+    /// Digest of the configuration that decided.
+    pub config_digest: Digest,
+    /// Digest of the policy set that decided.
+    pub policy_digest: Digest,
+    /// What moved, in words for approvers and agent.
+    pub what_changed: Note,
+}
+
+/// What an attempt to `park` met.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ParkError {
+    /// This agent has as many holds as it may have.
+    #[error("this agent has too many calls waiting")]
+    TooManyAgent,
+    /// As many holds wait as may wait in all.
+    #[error("too many calls are waiting")]
+    TooManyTotal,
+    /// The key, or the same call, came meanwhile: look up again.
+    #[error("the key is taken")]
+    KeyTaken(CallId),
+    /// The store cannot write.
+    #[error("the store cannot record")]
+    Unavailable,
+}
+
+/// What a person says became of an `unknown` call.
+#[derive(Debug, Clone)]
+pub struct Reconcile {
+    /// The call.
+    pub id: CallId,
+    /// Who, after linking accounts.
+    pub person: String,
+    /// `succeeded` or `not_executed`.
+    pub outcome: State,
+    /// Why.
+    pub reason: String,
+}
+
+/// An artifact to keep, such as a piece of evidence.
+#[derive(Debug)]
+pub struct NewArtifact {
+    /// Its id.
+    pub id: ArtifactId,
+    /// Its kind, such as `ticket`.
+    pub kind: String,
+    /// Its title.
+    pub title: String,
+    /// Who brings it.
+    pub by: String,
+    /// Whose it is.
+    pub principal_key: PrincipalKey,
+    /// Its content.
+    pub content: Bytes,
+}
+
+/// A stored artifact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Artifact {
+    /// Whose it is.
+    pub principal_key: PrincipalKey,
+    /// What it is, and where its content is.
+    pub evidence: Evidence,
 }
 
 /// Why a step on a hold was refused (`review.md`, admin API).

@@ -1,0 +1,434 @@
+//! The append-only log that store and audit share.
+//!
+//! A frame is a header with a checksum, a chained JSON record, and sealed payloads beside it
+//! ([`Frame`]). One writer thread makes one write and one `fdatasync` for everything that waits
+//! (group commit: a batch closes when the disk is free, no timer). Files are preallocated with zeros; a
+//! tail of zeros is the clean end. The first I/O error poisons the journal for good: what did reach
+//! the disk is only known after the next open.
+
+mod frame;
+mod payload;
+mod read;
+mod seal;
+mod writer;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+use tokio::sync::watch;
+
+use crate::call::{Digest, Timestamp};
+
+pub use frame::{Frame, PayloadMeta};
+pub use read::{Bad, Frames, ReadError, Report, Segment, segments, verify};
+pub use seal::{SealError, Sealed, Sealer, key_file};
+
+use payload::{Cache, Marks};
+use writer::{Active, Pending, Writer};
+
+/// Makes the JSON of an event; runs in the writer thread.
+pub type Render = Box<dyn FnOnce() -> Result<Box<RawValue>, String> + Send>;
+
+/// How a journal is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// A new segment begins once this much is written.
+    pub segment_bytes: u64,
+    /// Files grow by this much at a time.
+    pub preallocate: u64,
+    /// Newest payloads kept in memory.
+    pub cache_bytes: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { segment_bytes: 64 << 20, preallocate: 2 << 20, cache_bytes: 16 << 20 }
+    }
+}
+
+/// The newest frame of a chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// Its number; 0 before the first.
+    pub seq: u64,
+    /// Its chain hash.
+    pub hash: Digest,
+}
+
+/// Nothing can be appended any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the journal cannot be written")]
+pub struct Poisoned;
+
+#[derive(Debug, Clone, Copy)]
+struct Durable {
+    head: Head,
+    poisoned: bool,
+}
+
+/// Counters since the journal was opened.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// `fdatasync` calls for batches.
+    pub syncs: AtomicU64,
+    /// Frames written.
+    pub frames: AtomicU64,
+    /// Bytes written.
+    pub bytes: AtomicU64,
+}
+
+#[derive(Default)]
+struct Queue {
+    pending: VecDeque<Pending>,
+    last_seq: u64,
+    closed: bool,
+    poisoned: bool,
+}
+
+struct Shared {
+    dir: PathBuf,
+    segment_bytes: u64,
+    preallocate: u64,
+    queue: Mutex<Queue>,
+    filled: Condvar,
+    durable: watch::Sender<Durable>,
+    synced: Condvar,
+    synced_lock: Mutex<()>,
+    rotation_due: AtomicBool,
+    marks: Mutex<Marks>,
+    cache: Mutex<Cache>,
+    stats: Stats,
+    #[cfg(test)]
+    fail: AtomicBool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    fn durable_seq(&self) -> u64 {
+        self.durable.borrow().head.seq
+    }
+
+    /// Blocks until there is something to write; `None` once closed and empty.
+    fn next_batch(&self) -> Option<Vec<Pending>> {
+        let mut queue = lock(&self.queue);
+        while queue.pending.is_empty() {
+            if queue.closed {
+                return None;
+            }
+            queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        Some(queue.pending.drain(..).collect())
+    }
+
+    fn publish(&self, head: Head) {
+        self.durable.send_replace(Durable { head, poisoned: false });
+        drop(lock(&self.synced_lock));
+        self.synced.notify_all();
+    }
+
+    fn poison(&self) {
+        let mut queue = lock(&self.queue);
+        queue.poisoned = true;
+        queue.pending.clear();
+        drop(queue);
+        self.durable.send_modify(|d| d.poisoned = true);
+        drop(lock(&self.synced_lock));
+        self.synced.notify_all();
+    }
+
+    fn mark(&self, segment: u64, seq: u64, offset: u64) {
+        lock(&self.marks).note(segment, seq, offset);
+    }
+
+    #[cfg(test)]
+    fn fail_if_told(&self) -> io::Result<()> {
+        if self.fail.load(Relaxed) { Err(io::Error::other("told to fail")) } else { Ok(()) }
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "tests make it fail")]
+    fn fail_if_told(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A journal directory that is being opened: read it, then start writing.
+#[derive(Debug)]
+pub struct Log {
+    dir: PathBuf,
+    options: Options,
+    torn_bytes: u64,
+    marks: Marks,
+    head: Head,
+    active: Option<(Segment, u64)>,
+}
+
+impl Log {
+    /// Makes the directory if need be and cuts a torn end off the newest segment.
+    ///
+    /// # Errors
+    /// When a file cannot be read or written.
+    pub fn open(dir: &Path, options: Options) -> Result<Self, ReadError> {
+        fs::create_dir_all(dir)?;
+        let head = Head { seq: 0, hash: frame::GENESIS };
+        let mut log = Self { dir: dir.to_owned(), options, torn_bytes: 0, marks: Marks::default(), head, active: None };
+        log.drop_empty_end()?;
+        Ok(log)
+    }
+
+    /// A segment whose first frame never became durable is removed: the one before it goes on.
+    fn drop_empty_end(&mut self) -> Result<(), ReadError> {
+        let Some(last) = segments(&self.dir)?.pop() else { return Ok(()) };
+        let mut frames = Frames::open(&self.dir, last.first)?;
+        let unused = match frames.next() {
+            None => true,
+            Some(Err(ReadError::Bad(bad))) => bad.torn,
+            Some(_) => false,
+        };
+        if unused {
+            self.torn_bytes += frames.rest();
+            fs::remove_file(&last.path)?;
+            File::open(&self.dir)?.sync_all()?;
+        }
+        Ok(())
+    }
+
+    /// Shows every frame from the segment that holds `from` on, and finds the end. May be called again.
+    ///
+    /// # Errors
+    /// When a record is damaged and it is no torn end, or when `visit` refuses one.
+    pub fn replay(&mut self, from: u64, mut visit: impl FnMut(&Frame) -> Result<(), String>) -> Result<u64, ReadError> {
+        let mut frames = Frames::open(&self.dir, from)?;
+        let mut count = 0;
+        let torn = loop {
+            match frames.next() {
+                None => break 0,
+                Some(Err(ReadError::Bad(bad))) if bad.torn => break frames.rest(),
+                Some(Err(other)) => return Err(other),
+                Some(Ok(frame)) => {
+                    let segment = frames.position().map_or(1, |(s, _)| s.first);
+                    self.marks.note(segment, frame.seq, frame.offset);
+                    visit(&frame).map_err(|what| refused(&frames, &frame, what))?;
+                    count += 1;
+                }
+            }
+        };
+        self.torn_bytes += torn;
+        self.active = frames.position().map(|(s, o)| (s.clone(), o));
+        if let Some((seq, hash)) = frames.head() {
+            self.head = Head { seq, hash };
+        }
+        Ok(count)
+    }
+
+    /// Starts the writer behind the last good frame. What stands behind that is cut off.
+    ///
+    /// # Errors
+    /// When the segment cannot be opened for writing or no thread can be made.
+    pub fn start(self, sealer: Sealer) -> io::Result<Journal> {
+        let active = self.active.map(|(s, end)| Active::reopen(&s.path, s.first, end)).transpose()?;
+        let mut marks = self.marks;
+        segments(&self.dir)?.iter().for_each(|s| marks.note(s.first, s.first, 0));
+        let due = active.as_ref().is_none_or(|a| a.position >= self.options.segment_bytes);
+        let shared = Arc::new(Shared {
+            dir: self.dir,
+            segment_bytes: self.options.segment_bytes,
+            preallocate: self.options.preallocate,
+            queue: Mutex::new(Queue { last_seq: self.head.seq, ..Queue::default() }),
+            filled: Condvar::new(),
+            durable: watch::Sender::new(Durable { head: self.head, poisoned: false }),
+            synced: Condvar::new(),
+            synced_lock: Mutex::new(()),
+            rotation_due: AtomicBool::new(due),
+            marks: Mutex::new(marks),
+            cache: Mutex::new(Cache::new(self.options.cache_bytes)),
+            stats: Stats::default(),
+            #[cfg(test)]
+            fail: AtomicBool::new(false),
+        });
+        let (head, torn_bytes) = (self.head, self.torn_bytes);
+        let theirs = Arc::clone(&shared);
+        let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(move || {
+            Writer { shared: &theirs, active, head, buffer: Vec::new() }.run();
+        })?;
+        Ok(Journal { shared, sealer, torn_bytes, thread: Mutex::new(Some(thread)) })
+    }
+}
+
+fn refused(frames: &Frames, frame: &Frame, what: String) -> ReadError {
+    let segment = frames.position().map(|(s, _)| s.name()).unwrap_or_default();
+    ReadError::Bad(Bad { segment, offset: frame.offset, seq: frame.seq, what, torn: false })
+}
+
+/// The open journal.
+pub struct Journal {
+    shared: Arc<Shared>,
+    sealer: Sealer,
+    torn_bytes: u64,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl fmt::Debug for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Journal").field("dir", &self.shared.dir).field("head", &self.head()).finish_non_exhaustive()
+    }
+}
+
+impl Journal {
+    /// What seals payloads for this journal.
+    #[must_use]
+    pub fn sealer(&self) -> &Sealer {
+        &self.sealer
+    }
+
+    /// How many bytes of a torn last write were cut off when it was opened.
+    #[must_use]
+    pub fn torn_bytes(&self) -> u64 {
+        self.torn_bytes
+    }
+
+    /// Puts one frame in the queue; `make` is told its number while the queue stands still, so the order
+    /// of frames is the order of these calls. Returns at once: it is durable when
+    /// [`Journal::durable`] says so. `rotate` begins a new segment with this frame.
+    ///
+    /// # Errors
+    /// When the journal is poisoned or closed; `make` has not been called then.
+    pub fn append(
+        &self,
+        at: Timestamp,
+        rotate: bool,
+        payloads: Vec<Sealed>,
+        make: impl FnOnce(u64) -> Render,
+    ) -> Result<u64, Poisoned> {
+        let mut queue = lock(&self.shared.queue);
+        if queue.poisoned || queue.closed {
+            return Err(Poisoned);
+        }
+        let seq = queue.last_seq + 1;
+        queue.last_seq = seq;
+        self.remember(seq, &payloads);
+        let render = make(seq);
+        queue.pending.push_back(Pending { seq, at, rotate, payloads, render });
+        drop(queue);
+        self.shared.filled.notify_one();
+        Ok(seq)
+    }
+
+    fn remember(&self, seq: u64, payloads: &[Sealed]) {
+        let mut cache = lock(&self.shared.cache);
+        for (index, payload) in payloads.iter().enumerate() {
+            cache.put((seq, u32::try_from(index).unwrap_or(u32::MAX)), payload.plain.clone());
+        }
+    }
+
+    /// Whether the next frame should be a snapshot that begins a new segment.
+    #[must_use]
+    pub fn wants_rotation(&self) -> bool {
+        self.shared.rotation_due.swap(false, Relaxed)
+    }
+
+    /// Waits until frame `seq` and all before it are on the disk.
+    ///
+    /// # Errors
+    /// When the journal was poisoned first.
+    pub async fn durable(&self, seq: u64) -> Result<(), Poisoned> {
+        let mut watch = self.shared.durable.subscribe();
+        let seen = watch.wait_for(|d| d.head.seq >= seq || d.poisoned).await.map_err(|_| Poisoned)?;
+        if seen.head.seq >= seq { Ok(()) } else { Err(Poisoned) }
+    }
+
+    /// The same for a thread that may block.
+    ///
+    /// # Errors
+    /// When the journal was poisoned first.
+    pub fn durable_blocking(&self, seq: u64) -> Result<Head, Poisoned> {
+        let mut guard = lock(&self.shared.synced_lock);
+        loop {
+            let now = *self.shared.durable.borrow();
+            if now.head.seq >= seq {
+                return Ok(now.head);
+            }
+            if now.poisoned {
+                return Err(Poisoned);
+            }
+            guard = self.shared.synced.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// The newest durable frame.
+    #[must_use]
+    pub fn head(&self) -> Head {
+        self.shared.durable.borrow().head
+    }
+
+    /// How many frames wait for the disk.
+    #[must_use]
+    pub fn backlog(&self) -> u64 {
+        lock(&self.shared.queue).last_seq.saturating_sub(self.shared.durable_seq())
+    }
+
+    /// Whether frames can still be written.
+    #[must_use]
+    pub fn healthy(&self) -> bool {
+        !self.shared.durable.borrow().poisoned
+    }
+
+    /// Counters since the journal was opened.
+    #[must_use]
+    pub fn stats(&self) -> &Stats {
+        &self.shared.stats
+    }
+
+    /// A payload that is in memory still.
+    #[must_use]
+    pub fn cached_payload(&self, seq: u64, index: u32) -> Option<Bytes> {
+        lock(&self.shared.cache).get((seq, index))
+    }
+
+    /// Reads and unseals one payload; blocks on the disk.
+    ///
+    /// # Errors
+    /// When it is not there (any more), damaged, or sealed with another key.
+    pub fn read_payload(&self, seq: u64, index: u32, digest: &Digest) -> io::Result<Bytes> {
+        if let Some(bytes) = self.cached_payload(seq, index) {
+            return Ok(bytes);
+        }
+        let start = lock(&self.shared.marks).nearest(seq).ok_or_else(|| io::Error::other("no such record"))?;
+        let note = |at, offset| self.shared.mark(start.0, at, offset);
+        let sealed = payload::sealed(&self.shared.dir, start, (seq, index), note)?;
+        let plain = self.sealer.unseal(&sealed, digest).map_err(io::Error::other)?;
+        lock(&self.shared.cache).put((seq, index), plain.clone());
+        Ok(plain)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn fail_from_now_on(&self) {
+        self.shared.fail.store(true, Relaxed);
+    }
+}
+
+impl Drop for Journal {
+    /// Writes what is in the queue and ends the thread.
+    fn drop(&mut self) {
+        lock(&self.shared.queue).closed = true;
+        self.shared.filled.notify_all();
+        if let Some(thread) = lock(&self.thread).take() {
+            let ended = thread.join();
+            debug_assert!(ended.is_ok(), "the journal's thread panicked");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,155 @@
+//! The one writer thread: drains the queue, one write, one `fdatasync`, then wakes who waits.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::call::{Digest, Timestamp};
+
+use super::frame::{self, Draft};
+use super::read::segment_name;
+use super::seal::Sealed;
+use super::{Head, Render, Shared};
+
+const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+
+/// One frame on its way to the disk.
+pub(super) struct Pending {
+    pub(super) seq: u64,
+    pub(super) at: Timestamp,
+    pub(super) rotate: bool,
+    pub(super) payloads: Vec<Sealed>,
+    pub(super) render: Render,
+}
+
+/// The segment that is written to.
+#[derive(Debug)]
+pub(super) struct Active {
+    pub(super) file: File,
+    pub(super) first: u64,
+    pub(super) position: u64,
+    pub(super) allocated: u64,
+}
+
+impl Active {
+    /// Opens an existing segment whose frames end at `position`. What stands behind is cut off.
+    pub(super) fn reopen(path: &Path, first: u64, position: u64) -> io::Result<Self> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        file.set_len(position)?;
+        file.sync_all()?;
+        Ok(Self { file, first, position, allocated: position })
+    }
+
+    fn create(dir: &Path, first: u64) -> io::Result<Self> {
+        let path = dir.join(segment_name(first));
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        file.sync_all()?;
+        File::open(dir)?.sync_all()?;
+        Ok(Self { file, first, position: 0, allocated: 0 })
+    }
+
+    /// Writes zeros ahead, so that a later sync does not have to grow the file each time.
+    fn reserve(&mut self, until: u64, step: u64) -> io::Result<()> {
+        if until <= self.allocated {
+            return Ok(());
+        }
+        let end = until.div_ceil(step.max(1)).saturating_mul(step.max(1));
+        while self.allocated < end {
+            let chunk = usize::try_from(end - self.allocated).unwrap_or(usize::MAX).min(ZEROS.len());
+            let zeros = ZEROS.get(..chunk).unwrap_or_default();
+            self.file.write_all_at(zeros, self.allocated)?;
+            self.allocated += u64::try_from(chunk).unwrap_or(0);
+        }
+        self.file.sync_all()
+    }
+
+    /// Gives the zeros back when the segment is complete.
+    fn close(self) -> io::Result<()> {
+        self.file.set_len(self.position)?;
+        self.file.sync_all()
+    }
+}
+
+/// What the writer thread owns.
+pub(super) struct Writer<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) active: Option<Active>,
+    pub(super) head: Head,
+    pub(super) buffer: Vec<u8>,
+}
+
+impl Writer<'_> {
+    /// Runs until the journal is closed or an I/O error poisons it.
+    pub(super) fn run(mut self) {
+        while let Some(batch) = self.shared.next_batch() {
+            if let Err(error) = self.write(batch) {
+                tracing::error!(%error, "the journal cannot be written; nothing with effects is done any more");
+                self.shared.poison();
+                return;
+            }
+            self.shared.publish(self.head);
+        }
+    }
+
+    fn write(&mut self, batch: Vec<Pending>) -> io::Result<()> {
+        for pending in batch {
+            if pending.rotate || self.active.is_none() {
+                self.flush()?;
+                self.rotate(pending.seq)?;
+            }
+            self.encode(pending)?;
+        }
+        self.flush()
+    }
+
+    fn rotate(&mut self, first: u64) -> io::Result<()> {
+        if let Some(done) = self.active.take() {
+            done.close()?;
+        }
+        self.active = Some(Active::create(&self.shared.dir, first)?);
+        self.shared.mark(first, first, 0);
+        self.shared.rotation_due.store(false, Relaxed);
+        Ok(())
+    }
+
+    fn encode(&mut self, pending: Pending) -> io::Result<()> {
+        let event = (pending.render)().map_err(io::Error::other)?;
+        let draft = Draft {
+            seq: pending.seq,
+            at: pending.at,
+            prev: self.head.hash,
+            durable: self.shared.durable_seq(),
+            event: &event,
+            payloads: &pending.payloads,
+        };
+        if let Some(active) = &self.active {
+            let offset = active.position + u64::try_from(self.buffer.len()).unwrap_or(0);
+            self.shared.mark(active.first, pending.seq, offset);
+        }
+        let hash: Digest = frame::encode(&draft, &mut self.buffer).map_err(io::Error::other)?;
+        self.head = Head { seq: pending.seq, hash };
+        self.shared.stats.frames.fetch_add(1, Relaxed);
+        Ok(())
+    }
+
+    /// One write and one sync for everything that is in the buffer.
+    fn flush(&mut self) -> io::Result<()> {
+        let Some(active) = self.active.as_mut().filter(|_| !self.buffer.is_empty()) else { return Ok(()) };
+        self.shared.fail_if_told()?;
+        let len = u64::try_from(self.buffer.len()).unwrap_or(u64::MAX);
+        active.reserve(active.position.saturating_add(len), self.shared.preallocate)?;
+        active.file.write_all_at(&self.buffer, active.position)?;
+        active.file.sync_data()?;
+        active.position += len;
+        self.buffer.clear();
+        self.buffer.shrink_to(4 << 20);
+        self.shared.stats.syncs.fetch_add(1, Relaxed);
+        self.shared.stats.bytes.fetch_add(len, Relaxed);
+        if active.position >= self.shared.segment_bytes {
+            self.shared.rotation_due.store(true, Relaxed);
+        }
+        Ok(())
+    }
+}

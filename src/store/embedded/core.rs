@@ -1,0 +1,294 @@
+//! The state in memory: open calls, the newest concluded ones, their keys, budgets, counters.
+//! [`Core::apply`] is the only thing that changes it, live and in a replay alike.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::call::{ArtifactId, CallId, Digest, Timestamp};
+use crate::store::{Artifact, CallRecord, Known, Question, State, Step};
+
+use super::entry::{Entry, Image};
+use super::index::{Change, Index, IndexError};
+use super::keys;
+use super::ledger::Ledgers;
+use super::tally::Tally;
+
+/// How long outcomes stay collectable.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Collecting {
+    /// Answers of holds, after they were collected.
+    pub(super) answers: Duration,
+    /// Denials of holds, after they were told.
+    pub(super) denials: Duration,
+    /// Holds without a given key, at most, from their end.
+    pub(super) at_most: Duration,
+}
+
+/// The state in memory.
+#[derive(Debug)]
+pub(super) struct Core {
+    /// Store time never goes back.
+    pub(super) high: Timestamp,
+    pub(super) epoch: u64,
+    pub(super) key_id: Option<Digest>,
+    pub(super) calls: HashMap<CallId, Arc<CallRecord>>,
+    pub(super) ledgers: Ledgers,
+    pub(super) tally: Tally,
+    keys: HashMap<Digest, CallId>,
+    same: HashMap<Digest, Vec<CallId>>,
+    seen: HashSet<Digest>,
+    artifacts: HashMap<ArtifactId, Arc<Artifact>>,
+    index: Arc<Index>,
+    collecting: Collecting,
+}
+
+impl Core {
+    pub(super) fn new(index: Arc<Index>, collecting: Collecting) -> Self {
+        Self {
+            high: Timestamp::default(),
+            epoch: 0,
+            key_id: None,
+            calls: HashMap::new(),
+            ledgers: Ledgers::default(),
+            tally: Tally::default(),
+            keys: HashMap::new(),
+            same: HashMap::new(),
+            seen: HashSet::new(),
+            artifacts: HashMap::new(),
+            index,
+            collecting,
+        }
+    }
+
+    /// Store time: the clock's, but never earlier than before.
+    pub(super) fn now(&mut self, clock: Timestamp) -> Timestamp {
+        self.high = self.high.max(clock);
+        self.high
+    }
+
+    /// Takes one journal entry in, and says what index and watchers must hear.
+    pub(super) fn apply(&mut self, seq: u64, at: Timestamp, entry: &Entry) -> Result<Vec<Change>, IndexError> {
+        self.high = self.high.max(at);
+        match entry {
+            Entry::Snapshot(_) | Entry::Recovery { .. } => Ok(Vec::new()),
+            Entry::Epoch { epoch, key_id, .. } => {
+                self.epoch = self.epoch.max(*epoch);
+                self.key_id = Some(*key_id);
+                Ok(Vec::new())
+            }
+            Entry::Call { step, record } => Ok(self.call(*step, record, at)),
+            Entry::Collected { id, at } => self.collected(seq, *id, *at),
+            Entry::Artifact { artifact } => {
+                self.artifacts.insert(artifact.evidence.id, Arc::clone(artifact));
+                Ok(vec![Change::Artifact(Arc::clone(artifact))])
+            }
+            Entry::Note { note } => {
+                self.tally.note(note, at);
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    fn call(&mut self, step: Step, record: &Arc<CallRecord>, at: Timestamp) -> Vec<Change> {
+        let old = self.calls.get(&record.id).cloned();
+        self.ledgers.follow(old.as_deref(), record, at);
+        self.tally.step(step, record, at);
+        self.seen.extend(keys::seen_by(record));
+        self.insert(record);
+        vec![Change::Call(Arc::clone(record))]
+    }
+
+    fn insert(&mut self, record: &Arc<CallRecord>) {
+        self.calls.insert(record.id, Arc::clone(record));
+        if record.state == State::NotExecuted {
+            self.forget_names(record);
+            return;
+        }
+        if let Some(key) = keys::of_record(record) {
+            self.keys.insert(key, record.id);
+        }
+        if record.terms.is_some() {
+            let same = self.same.entry(keys::same(record)).or_default();
+            if !same.contains(&record.id) {
+                same.push(record.id);
+            }
+        }
+    }
+
+    fn forget_names(&mut self, record: &CallRecord) {
+        if let Some(key) = keys::of_record(record).filter(|k| self.keys.get(k) == Some(&record.id)) {
+            self.keys.remove(&key);
+        }
+        let same = keys::same(record);
+        if let Some(ids) = self.same.get_mut(&same) {
+            ids.retain(|id| *id != record.id);
+            if ids.is_empty() {
+                self.same.remove(&same);
+            }
+        }
+    }
+
+    fn collected(&mut self, seq: u64, id: CallId, at: Timestamp) -> Result<Vec<Change>, IndexError> {
+        let Some(record) = self.record(id)?.filter(|r| r.collected.is_none()) else { return Ok(Vec::new()) };
+        let mut next = (*record).clone();
+        next.collected = Some(at);
+        next.seq = seq;
+        let next = Arc::new(next);
+        self.insert(&next);
+        Ok(vec![Change::Call(next)])
+    }
+
+    /// The record of a call, from memory or index.
+    pub(super) fn record(&self, id: CallId) -> Result<Option<Arc<CallRecord>>, IndexError> {
+        match self.calls.get(&id) {
+            Some(record) => Ok(Some(Arc::clone(record))),
+            None => Ok(self.index.call(id)?.map(Arc::new)),
+        }
+    }
+
+    pub(super) fn artifact(&self, id: ArtifactId) -> Result<Option<Arc<Artifact>>, IndexError> {
+        match self.artifacts.get(&id) {
+            Some(artifact) => Ok(Some(Arc::clone(artifact))),
+            None => Ok(self.index.artifact(id)?.map(Arc::new)),
+        }
+    }
+
+    /// Whether this operation succeeded on this target before.
+    pub(super) fn has_seen(&self, target: &Digest) -> Result<bool, IndexError> {
+        Ok(self.seen.contains(target) || self.index.seen(target)?)
+    }
+
+    /// Lets go of what the index has now.
+    pub(super) fn evict(&mut self, indexed: &[Change]) {
+        for change in indexed {
+            match change {
+                Change::Call(record) if record.state.is_final() => {
+                    if self.calls.get(&record.id).is_some_and(|r| r.seq == record.seq) {
+                        self.calls.remove(&record.id);
+                        self.forget_names(record);
+                        keys::seen_by(record).map(|target| self.seen.remove(&target));
+                    }
+                }
+                Change::Call(_) => {}
+                Change::Artifact(artifact) => drop(self.artifacts.remove(&artifact.evidence.id)),
+            }
+        }
+    }
+
+    /// What a new segment must begin with.
+    pub(super) fn image(&mut self) -> Image {
+        self.ledgers.prune(self.high);
+        self.tally.prune(self.high);
+        let mut calls: Vec<_> = self.calls.values().filter(|r| !r.state.is_final()).cloned().collect();
+        calls.sort_by_key(|r| r.id);
+        Image {
+            epoch: self.epoch,
+            key_id: self.key_id,
+            calls,
+            ledgers: self.ledgers.image(),
+            tally: self.tally.image(),
+        }
+    }
+
+    /// Begins from a snapshot.
+    pub(super) fn restore(&mut self, image: &Image, at: Timestamp) {
+        self.high = self.high.max(at);
+        self.epoch = image.epoch;
+        self.key_id = image.key_id;
+        self.ledgers = Ledgers::restore(&image.ledgers);
+        self.tally = Tally::restore(&image.tally);
+        image.calls.iter().for_each(|record| self.insert(record));
+    }
+
+    /// What the store knows of a call that came in, as of `now`.
+    pub(super) fn known(&self, q: &Question<'_>, now: Timestamp) -> Result<Known, IndexError> {
+        if let Some(record) = self.by_key(q)?.filter(|r| self.stands(r, now)) {
+            return Ok(if record.fingerprint == q.fingerprint {
+                as_known(&record, now)
+            } else {
+                Known::KeyReused(record.id)
+            });
+        }
+        if q.key.is_some() && !q.key_derived {
+            return Ok(Known::New);
+        }
+        for id in self.same_calls(q)? {
+            if let Some(record) = self.record(id)?.filter(|r| self.attaches(r, now)) {
+                return Ok(as_known(&record, now));
+            }
+        }
+        Ok(Known::New)
+    }
+
+    fn by_key(&self, q: &Question<'_>) -> Result<Option<Arc<CallRecord>>, IndexError> {
+        let Some(key) = q.key.map(|k| keys::key(&q.principal.key(), q.operation, k)) else { return Ok(None) };
+        let id = match self.keys.get(&key) {
+            Some(id) => Some(*id),
+            None => self.index.key(&key)?,
+        };
+        id.map_or(Ok(None), |id| self.record(id))
+    }
+
+    /// Holds of the same caller, operation and fingerprint, newest first.
+    fn same_calls(&self, q: &Question<'_>) -> Result<Vec<CallId>, IndexError> {
+        let same = keys::same_of(&q.principal.key(), q.operation, &q.fingerprint);
+        let mut ids = self.index.same(&same)?;
+        ids.extend(self.same.get(&same).into_iter().flatten());
+        ids.sort_unstable_by(|a, b| b.cmp(a));
+        ids.dedup();
+        Ok(ids)
+    }
+
+    /// Whether its key still stands for this call.
+    fn stands(&self, record: &CallRecord, now: Timestamp) -> bool {
+        match record.state_at(now) {
+            State::Succeeded | State::Failed => {
+                let from = if record.key_derived { record.begun.unwrap_or(record.created) } else { record.updated };
+                now < from.plus(record.keep) || self.attaches(record, now)
+            }
+            state if state.is_final() => self.attaches(record, now),
+            _ => true,
+        }
+    }
+
+    /// A hold is collected, not forgotten: whether a call without a key of its own meets it still.
+    fn attaches(&self, record: &CallRecord, now: Timestamp) -> bool {
+        let after = match record.state_at(now) {
+            _ if record.terms.is_none() => return false,
+            State::NotExecuted => return false,
+            State::Succeeded | State::Failed => self.collecting.answers,
+            state if state.is_final() => self.collecting.denials,
+            _ => return true,
+        };
+        let given = record.key.is_some() && !record.key_derived;
+        let cap = if given { record.keep } else { record.keep.max(self.collecting.at_most) };
+        now < ended(record).plus(cap) && record.collected.is_none_or(|at| now < at.plus(after))
+    }
+}
+
+/// When it ended; of a hold whose time is over but not yet recorded, when that was.
+fn ended(record: &CallRecord) -> Timestamp {
+    match record.state {
+        State::Held => record.expires.unwrap_or(record.updated),
+        State::Approved => record.window_closes.unwrap_or(record.updated),
+        _ => record.updated,
+    }
+}
+
+/// The record as it looks at `now`.
+pub(super) fn view(record: &CallRecord, now: Timestamp) -> CallRecord {
+    CallRecord { state: record.state_at(now), ..record.clone() }
+}
+
+fn as_known(record: &CallRecord, now: Timestamp) -> Known {
+    let shown = || Box::new(view(record, now));
+    match record.state_at(now) {
+        State::Held | State::Approved => Known::Held(shown()),
+        State::Dispatching => Known::InFlight(record.id),
+        State::Succeeded | State::Failed => Known::Concluded(shown()),
+        State::Unknown => Known::Unknown(shown()),
+        State::NotExecuted => Known::New,
+        State::Rejected | State::Expired | State::Withdrawn | State::Revoked | State::Stale => Known::Over(shown()),
+    }
+}

@@ -1,0 +1,180 @@
+//! The steps of a hold: vote, reject, withdraw, renew, revoke, expire, attach.
+
+use std::sync::Arc;
+
+use crate::call::{ArtifactId, CallId, Fault, Timestamp};
+use crate::store::state::Event;
+use crate::store::votes::{check_current, count};
+use crate::store::{CallRecord, HoldError, Note, Reject, Renew, State, Vote, WithdrawnBy};
+
+use super::core::Core;
+use super::{Inner, Refused, Store, Unavailable};
+
+const WAITING: [State; 2] = [State::Held, State::Approved];
+
+/// What a step on a hold came to, and the frame that must be durable before anyone hears of it.
+type Stepped = (u64, Result<Arc<CallRecord>, HoldError>);
+
+impl Inner {
+    /// One step on a hold. `choose` gives the event, or `None` when there is nothing to write.
+    fn on_hold(
+        &self,
+        id: CallId,
+        choose: impl FnOnce(&Core, &CallRecord, Timestamp) -> Result<Option<Event>, HoldError>,
+    ) -> Result<Stepped, Unavailable> {
+        let (mut core, now) = self.lock_healthy()?;
+        self.settle(&mut core, id, now)?;
+        let Some(record) = core.record(id)? else { return Ok((0, Err(HoldError::NotFound))) };
+        let stepped = match choose(&core, &record, now) {
+            Ok(Some(event)) => self.step(&mut core, &record, event, now, Vec::new()),
+            Ok(None) => Ok(Arc::clone(&record)),
+            Err(error) => return Ok((record.seq, Err(error))),
+        };
+        match stepped {
+            Ok(next) => Ok((next.seq, Ok(next))),
+            Err(Refused::Illegal(_)) => Ok((record.seq, Err(HoldError::AlreadyDecided(Box::new((*record).clone()))))),
+            Err(Refused::Unavailable) => Err(Unavailable),
+        }
+    }
+
+    async fn told(&self, stepped: Result<Stepped, Unavailable>) -> Result<CallRecord, HoldError> {
+        let (seq, result) = stepped?;
+        self.durable(seq).await?;
+        result.map(Arc::unwrap_or_clone)
+    }
+
+    fn expire(&self, now: Timestamp) -> Result<(Vec<CallId>, u64), Unavailable> {
+        let (mut core, _) = self.lock_healthy()?;
+        let now = core.now(now);
+        let over = |r: &&Arc<CallRecord>| r.state_at(now) != r.state;
+        let mut due: Vec<CallId> = core.calls.values().filter(over).map(|r| r.id).collect();
+        due.sort_unstable();
+        for id in &due {
+            self.settle(&mut core, *id, now)?;
+        }
+        let last = due.iter().filter_map(|id| core.calls.get(id)).map(|r| r.seq).max();
+        Ok((due, last.unwrap_or(0)))
+    }
+}
+
+impl Store {
+    /// Counts a vote. Atomic with the count of those before it; the last one needed makes the call
+    /// `approved` and opens its window in the same step. Durable when it returns.
+    ///
+    /// # Errors
+    /// Says why the vote does not count; nothing changes then.
+    pub async fn vote(&self, vote: Vote) -> Result<CallRecord, HoldError> {
+        let stepped = self.inner.on_hold(vote.id, |_, record, now| {
+            let (approval, last) = count(record, &vote, now)?;
+            Ok(Some(Event::Vote { approval, last }))
+        });
+        self.inner.told(stepped).await
+    }
+
+    /// A reviewer's no: `rejected` before the quorum, `revoked` after it and before the send. Atomic;
+    /// durable when it returns.
+    ///
+    /// # Errors
+    /// When the hold is not as the reviewer saw it.
+    pub async fn reject(&self, reject: Reject) -> Result<CallRecord, HoldError> {
+        let stepped = self.inner.on_hold(reject.id, |_, record, now| {
+            check_current(record, now, reject.version, Some(reject.digest), &WAITING)?;
+            let text = reject.message.clone().unwrap_or_default();
+            let note = Note { code: reject.reason_code.clone(), text, by: Some(reject.person.clone()) };
+            Ok(Some(Event::Reject(note)))
+        });
+        self.inner.told(stepped).await
+    }
+
+    /// Takes a hold back. An agent can only take back its own; another's does not exist for it. Atomic;
+    /// durable when it returns.
+    ///
+    /// # Errors
+    /// When there is no such hold, or it is decided.
+    pub async fn withdraw(&self, id: CallId, by: WithdrawnBy, reason: &str) -> Result<CallRecord, HoldError> {
+        let stepped = self.inner.on_hold(id, |_, record, now| {
+            let who = match &by {
+                WithdrawnBy::Agent(scope) if *scope != record.principal.key() => return Err(HoldError::NotFound),
+                WithdrawnBy::Agent(_) => record.principal.agent.clone(),
+                WithdrawnBy::Person(person) => person.clone(),
+            };
+            check_current(record, now, None, None, &WAITING)?;
+            let note = Note { code: "withdrawn".to_owned(), text: reason.to_owned(), by: Some(who) };
+            Ok(Some(Event::Withdraw(note)))
+        });
+        self.inner.told(stepped).await
+    }
+
+    /// Back to `held` with new terms, votes void; the fourth time it goes `stale` instead. Atomic;
+    /// durable when it returns.
+    ///
+    /// # Errors
+    /// When the hold is not waiting any more or of another version.
+    pub async fn renew(&self, renew: Renew) -> Result<CallRecord, HoldError> {
+        let stepped = self.inner.on_hold(renew.id, |_, record, now| {
+            check_current(record, now, renew.version, None, &WAITING)?;
+            Ok(Some(Event::Renew {
+                terms: renew.terms,
+                digest: renew.digest,
+                config_digest: renew.config_digest,
+                policy_digest: renew.policy_digest,
+                note: renew.what_changed,
+            }))
+        });
+        self.inner.told(stepped).await
+    }
+
+    /// Policy denies it now, or its principal is gone: a waiting call is `revoked`. Atomic; durable when
+    /// it returns.
+    ///
+    /// # Errors
+    /// When it does not wait any more.
+    pub async fn revoke(&self, id: CallId, note: Note) -> Result<CallRecord, HoldError> {
+        let stepped = self.inner.on_hold(id, |_, record, now| {
+            check_current(record, now, None, None, &WAITING)?;
+            Ok(Some(Event::Revoke(note)))
+        });
+        self.inner.told(stepped).await
+    }
+
+    /// Why an approved call is not sent yet. Written only when it says something new.
+    ///
+    /// # Errors
+    /// When it is not approved any more.
+    pub async fn wait_reason(&self, id: CallId, note: Note) -> Result<CallRecord, HoldError> {
+        let stepped = self.inner.on_hold(id, |_, record, now| {
+            check_current(record, now, None, None, &[State::Approved])?;
+            Ok(Some(Event::Wait(note.clone())).filter(|_| record.note.as_ref() != Some(&note)))
+        });
+        self.inner.told(stepped).await
+    }
+
+    /// Attaches an artifact of the same caller to a held call, as evidence. Attached twice counts once.
+    /// Atomic; durable when it returns.
+    ///
+    /// # Errors
+    /// When there is no such hold or artifact, or the hold is decided.
+    pub async fn attach_evidence(&self, call: CallId, artifact: ArtifactId) -> Result<CallRecord, HoldError> {
+        let stepped = self.inner.on_hold(call, |core, record, now| {
+            check_current(record, now, None, None, &[State::Held])?;
+            if record.evidence.iter().any(|e| e.id == artifact) {
+                return Ok(None);
+            }
+            let found = core.artifact(artifact).map_err(Unavailable::from)?;
+            let own = found.filter(|a| a.principal_key == record.principal.key());
+            Ok(Some(Event::Attach(own.ok_or(HoldError::NotFound)?.evidence.clone())))
+        });
+        self.inner.told(stepped).await
+    }
+
+    /// Records the end of every hold and window that is over at `now`, and says which. Nothing depends
+    /// on it being called: each step asks the clock itself.
+    ///
+    /// # Errors
+    /// When nothing can be recorded.
+    pub async fn expire_due(&self, now: Timestamp) -> Result<Vec<CallId>, Fault> {
+        let (due, seq) = self.inner.expire(now)?;
+        self.inner.durable(seq).await?;
+        Ok(due)
+    }
+}

@@ -1,0 +1,202 @@
+//! The index over the journal: sled, and nobody else's. It may be lost at any time; the journal rebuilds it.
+//!
+//! Keys: one letter, then fixed width, big endian. Values begin with a version byte.
+//! `c` id → concluded record; `k` key digest → id; `f` digest of (scope, operation, fingerprint), id → nothing;
+//! `t` digest of (organisation, operation, target) → nothing; `a` id → artifact; `m` → what it is applied up to.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::call::{ArtifactId, CallId, Digest};
+use crate::store::{Artifact, CallRecord, State};
+
+use super::keys;
+
+const VERSION: u8 = 1;
+const META: &[u8] = b"m";
+
+/// What a frame changes for index and watchers.
+#[derive(Debug, Clone)]
+pub(super) enum Change {
+    /// A call has this record now.
+    Call(Arc<CallRecord>),
+    /// An artifact is there.
+    Artifact(Arc<Artifact>),
+}
+
+/// Up to which frame the index is applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Applied {
+    pub(super) seq: u64,
+    pub(super) hash: Digest,
+}
+
+/// The index failed or panicked.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the index failed: {0}")]
+pub(super) struct IndexError(String);
+
+type Result<T> = std::result::Result<T, IndexError>;
+
+/// The open index.
+#[derive(Debug)]
+pub(super) struct Index {
+    db: sled::Db,
+    path: PathBuf,
+}
+
+/// sled panics on some damage; a panic is an error like any other here.
+fn guarded<T>(work: impl FnOnce() -> sled::Result<T>) -> Result<T> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(result) => result.map_err(|e| IndexError(e.to_string())),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown");
+            Err(IndexError(format!("panic: {text}")))
+        }
+    }
+}
+
+fn name(letter: u8, rest: &[&[u8]]) -> Vec<u8> {
+    let mut key = vec![letter];
+    rest.iter().for_each(|part| key.extend_from_slice(part));
+    key
+}
+
+fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>> {
+    let mut out = vec![VERSION];
+    serde_json::to_writer(&mut out, value).map_err(|e| IndexError(e.to_string()))?;
+    Ok(out)
+}
+
+fn decode<T: DeserializeOwned>(value: &[u8]) -> Result<T> {
+    match value.split_first() {
+        Some((&VERSION, json)) => serde_json::from_slice(json).map_err(|e| IndexError(e.to_string())),
+        _ => Err(IndexError("a value of another version".to_owned())),
+    }
+}
+
+fn call_id(bytes: &[u8]) -> Option<CallId> {
+    Some(CallId::from_bits(u128::from_be_bytes(bytes.try_into().ok()?)))
+}
+
+impl Index {
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        remove_unfinished_snapshots(path);
+        let config = sled::Config::new().path(path).cache_capacity(32 << 20).flush_every_ms(Some(500));
+        let db = guarded(|| config.open())?;
+        let index = Self { db, path: path.to_owned() };
+        index.applied()?;
+        Ok(index)
+    }
+
+    fn get<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>> {
+        guarded(|| self.db.get(key))?.map(|v| decode(&v)).transpose()
+    }
+
+    pub(super) fn applied(&self) -> Result<Option<Applied>> {
+        self.get(META)
+    }
+
+    /// Applies changes and the mark up to where they reach, all or nothing.
+    pub(super) fn apply(&self, changes: &[Change], applied: Option<Applied>) -> Result<()> {
+        let mut batch = sled::Batch::default();
+        for change in changes {
+            match change {
+                Change::Call(record) if record.state.is_final() => call_into(&mut batch, record)?,
+                Change::Call(_) => {}
+                Change::Artifact(artifact) => {
+                    let key = name(b'a', &[&artifact.evidence.id.bits().to_be_bytes()]);
+                    batch.insert(key, encode(&**artifact)?);
+                }
+            }
+        }
+        if let Some(applied) = applied {
+            batch.insert(META, encode(&applied)?);
+        }
+        guarded(|| self.db.apply_batch(batch))
+    }
+
+    pub(super) fn call(&self, id: CallId) -> Result<Option<CallRecord>> {
+        self.get(&name(b'c', &[&id.bits().to_be_bytes()]))
+    }
+
+    pub(super) fn artifact(&self, id: ArtifactId) -> Result<Option<Artifact>> {
+        self.get(&name(b'a', &[&id.bits().to_be_bytes()]))
+    }
+
+    /// The call that this key stood for last.
+    pub(super) fn key(&self, key: &Digest) -> Result<Option<CallId>> {
+        Ok(guarded(|| self.db.get(name(b'k', &[key.as_bytes()])))?.and_then(|v| call_id(&v)))
+    }
+
+    /// Holds of the same scope, operation and fingerprint, newest first, a few.
+    pub(super) fn same(&self, same: &Digest) -> Result<Vec<CallId>> {
+        let prefix = name(b'f', &[same.as_bytes()]);
+        guarded(|| {
+            let keys = self.db.scan_prefix(&prefix).keys().rev().take(8).collect::<sled::Result<Vec<_>>>()?;
+            Ok(keys.iter().filter_map(|k| call_id(k.get(prefix.len()..)?)).collect())
+        })
+    }
+
+    pub(super) fn seen(&self, target: &Digest) -> Result<bool> {
+        guarded(|| self.db.contains_key(name(b't', &[target.as_bytes()])))
+    }
+
+    /// Concluded calls with ids below `before`, newest first, until `take` has enough.
+    pub(super) fn newest(&self, before: Option<CallId>, mut take: impl FnMut(CallRecord) -> bool) -> Result<()> {
+        let end = before.map_or_else(|| vec![b'c' + 1], |id| name(b'c', &[&id.bits().to_be_bytes()]));
+        let mut found = guarded(|| Ok(self.db.range(vec![b'c']..end).values().rev()))?;
+        while let Some(value) = guarded(|| found.next().transpose())? {
+            if !take(decode(&value)?) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything in it, for comparing two indexes.
+    #[cfg(test)]
+    pub(super) fn dump(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        self.db.iter().filter_map(std::result::Result::ok).map(|(k, v)| (k.to_vec(), v.to_vec())).collect()
+    }
+
+    /// Puts it on the disk for real: sled's `flush` alone never syncs.
+    pub(super) fn sync(&self) -> Result<()> {
+        guarded(|| self.db.flush())?;
+        let synced = std::fs::File::open(self.path.join("db")).and_then(|f| f.sync_all());
+        synced.map_err(|e| IndexError(e.to_string()))
+    }
+}
+
+fn call_into(batch: &mut sled::Batch, record: &CallRecord) -> Result<()> {
+    let id = record.id.bits().to_be_bytes();
+    batch.insert(name(b'c', &[&id]), encode(record)?);
+    if record.state != State::NotExecuted {
+        if let Some(key) = keys::of_record(record) {
+            batch.insert(name(b'k', &[key.as_bytes()]), &id);
+        }
+        if record.terms.is_some() {
+            batch.insert(name(b'f', &[keys::same(record).as_bytes(), &id]), &[]);
+        }
+    }
+    if let Some(target) = keys::seen_by(record) {
+        batch.insert(name(b't', &[target.as_bytes()]), &[]);
+    }
+    Ok(())
+}
+
+/// A kill while sled writes a snapshot leaves a file that makes every later open fail.
+fn remove_unfinished_snapshots(path: &Path) {
+    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with("snap.") && name.ends_with(".generating") {
+            let gone = std::fs::remove_file(entry.path());
+            tracing::warn!(file = name, removed = gone.is_ok(), "unfinished snapshot of the index");
+        }
+    }
+}

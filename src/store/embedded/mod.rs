@@ -1,0 +1,301 @@
+//! The store of one process: the journal is the commit point, sled the index over it, memory the rest.
+
+mod core;
+mod entry;
+mod holds;
+mod index;
+mod indexer;
+mod keys;
+mod ledger;
+mod lock;
+mod open;
+mod query;
+mod steps;
+mod tally;
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::call::{CallId, Fault, Tier, Timestamp};
+use crate::clock::Clock;
+use crate::journal::{Journal, Sealed};
+
+use super::state::{self, Event, Illegal};
+use super::{CallRecord, State};
+
+pub use open::OpenError;
+
+use self::core::Core;
+use self::entry::Entry;
+use self::index::{Index, IndexError};
+use self::indexer::{Task, Watchers};
+
+/// Frames without durability of their own may run ahead of the disk by so many.
+const MAX_BACKLOG: u64 = 4096;
+/// The index may lag by so many frames before steps wait for it; bounds memory.
+const MAX_LAG: u64 = 32_768;
+
+/// How a store is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Seals payloads. `None`: the file `payload.key` in the state directory, made at the first open.
+    pub key: Option<[u8; 32]>,
+    /// A new journal segment begins once this much is written.
+    pub segment_bytes: u64,
+    /// Journal files grow by this much at a time.
+    pub preallocate: u64,
+    /// Newest payloads kept in memory, in bytes.
+    pub cache_bytes: usize,
+    /// The answer of a hold stays collectable without its key for so long after it was collected.
+    pub collect_for: Duration,
+    /// A denial is repeated for so long after it was first told.
+    pub denial_for: Duration,
+    /// Holds without a key given by the client stay collectable for at most this, from their end.
+    pub hold_keep: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let journal = crate::journal::Options::default();
+        Self {
+            key: None,
+            segment_bytes: journal.segment_bytes,
+            preallocate: journal.preallocate,
+            cache_bytes: journal.cache_bytes,
+            collect_for: Duration::from_secs(120),
+            denial_for: Duration::from_secs(60),
+            hold_keep: Duration::from_secs(86_400),
+        }
+    }
+}
+
+/// What an open found and did. It stands in the journal, too.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Recovery {
+    /// The epoch of this process; it never decreases.
+    pub epoch: u64,
+    /// Frames read.
+    pub replayed: u64,
+    /// Bytes of a torn last write that were cut off.
+    pub torn_bytes: u64,
+    /// Calls that were being sent when their process died.
+    pub to_unknown: Vec<CallId>,
+    /// Approved calls that wait to be sent.
+    pub approved: Vec<CallId>,
+    /// The index was missing, unreadable, or disagreed with the journal, and was rebuilt.
+    pub index_rebuilt: bool,
+    /// What is set aside did not match the open calls, and was corrected.
+    pub ledgers_corrected: bool,
+}
+
+/// How many calls are open, by state and tier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// The state that holds now.
+    pub state: State,
+    /// The tier.
+    pub tier: Tier,
+    /// How many.
+    pub calls: usize,
+}
+
+/// The store. Clones share it; it closes with the last one.
+#[derive(Debug, Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    // Dropped in `Drop::drop` in order: the indexer's queue, the journal, then the lock with the rest.
+    core: Arc<Mutex<Core>>,
+    journal: Arc<Journal>,
+    index: Arc<Index>,
+    watchers: Arc<Watchers>,
+    tasks: Option<mpsc::Sender<Task>>,
+    indexer: Option<JoinHandle<()>>,
+    indexed: watch::Receiver<u64>,
+    broken: Arc<AtomicBool>,
+    clock: Arc<dyn Clock>,
+    epoch: u64,
+    _lock: lock::Lock,
+}
+
+/// Nothing can be recorded: journal or index failed, or a step panicked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Unavailable;
+
+impl From<IndexError> for Unavailable {
+    fn from(error: IndexError) -> Self {
+        tracing::error!(%error, "store");
+        Self
+    }
+}
+
+impl From<Unavailable> for Fault {
+    fn from(_: Unavailable) -> Self {
+        Self::new("the store cannot be written or read")
+    }
+}
+
+/// Why an event was not applied.
+enum Refused {
+    Illegal(Illegal),
+    Unavailable,
+}
+
+impl From<Unavailable> for Refused {
+    fn from(_: Unavailable) -> Self {
+        Self::Unavailable
+    }
+}
+
+impl Inner {
+    /// The state, and the store's time for this step.
+    fn lock(&self) -> Result<(MutexGuard<'_, Core>, Timestamp), Unavailable> {
+        let mut core = self.core.lock().map_err(|_| Unavailable)?;
+        let now = core.now(self.clock.now());
+        Ok((core, now))
+    }
+
+    /// The same for steps with effects: refuses once anything failed.
+    fn lock_healthy(&self) -> Result<(MutexGuard<'_, Core>, Timestamp), Unavailable> {
+        if self.broken.load(Relaxed) || !self.journal.healthy() { Err(Unavailable) } else { self.lock() }
+    }
+
+    /// Puts one frame into the journal and its change into memory. Not yet durable.
+    fn commit(
+        &self,
+        core: &mut Core,
+        now: Timestamp,
+        payloads: Vec<Sealed>,
+        make: impl FnOnce(u64) -> Entry,
+    ) -> Result<u64, Unavailable> {
+        if self.journal.wants_rotation() {
+            let image = Entry::Snapshot(Box::new(core.image()));
+            self.append(core, now, true, Vec::new(), |_| image)?;
+        }
+        self.append(core, now, false, payloads, make)
+    }
+
+    fn append(
+        &self,
+        core: &mut Core,
+        now: Timestamp,
+        rotate: bool,
+        payloads: Vec<Sealed>,
+        make: impl FnOnce(u64) -> Entry,
+    ) -> Result<u64, Unavailable> {
+        let mut failed = None;
+        let appended = self.journal.append(now, rotate, payloads, |seq| {
+            let entry = Arc::new(make(seq));
+            match core.apply(seq, now, &entry) {
+                Ok(changes) if changes.is_empty() && !rotate => {}
+                Ok(changes) => self.tell_indexer(Task { seq, changes, sync: rotate }),
+                Err(error) => failed = Some(error),
+            }
+            entry.render()
+        });
+        if let Some(error) = failed {
+            self.broken.store(true, Relaxed);
+            return Err(error.into());
+        }
+        appended.map_err(|_| Unavailable)
+    }
+
+    fn tell_indexer(&self, task: Task) {
+        let sent = self.tasks.as_ref().is_some_and(|tasks| tasks.send(task).is_ok());
+        if !sent {
+            self.broken.store(true, Relaxed);
+        }
+    }
+
+    /// Applies one event of the state machine to a call.
+    fn step(
+        &self,
+        core: &mut Core,
+        record: &CallRecord,
+        event: Event,
+        now: Timestamp,
+        payloads: Vec<Sealed>,
+    ) -> Result<Arc<CallRecord>, Refused> {
+        let step = event.step();
+        let mut next = state::apply(record, event, now).map_err(Refused::Illegal)?;
+        let id = next.id;
+        self.commit(core, now, payloads, |seq| {
+            next.seq = seq;
+            if let Some(body) = next.answer.as_mut().and_then(|a| a.body.as_mut()).filter(|b| b.seq == 0) {
+                body.seq = seq;
+            }
+            Entry::Call { step, record: Arc::new(next) }
+        })?;
+        core.calls.get(&id).cloned().ok_or(Refused::Unavailable)
+    }
+
+    /// Records that a hold's time is over, if it is and nobody did: what is told of it then stands.
+    fn settle(&self, core: &mut Core, id: CallId, now: Timestamp) -> Result<(), Unavailable> {
+        let Some(record) = core.calls.get(&id).filter(|r| r.state_at(now) != r.state).cloned() else { return Ok(()) };
+        match self.step(core, &record, Event::Expire, now, Vec::new()) {
+            Ok(_) | Err(Refused::Illegal(_)) => Ok(()),
+            Err(Refused::Unavailable) => Err(Unavailable),
+        }
+    }
+
+    /// Waits until frame `seq` is on the disk, and until the index is not too far behind.
+    async fn durable(&self, seq: u64) -> Result<(), Unavailable> {
+        self.journal.durable(seq).await.map_err(|_| Unavailable)?;
+        let mut indexed = self.indexed.clone();
+        if seq.saturating_sub(*indexed.borrow_and_update()) > MAX_LAG {
+            indexed.wait_for(|i| seq.saturating_sub(*i) <= MAX_LAG).await.map_err(|_| Unavailable)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until a record may be told, and tells it.
+    async fn tell(&self, record: Arc<CallRecord>) -> Result<CallRecord, Unavailable> {
+        self.durable(record.seq).await?;
+        Ok(Arc::unwrap_or_clone(record))
+    }
+}
+
+impl Store {
+    /// Whether steps with effects are taken: nothing has failed since the open. The cure is a restart.
+    #[must_use]
+    pub fn healthy(&self) -> bool {
+        self.inner.journal.healthy() && !self.inner.broken.load(Relaxed)
+    }
+
+    /// The epoch of this process.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.inner.epoch
+    }
+
+    /// The journal beneath, for its counters.
+    #[must_use]
+    pub fn journal(&self) -> &Journal {
+        &self.inner.journal
+    }
+}
+
+impl Drop for Inner {
+    /// Ends the threads: what is queued is written and indexed first.
+    fn drop(&mut self) {
+        self.tasks = None;
+        if let Some(indexer) = self.indexer.take() {
+            let ended = indexer.join();
+            debug_assert!(ended.is_ok(), "the indexer's thread panicked");
+        }
+        if let Err(error) = self.index.sync() {
+            tracing::warn!(%error, "the index was not synced; the next open replays more");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,323 @@
+//! The steps of a call itself: park, begin, conclude, reconcile; and records that are no steps.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::call::{ArtifactId, CallId, Digest, Fault, Timestamp};
+use crate::journal::{SealError, Sealed};
+use crate::store::state::{self, Event};
+use crate::store::{
+    AnswerBody, Artifact, AuditNote, Begin, BeginError, Begun, CallRecord, Conclusion, Evidence, HoldError, Known,
+    NewArtifact, Note, Opinion, Park, ParkError, PayloadRef, Question, Reconcile, State, Step, StoredAnswer,
+};
+
+use super::core::Core;
+use super::entry::Entry;
+use super::{Inner, MAX_BACKLOG, Refused, Store, Unavailable};
+
+impl From<SealError> for Unavailable {
+    fn from(_: SealError) -> Self {
+        Self
+    }
+}
+
+macro_rules! unavailable {
+    ($($error:ty),*) => {$(
+        impl From<Unavailable> for $error {
+            fn from(_: Unavailable) -> Self {
+                Self::Unavailable
+            }
+        }
+    )*};
+}
+unavailable!(ParkError, BeginError, HoldError);
+
+/// Points at a payload; the frame's number comes when it has one.
+fn reference(sealed: &Sealed, index: u32) -> PayloadRef {
+    PayloadRef { seq: 0, index, len: sealed.meta.len, digest: sealed.meta.digest }
+}
+
+fn with_seq(payload: Option<PayloadRef>, seq: u64) -> Option<PayloadRef> {
+    payload.map(|p| PayloadRef { seq, ..p })
+}
+
+fn question(record: &CallRecord) -> Question<'_> {
+    Question {
+        principal: &record.principal,
+        operation: &record.operation,
+        key: record.key.as_deref(),
+        key_derived: record.key_derived,
+        fingerprint: record.fingerprint,
+    }
+}
+
+impl Inner {
+    fn seal_request(&self, record: &mut CallRecord, body: Bytes, arguments: Bytes) -> Result<Vec<Sealed>, Unavailable> {
+        let sealer = self.journal.sealer();
+        let payloads = vec![sealer.seal(body)?, sealer.seal(arguments)?];
+        record.request.body = payloads.first().map(|p| reference(p, 0));
+        record.request.arguments = payloads.get(1).map(|p| reference(p, 1));
+        Ok(payloads)
+    }
+
+    /// Writes the first record of a call. Everything was checked.
+    fn create(
+        &self,
+        core: &mut Core,
+        step: Step,
+        mut record: CallRecord,
+        payloads: Vec<Sealed>,
+        now: Timestamp,
+    ) -> Result<Arc<CallRecord>, Unavailable> {
+        let id = record.id;
+        record.version = 1;
+        record.created = now;
+        record.updated = now;
+        self.commit(core, now, payloads, |seq| {
+            record.seq = seq;
+            record.request.body = with_seq(record.request.body, seq);
+            record.request.arguments = with_seq(record.request.arguments, seq);
+            Entry::Call { step, record: Arc::new(record) }
+        })?;
+        core.calls.get(&id).cloned().ok_or(Unavailable)
+    }
+
+    /// The call that stands for the same key, or is the same call in a hold.
+    fn taken(&self, core: &mut Core, record: &CallRecord, now: Timestamp) -> Result<Option<CallId>, Unavailable> {
+        Ok(match core.known(&question(record), now)? {
+            Known::New => core.record(record.id)?.map(|r| r.id),
+            Known::InFlight(id) | Known::KeyReused(id) => Some(id),
+            Known::Concluded(r) | Known::Held(r) | Known::Over(r) | Known::Unknown(r) => Some(r.id),
+        })
+    }
+
+    fn park(&self, park: Park) -> Result<Arc<CallRecord>, ParkError> {
+        let mut record = park.record;
+        let payloads = self.seal_request(&mut record, park.body, park.arguments)?;
+        let (mut core, now) = self.lock_healthy()?;
+        if let Some(id) = self.taken(&mut core, &record, now)? {
+            return Err(ParkError::KeyTaken(id));
+        }
+        let waits = |r: &&Arc<CallRecord>| matches!(r.state_at(now), State::Held | State::Approved);
+        let own = |r: &&Arc<CallRecord>| {
+            r.principal.agent == record.principal.agent && r.principal.org == record.principal.org
+        };
+        let waiting: Vec<_> = core.calls.values().filter(waits).collect();
+        if waiting.len() >= park.max_total {
+            return Err(ParkError::TooManyTotal);
+        }
+        if waiting.into_iter().filter(own).count() >= park.max_per_agent {
+            return Err(ParkError::TooManyAgent);
+        }
+        let scope = record.principal.key();
+        for id in park.evidence {
+            let found = core.artifact(id).map_err(Unavailable::from)?;
+            record.evidence.extend(found.filter(|a| a.principal_key == scope).map(|a| a.evidence.clone()));
+        }
+        record.state = State::Held;
+        record.expires = record.terms.as_ref().map(|t| now.plus(t.expires));
+        Ok(self.create(&mut core, Step::Parked, record, payloads, now)?)
+    }
+
+    fn begin(&self, begin: Begin) -> Result<Arc<CallRecord>, BeginError> {
+        let mut record = begin.record;
+        if begin.release {
+            return self.release(&record, begin.charges);
+        }
+        let payloads = self.seal_request(&mut record, begin.body, begin.arguments)?;
+        let (mut core, now) = self.lock_healthy()?;
+        if self.taken(&mut core, &record, now)?.is_some() {
+            return Err(BeginError::KeyTaken);
+        }
+        if let Some(charge) = core.ledgers.lacking(&begin.charges) {
+            return Err(BeginError::Budget(Box::new(charge.clone())));
+        }
+        record.attempt = 0;
+        state::begin(&mut record, self.epoch, begin.charges, now);
+        Ok(self.create(&mut core, Step::Begun, record, payloads, now)?)
+    }
+
+    fn release(&self, record: &CallRecord, charges: Vec<crate::store::Charge>) -> Result<Arc<CallRecord>, BeginError> {
+        let (mut core, now) = self.lock_healthy()?;
+        let stored = core.record(record.id).map_err(Unavailable::from)?.ok_or(BeginError::NotApproved)?;
+        match (stored.state, stored.state_at(now)) {
+            (State::Approved, State::Expired) => {
+                self.settle(&mut core, stored.id, now)?;
+                return Err(BeginError::WindowClosed);
+            }
+            (_, State::Approved) if stored.version == record.version => {}
+            _ => return Err(BeginError::NotApproved),
+        }
+        if let Some(charge) = core.ledgers.lacking(&charges) {
+            return Err(BeginError::Budget(Box::new(charge.clone())));
+        }
+        let event = Event::Begin { epoch: self.epoch, charges };
+        self.step(&mut core, &stored, event, now, Vec::new()).map_err(|refused| match refused {
+            Refused::Illegal(_) => BeginError::NotApproved,
+            Refused::Unavailable => BeginError::Unavailable,
+        })
+    }
+
+    fn conclude(&self, begun: &Begun, conclusion: Conclusion) -> Result<Arc<CallRecord>, Fault> {
+        let (answer, payloads) = self.answer(conclusion.answer, conclusion.body)?;
+        let (mut core, now) = self.lock_healthy()?;
+        let stored = core.record(begun.id).map_err(Unavailable::from)?;
+        let stored = stored.ok_or_else(|| Fault::new("a call was concluded that was never begun"))?;
+        let (attempt, epoch, state) = (begun.attempt, begun.epoch, conclusion.state);
+        if stored.state == State::Unknown && state == State::Unknown && stored.attempt == attempt {
+            return Ok(stored);
+        }
+        let event = Event::Conclude { attempt, epoch, state, answer, note: conclusion.note };
+        self.step(&mut core, &stored, event, now, payloads).map_err(|refused| match refused {
+            Refused::Illegal(illegal) => Fault::caused("a stale attempt cannot conclude a call", illegal),
+            Refused::Unavailable => Unavailable.into(),
+        })
+    }
+
+    fn answer(
+        &self,
+        answer: Option<(u16, Vec<(String, String)>)>,
+        body: AnswerBody,
+    ) -> Result<(Option<StoredAnswer>, Vec<Sealed>), Unavailable> {
+        let Some((status, headers)) = answer else { return Ok((None, Vec::new())) };
+        let kept = match body {
+            AnswerBody::Digest(len, digest) => {
+                return Ok((Some(StoredAnswer { status, headers, len, digest, body: None }), Vec::new()));
+            }
+            AnswerBody::Kept(bytes) => bytes,
+            AnswerBody::None => Bytes::new(),
+        };
+        let sealed = self.journal.sealer().seal(kept)?;
+        let (len, digest): (u64, Digest) = (sealed.meta.len, sealed.meta.digest);
+        let body = Some(reference(&sealed, 0));
+        Ok((Some(StoredAnswer { status, headers, len, digest, body }), vec![sealed]))
+    }
+
+    fn reconcile(&self, r: &Reconcile) -> Result<Arc<CallRecord>, HoldError> {
+        let (mut core, now) = self.lock_healthy()?;
+        let stored = core.record(r.id).map_err(Unavailable::from)?.ok_or(HoldError::NotFound)?;
+        let decided = || HoldError::AlreadyDecided(Box::new((*stored).clone()));
+        if stored.state != State::Unknown || !matches!(r.outcome, State::Succeeded | State::NotExecuted) {
+            return Err(decided());
+        }
+        if r.reason.trim().is_empty() {
+            return Err(HoldError::JustificationRequired);
+        }
+        let agreed = stored.opinion.as_ref().filter(|o| o.outcome == r.outcome);
+        let event = match agreed {
+            Some(first) if first.person == r.person => return Err(HoldError::AlreadyCounted),
+            Some(_) => {
+                let note = Note { code: "reconciled".into(), text: r.reason.clone(), by: Some(r.person.clone()) };
+                Event::Reconcile { outcome: r.outcome, note }
+            }
+            None => Event::Opine(Opinion {
+                person: r.person.clone(),
+                outcome: r.outcome,
+                reason: r.reason.clone(),
+                at: now,
+            }),
+        };
+        self.step(&mut core, &stored, event, now, Vec::new()).map_err(|refused| match refused {
+            Refused::Illegal(_) => decided(),
+            Refused::Unavailable => HoldError::Unavailable,
+        })
+    }
+
+    fn put_artifact(&self, new: NewArtifact) -> Result<u64, Unavailable> {
+        let sealed = self.journal.sealer().seal(new.content)?;
+        let (mut core, now) = self.lock_healthy()?;
+        let mut content = reference(&sealed, 0);
+        self.commit(&mut core, now, vec![sealed], |seq| {
+            content.seq = seq;
+            let evidence = Evidence { id: new.id, kind: new.kind, title: new.title, by: new.by, content, at: now };
+            Entry::Artifact { artifact: Arc::new(Artifact { principal_key: new.principal_key, evidence }) }
+        })
+    }
+}
+
+impl Store {
+    /// Writes a hold. Atomic: nothing stands for its key or is the same call in a hold, the caps allow it.
+    /// Durable when it returns. The store fills payloads, times, version and `expires`.
+    ///
+    /// # Errors
+    /// Then nothing was written, or (`Unavailable`) it is not known whether it was.
+    pub async fn park(&self, park: Park) -> Result<CallRecord, ParkError> {
+        let record = self.inner.park(park)?;
+        Ok(self.inner.tell(record).await?)
+    }
+
+    /// The right to send. Atomic: a fresh call's key is still free (else the hold is still approved in this
+    /// version, its window open), all charges fit, the record is `dispatching`. Durable when it returns.
+    ///
+    /// # Errors
+    /// Then nothing changed, or (`Unavailable`) it is not known whether it did: nothing may be sent.
+    pub async fn begin(&self, begin: Begin) -> Result<(Begun, CallRecord), BeginError> {
+        let record = self.inner.begin(begin)?;
+        let begun = Begun { id: record.id, attempt: record.attempt, epoch: record.epoch };
+        Ok((begun, self.inner.tell(record).await?))
+    }
+
+    /// Ends an attempt. Atomic: outcome, answer, settlement. Durable when it returns. A late answer of
+    /// the same attempt may still settle an `unknown` call.
+    ///
+    /// # Errors
+    /// When the attempt is stale (nothing changes), or nothing can be recorded: the call is `unknown` at
+    /// the next open.
+    pub async fn conclude(&self, begun: Begun, conclusion: Conclusion) -> Result<CallRecord, Fault> {
+        let record = self.inner.conclude(&begun, conclusion)?;
+        Ok(self.inner.tell(record).await?)
+    }
+
+    /// A person says what became of an `unknown` call; the second one who says the same settles it. A
+    /// different word replaces the first one's. Atomic; durable when it returns.
+    ///
+    /// # Errors
+    /// `AlreadyDecided` when it is not `unknown`, `AlreadyCounted` when this person said so before,
+    /// `JustificationRequired` without a reason.
+    pub async fn reconcile(&self, reconcile: Reconcile) -> Result<CallRecord, HoldError> {
+        let record = self.inner.reconcile(&reconcile)?;
+        Ok(self.inner.tell(record).await?)
+    }
+
+    /// Marks that the outcome was handed to the agent; only the first time counts, only final outcomes
+    /// do. Recorded, but not durable when it returns: after a crash the outcome is handed out again.
+    ///
+    /// # Errors
+    /// When nothing can be recorded.
+    pub fn collected(&self, id: CallId) -> Result<(), Fault> {
+        let (mut core, now) = self.inner.lock_healthy()?;
+        let record = core.record(id).map_err(Unavailable::from)?;
+        if record.is_some_and(|r| r.state.is_final() && r.collected.is_none()) {
+            self.inner.commit(&mut core, now, Vec::new(), |_| Entry::Collected { id, at: now })?;
+        }
+        Ok(())
+    }
+
+    /// Adds an audit record that is no step. With `durable` it is on the disk when this returns;
+    /// without it goes with the next batch (and waits only when the disk is far behind).
+    ///
+    /// # Errors
+    /// When nothing can be recorded.
+    pub async fn append(&self, note: AuditNote, durable: bool) -> Result<(), Fault> {
+        let seq = {
+            let (mut core, now) = self.inner.lock_healthy()?;
+            self.inner.commit(&mut core, now, Vec::new(), |_| Entry::Note { note })?
+        };
+        if durable || self.inner.journal.backlog() > MAX_BACKLOG {
+            self.inner.durable(seq).await?;
+        }
+        Ok(())
+    }
+
+    /// Keeps an artifact; durable when it returns.
+    ///
+    /// # Errors
+    /// When nothing can be recorded.
+    pub async fn put_artifact(&self, artifact: NewArtifact) -> Result<ArtifactId, Fault> {
+        let id = artifact.id;
+        let seq = self.inner.put_artifact(artifact)?;
+        self.inner.durable(seq).await?;
+        Ok(id)
+    }
+}
