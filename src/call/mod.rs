@@ -8,6 +8,7 @@ mod facts;
 mod fault;
 mod id;
 mod incoming;
+mod money;
 mod operation;
 mod outcome;
 mod principal;
@@ -16,6 +17,7 @@ mod refusal;
 pub mod sse;
 mod terms;
 mod time;
+mod title;
 
 pub use digest::{Digest, canonical};
 pub use encode::{encode_part, encode_path};
@@ -26,6 +28,7 @@ pub use incoming::{
     Call, CallContext, Checked, Credentials, Draft, Hints, Incoming, JsonRpcId, McpCall, Message, OutRequest,
     Preference, Protocol, RestCall, Target, call_digest,
 };
+pub use money::{decimals, money_text};
 pub use operation::{Cost, Effects, HeldAs, IdempotencyRule, Limits, Operation, Otherwise, Release, Tool, ToolKind};
 pub use outcome::{Broken, Ended, Outcome, Reply, ReplyBody};
 pub use principal::{AuthMethod, Principal, PrincipalKey};
@@ -33,3 +36,4 @@ pub use redact::{REDACTED, is_redacted, redacted};
 pub use refusal::{Code, Executed, PolicyNote, Refusal, Violation};
 pub use terms::{Needs, Requirement, Terms, Tier, Why};
 pub use time::{Timestamp, duration_text};
+pub use title::{is_hidden, title, visible};

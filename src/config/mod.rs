@@ -11,7 +11,6 @@ mod used;
 
 pub use mistakes::{Mistake, Mistakes};
 pub use secret::Secret;
-pub use units::money_text;
 pub use used::{
     AgentKey, BreakerRule, BudgetRule, BudgetScope, CertAgent, Config, IdentityConfig, JwtRule, Keys, ListenConfig,
     MtlsRule, RatePer, RateRule, ReviewRules, Reviewer, StateConfig, TlsFiles, ToolConfig, UpstreamAuth,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::call::decimals;
+
 /// `250ms`, `90s`, `15m`, `4h`, `30d`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is not a duration; write `250ms`, `90s`, `15m`, `4h` or `30d`");
@@ -35,16 +37,6 @@ pub(super) fn size(text: &str) -> Result<usize, String> {
     number.checked_mul(factor).ok_or_else(wrong)
 }
 
-/// Minor units of a currency, by ISO 4217; two decimals unless the currency has others.
-fn decimals(currency: &str) -> u32 {
-    match currency {
-        "BIF" | "CLP" | "DJF" | "GNF" | "ISK" | "JPY" | "KMF" | "KRW" | "PYG" | "RWF" | "UGX" | "VND" | "VUV"
-        | "XAF" | "XOF" | "XPF" => 0,
-        "BHD" | "IQD" | "JOD" | "KWD" | "LYD" | "OMR" | "TND" => 3,
-        _ => 2,
-    }
-}
-
 /// `500.00 EUR` to minor units and currency.
 pub(super) fn money(text: &str) -> Result<(i64, String), String> {
     let wrong = || format!("`{text}` is not an amount of money; write `500.00 EUR`");
@@ -61,20 +53,6 @@ pub(super) fn money(text: &str) -> Result<(i64, String), String> {
     let missing = places as usize - part.len();
     let minor = format!("{whole}{part}{}", "0".repeat(missing));
     minor.parse().map(|m| (m, currency.to_owned())).map_err(|_| wrong())
-}
-
-/// An amount in minor units as people read it: `880.00 EUR`.
-#[must_use]
-pub fn money_text(minor: i64, currency: &str) -> String {
-    let places = decimals(currency);
-    let factor = 10_i64.pow(places);
-    let sign = if minor < 0 { "-" } else { "" };
-    let (whole, part) = (minor.unsigned_abs() / factor.unsigned_abs(), minor.unsigned_abs() % factor.unsigned_abs());
-    if places == 0 {
-        format!("{sign}{whole} {currency}")
-    } else {
-        format!("{sign}{whole}.{part:0width$} {currency}", width = places as usize)
-    }
 }
 
 /// `50/s`, `10/m`, `1000/h`: how many in how long.
@@ -94,6 +72,7 @@ pub(super) fn rate(text: &str) -> Result<(u32, Duration), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::call::money_text;
 
     #[test]
     fn units_read_what_the_sample_writes() {

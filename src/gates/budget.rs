@@ -43,7 +43,10 @@ impl Budgets {
         let currency = call.arguments().pointer(currency_at).and_then(Value::as_str).filter(|c| is_currency(c));
         match (amount, currency) {
             (Some(amount), Some(currency)) => Ok(Some((amount, currency.to_owned()))),
-            (None, _) => Err(unpriced(amount_at, "must be a whole number of minor units, at least 0: it says what the call costs")),
+            (None, _) => Err(unpriced(
+                amount_at,
+                "must be a whole number of minor units, at least 0: it says what the call costs",
+            )),
             (_, None) => Err(unpriced(currency_at, "must be a currency code such as EUR: it says what the call costs")),
         }
     }
@@ -110,7 +113,8 @@ impl Budgets {
     pub fn exhausted(charge: &Charge, now: Timestamp, every: Option<std::time::Duration>) -> Refusal {
         let l = &charge.ledger;
         let text = format!("the {} budget ({} {}) has no room for this call", l.scope, charge.limit, l.unit);
-        let refusal = Refusal::new(Code::BudgetExhausted, text).with("scope", l.scope.as_str()).with("unit", l.unit.as_str());
+        let refusal =
+            Refusal::new(Code::BudgetExhausted, text).with("scope", l.scope.as_str()).with("unit", l.unit.as_str());
         match (l.window, every) {
             (Some(start), Some(every)) => {
                 let end = start.plus(every);

@@ -8,3 +8,4 @@ pub mod identity;
 pub mod rate;
 pub mod route;
 pub mod schema;
+pub mod upstream;

@@ -37,7 +37,10 @@ impl Rates {
         let mut rules = rules.to_vec();
         rules.sort_by_key(|r| r.per);
         let limiter = |r: &RateRule| RateLimiter::keyed(quota(r)).with_middleware::<StateInformationMiddleware>();
-        Self { rules: rules.into_iter().map(|r| (limiter(&r), r)).map(|(l, r)| (r, l)).collect(), clock: DefaultClock::default() }
+        Self {
+            rules: rules.into_iter().map(|r| (limiter(&r), r)).map(|(l, r)| (r, l)).collect(),
+            clock: DefaultClock::default(),
+        }
     }
 
     /// The rules, most specific first.
@@ -119,6 +122,11 @@ fn standing(rule: &RateRule, remaining: u32) -> Standing {
 
 fn spent(rule: &RateRule, wait: Duration) -> Refusal {
     let name = name(rule.per);
-    let text = format!("the rate limit per {name} is spent: {} in {} s, {} at once", rule.limit, rule.period.as_secs(), rule.burst);
+    let text = format!(
+        "the rate limit per {name} is spent: {} in {} s, {} at once",
+        rule.limit,
+        rule.period.as_secs(),
+        rule.burst
+    );
     Refusal::new(Code::RateLimited, text).with_retry_after(wait).with("limit", name)
 }

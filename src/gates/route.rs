@@ -82,7 +82,9 @@ impl Routes {
     fn context(&self, principal: &Principal, hints: &Hints, now: Timestamp) -> Result<CallContext, Refusal> {
         let name = hints.workflow.as_deref().unwrap_or(&self.default_workflow);
         let allowed = |w: &&Workflow| {
-            w.agents.as_ref().is_none_or(|all| all.iter().any(|a| *a == principal.agent || principal.groups.contains(a)))
+            w.agents
+                .as_ref()
+                .is_none_or(|all| all.iter().any(|a| *a == principal.agent || principal.groups.contains(a)))
         };
         let Some(workflow) = self.workflows.get(name).filter(allowed) else {
             let violation = Violation {

@@ -7,10 +7,12 @@
 //! quorum, both without I/O; `embedded` is the implementation over journal and sled.
 
 mod embedded;
+mod fresh;
 mod record;
 mod state;
 mod votes;
 
 pub use embedded::{Counts, OpenError, Options, Recovery, Store};
+pub use fresh::{Made, arguments_of};
 pub use record::*;
 pub use state::{Event as CallEvent, Illegal, MAX_RENEWALS, Step};

@@ -115,7 +115,8 @@ fn explain(error: &jsonschema::ValidationError<'_>) -> Vec<Violation> {
 }
 
 fn fill(schema: &Value, value: &mut Value) -> bool {
-    let (Some(properties), Some(members)) = (schema.get("properties").and_then(Value::as_object), value.as_object_mut())
+    let (Some(properties), Some(members)) =
+        (schema.get("properties").and_then(Value::as_object), value.as_object_mut())
     else {
         return false;
     };
@@ -173,7 +174,10 @@ mod tests {
         assert!(compile(Some(&json!({"$schema": "http://json-schema.org/draft-04/schema#"}))).is_err());
         let slow = json!({"type": "object", "properties": {"a": {"type": "string", "pattern": "^(a+)+$"}}});
         assert!(!wrong(slow, json!({"a": format!("{}!", "a".repeat(50_000))})).is_empty());
-        assert!(compile(Some(&json!({"properties": {"a": {"pattern": "(?=x)"}}}))).is_err(), "look-around is not linear");
+        assert!(
+            compile(Some(&json!({"properties": {"a": {"pattern": "(?=x)"}}}))).is_err(),
+            "look-around is not linear"
+        );
     }
 
     #[test]
@@ -186,7 +190,8 @@ mod tests {
     #[test]
     fn defaults_are_filled_in_where_nothing_was_given() {
         let c = compile(Some(&json!({"type": "object", "properties": {
-            "n": {"type": "integer", "default": 5}, "o": {"type": "object", "properties": {"k": {"default": "v"}}}}}))).unwrap();
+            "n": {"type": "integer", "default": 5}, "o": {"type": "object", "properties": {"k": {"default": "v"}}}}})))
+        .unwrap();
         let mut v = json!({"o": {}});
         assert!(c.fill(&mut v));
         assert_eq!(v, json!({"n": 5, "o": {"k": "v"}}));

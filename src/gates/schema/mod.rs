@@ -98,7 +98,9 @@ impl Schemas {
     fn compiled(&self, operation: &Operation) -> Result<Option<&Compiled>, Refusal> {
         match self.operations.get(&operation.name) {
             Some(Ok(compiled)) => Ok(Some(compiled)),
-            Some(Err(_)) => Err(Refusal::new(Code::Paused, "this tool's argument schema cannot be used; its owner can mend it")),
+            Some(Err(_)) => {
+                Err(Refusal::new(Code::Paused, "this tool's argument schema cannot be used; its owner can mend it"))
+            }
             None => Ok(None),
         }
     }

@@ -1,0 +1,152 @@
+//! Sends a call that has a permit, once, and takes in the answer. Tells apart what was provably not sent, what may
+//! have happened, and what the upstream said.
+
+mod answer;
+mod endpoint;
+mod fetch;
+mod flow;
+mod pool;
+mod session;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT,
+};
+use http::{Method, Request};
+use http_body_util::Full;
+
+use crate::call::{Call, Digest, OutRequest};
+use crate::clock::Clock;
+use crate::config::UpstreamAuth;
+use crate::gates::authz::Permit;
+
+pub use answer::{Answer, Got, GotBody, Lost};
+pub use endpoint::{Endpoint, Endpoints};
+pub use fetch::fetch;
+pub use flow::{Flow, Piece};
+pub use pool::Pool;
+
+use self::pool::{Freshness, SendError};
+
+/// A request as hyper sends it.
+pub(crate) type Out = Request<Full<Bytes>>;
+
+/// What the transport needs to know beside the call.
+#[derive(Debug, Clone, Copy)]
+pub struct Manner<'a> {
+    /// The client's own credential, for `auth: pass_through`.
+    pub token: Option<&'a str>,
+    /// The proxy sends a stored call by itself: an MCP session of its own is opened for it.
+    pub own_session: bool,
+}
+
+/// The upstreams of one core: its pool of connections.
+#[derive(Debug)]
+pub struct Upstreams {
+    pool: Arc<Pool>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Upstreams {
+    /// An empty pool.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { pool: Arc::new(Pool::new(Arc::clone(&clock))), clock }
+    }
+
+    /// Sends the call. The permit is spent here: without one nothing is sent, and none is sent twice.
+    ///
+    /// Read-only calls may flow at once; of calls with effects up to 256 KiB are kept back whole.
+    pub async fn forward(&self, endpoint: &Arc<Endpoint>, permit: Permit, call: &Call, manner: Manner<'_>) -> Answer {
+        debug_assert_eq!(permit.call(), call.id());
+        drop(permit);
+        let left = call.deadline().saturating_duration_since(self.clock.instant());
+        match tokio::time::timeout(left, self.send(endpoint, call, manner)).await {
+            Ok(answer) => answer,
+            Err(_) => Answer::Lost(Lost::Deadline),
+        }
+    }
+
+    async fn send(&self, endpoint: &Arc<Endpoint>, call: &Call, manner: Manner<'_>) -> Answer {
+        let mut head = match head(endpoint, call, manner.token) {
+            Ok(head) => head,
+            Err(why) => return Answer::NotSent(why),
+        };
+        let legacy_session = head.contains_key("mcp-session-id") && manner.own_session;
+        if legacy_session {
+            match session::open(&self.pool, endpoint, call, &head).await {
+                Ok(own) => head = own,
+                Err(why) => return Answer::NotSent(why),
+            }
+        }
+        let freshness = if call.operation().effects.is_read() { Freshness::Any } else { Freshness::Recent };
+        let key = pool_key(endpoint, manner.token);
+        let request = || request(call.request(), &head);
+        let answer = match self.pool.send(endpoint, &key, freshness, request).await {
+            Ok((response, connection)) => answer::take_in(response, connection, call, endpoint).await,
+            Err(SendError::NotSent(why)) => Answer::NotSent(why),
+            Err(SendError::Broken(why)) => Answer::Lost(Lost::Broken(why)),
+        };
+        if legacy_session {
+            session::close(&self.pool, endpoint, call, &head).await;
+        }
+        answer
+    }
+}
+
+/// Pools are kept apart by upstream and credential (rule R15).
+fn pool_key(endpoint: &Endpoint, token: Option<&str>) -> String {
+    let own = token.filter(|_| endpoint.passes_through()).map(|t| Digest::of(t.as_bytes()).to_string());
+    format!("{}\n{}", endpoint.id(), own.unwrap_or_default())
+}
+
+/// The outgoing head: from an allow-list, with the proxy's own `Host` and credential (rule R9).
+fn head(endpoint: &Endpoint, call: &Call, token: Option<&str>) -> Result<HeaderMap, String> {
+    let mut head = HeaderMap::new();
+    for (name, value) in &call.request().headers {
+        if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(value)) {
+            head.insert(name, value);
+        }
+    }
+    if let Some(content_type) = call.request().content_type.as_deref().and_then(|t| HeaderValue::from_str(t).ok()) {
+        head.insert(CONTENT_TYPE, content_type);
+    }
+    head.insert(HOST, endpoint.host_header().clone());
+    head.insert(USER_AGENT, HeaderValue::from_static(concat!("holdpoint/", env!("CARGO_PKG_VERSION"))));
+    head.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    if call.operation().idempotency.upstream_header
+        && let Some(key) = call.key().and_then(|k| HeaderValue::from_str(&format!("\"{k}\"")).ok())
+    {
+        head.insert("idempotency-key", key);
+    }
+    match endpoint.auth() {
+        UpstreamAuth::None => {}
+        UpstreamAuth::Header(name, secret) => {
+            let mut value =
+                HeaderValue::from_str(secret.reveal()).map_err(|_| "the credential is not a header value")?;
+            value.set_sensitive(true);
+            head.insert(name.clone(), value);
+        }
+        UpstreamAuth::PassThrough => {
+            let token = token.ok_or("the client's own credential is not here: the call is sent when it comes back")?;
+            let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| "not a header value")?;
+            value.set_sensitive(true);
+            head.insert(AUTHORIZATION, value);
+        }
+    }
+    Ok(head)
+}
+
+fn request(out: &OutRequest, head: &HeaderMap) -> Out {
+    let mut request = Request::new(Full::new(out.body.clone()));
+    *request.method_mut() = Method::from_bytes(out.target.method.as_bytes()).unwrap_or(Method::POST);
+    *request.uri_mut() = out.target.path.parse().unwrap_or_default();
+    *request.headers_mut() = head.clone();
+    request
+}
+
+/// How long a connection may take to be made.
+pub(crate) const CONNECT: Duration = Duration::from_secs(5);

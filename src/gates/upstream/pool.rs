@@ -1,0 +1,185 @@
+//! Connections to upstreams, kept by the core that made them. Nothing is ever re-sent unless it was provably unsent.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::Response;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+use crate::clock::Clock;
+use crate::tasks;
+
+use super::endpoint::Endpoint;
+use super::{CONNECT, Out};
+
+type Sender = SendRequest<Full<Bytes>>;
+
+/// How long an idle connection may serve: a request with effects takes one idle for less than a second, or every
+/// keep-alive race would become an unknown outcome.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Freshness {
+    /// For reads.
+    Any,
+    /// For calls with effects.
+    Recent,
+}
+
+impl Freshness {
+    const fn limit(self) -> Duration {
+        match self {
+            Self::Any => Duration::from_secs(60),
+            Self::Recent => Duration::from_secs(1),
+        }
+    }
+}
+
+/// Why no answer came.
+#[derive(Debug)]
+pub(crate) enum SendError {
+    /// Provably nothing was sent.
+    NotSent(String),
+    /// A byte may have been sent.
+    Broken(String),
+}
+
+const IDLE_PER_UPSTREAM: usize = 64;
+
+/// Idle connections of one core.
+#[derive(Debug)]
+pub struct Pool {
+    idle: Mutex<HashMap<String, Vec<(Sender, Instant)>>>,
+    clock: Arc<dyn Clock>,
+}
+
+/// A connection in use; goes back to the pool when the answer was read to its end.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pool: Arc<Pool>,
+    key: String,
+    sender: Option<Sender>,
+}
+
+impl Connection {
+    /// The answer was read to its end: the connection may serve again.
+    pub(crate) fn give_back(&mut self) {
+        if let Some(sender) = self.sender.take() {
+            self.pool.put(&self.key, sender);
+        }
+    }
+}
+
+impl Pool {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { idle: Mutex::new(HashMap::new()), clock }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Vec<(Sender, Instant)>>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, key: &str, freshness: Freshness) -> Option<Sender> {
+        let now = self.clock.instant();
+        let mut idle = self.lock();
+        let all = idle.get_mut(key)?;
+        while let Some((sender, since)) = all.pop() {
+            let young = now.saturating_duration_since(since) < freshness.limit();
+            if young && !sender.is_closed() && sender.is_ready() {
+                return Some(sender);
+            }
+            // The last one is the youngest: the others are no younger.
+            if !young && matches!(freshness, Freshness::Any) {
+                all.clear();
+            } else if !young {
+                all.push((sender, since));
+                return None;
+            }
+        }
+        None
+    }
+
+    fn put(&self, key: &str, sender: Sender) {
+        let now = self.clock.instant();
+        let mut idle = self.lock();
+        let all = idle.entry(key.to_owned()).or_default();
+        if all.len() < IDLE_PER_UPSTREAM && !sender.is_closed() {
+            all.push((sender, now));
+        }
+    }
+
+    /// Sends one request. A kept connection that turns out dead before anything went out is replaced once.
+    pub(crate) async fn send(
+        self: &Arc<Self>,
+        endpoint: &Endpoint,
+        key: &str,
+        freshness: Freshness,
+        request: impl Fn() -> Out,
+    ) -> Result<(Response<Incoming>, Connection), SendError> {
+        if let Some(sender) = self.take(key, freshness) {
+            match self.attempt(key, sender, request()).await {
+                Err(SendError::NotSent(_)) => {}
+                done => return done,
+            }
+        }
+        let sender = connect(endpoint).await.map_err(SendError::NotSent)?;
+        self.attempt(key, sender, request()).await
+    }
+
+    async fn attempt(
+        self: &Arc<Self>,
+        key: &str,
+        mut sender: Sender,
+        request: Out,
+    ) -> Result<(Response<Incoming>, Connection), SendError> {
+        if let Err(e) = sender.ready().await {
+            return Err(SendError::NotSent(e.to_string()));
+        }
+        match sender.try_send_request(request).await {
+            Ok(response) => {
+                let connection = Connection { pool: Arc::clone(self), key: key.to_owned(), sender: Some(sender) };
+                Ok((response, connection))
+            }
+            Err(mut e) => match e.take_message() {
+                Some(_) => Err(SendError::NotSent(e.error().to_string())),
+                None => Err(SendError::Broken(e.error().to_string())),
+            },
+        }
+    }
+}
+
+async fn connect(endpoint: &Endpoint) -> Result<Sender, String> {
+    let (host, port) = endpoint.address();
+    let made = tokio::time::timeout(CONNECT, async {
+        let stream = TcpStream::connect((host, port)).await.map_err(|e| format!("cannot connect: {e}"))?;
+        stream.set_nodelay(true).map_err(|e| e.to_string())?;
+        match endpoint.tls() {
+            None => handshake(stream).await,
+            Some((connector, name)) => {
+                let tls = connector.connect(name.clone(), stream).await.map_err(|e| format!("TLS failed: {e}"))?;
+                handshake(tls).await
+            }
+        }
+    });
+    made.await.map_err(|_| "connecting took too long".to_owned())?
+}
+
+async fn handshake<S>(stream: S) -> Result<Sender, String>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let mut builder = http1::Builder::new();
+    builder.max_headers(100).max_buf_size(256 << 10);
+    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
+    tasks::spawn(async move {
+        if let Err(e) = connection.await {
+            tracing::debug!(error = %e, "a connection to an upstream ended");
+        }
+    });
+    Ok(sender)
+}

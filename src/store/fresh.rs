@@ -1,0 +1,118 @@
+//! The record of a call that is about to be parked or begun.
+
+use bytes::Bytes;
+
+use crate::call::{Call, Digest, Principal, Protocol, Release, Terms, Tier, Timestamp, redacted, title};
+
+use super::{CallRecord, Charge, State, StoredRequest};
+
+/// What the gates found out about a call, beside the call itself.
+#[derive(Debug, Clone)]
+pub struct Made {
+    /// `held` or `dispatching`.
+    pub state: State,
+    /// At which rung policy allowed it.
+    pub tier: Tier,
+    /// Policies that allowed or held it.
+    pub policies: Vec<String>,
+    /// Terms of a hold.
+    pub terms: Option<Terms>,
+    /// What it will charge.
+    pub charges: Vec<Charge>,
+    /// Money that it moves.
+    pub money: Option<(i64, String)>,
+    /// Digest of the configuration.
+    pub config_digest: Digest,
+    /// Digest of the policies.
+    pub policy_digest: Digest,
+    /// Now.
+    pub now: Timestamp,
+}
+
+impl CallRecord {
+    /// The record of a new call. Redacted arguments are left out of what records show.
+    #[must_use]
+    pub fn fresh(call: &Call, principal: &Principal, made: Made) -> Self {
+        let operation = call.operation();
+        let shown = redacted(call.arguments(), &operation.redact);
+        let rule = &operation.idempotency;
+        let expires = made.terms.as_ref().map(|t| made.now.plus(t.expires));
+        Self {
+            id: call.id(),
+            version: 1,
+            state: made.state,
+            operation: operation.name.clone(),
+            tool: operation.tool.name.clone(),
+            effects: operation.effects.names().into_iter().map(str::to_owned).collect(),
+            principal: principal.clone(),
+            context: call.context().clone(),
+            key: call.key().map(str::to_owned),
+            key_derived: call.key_derived(),
+            keep: if call.key_derived() { rule.window } else { rule.keep },
+            fingerprint: call.fingerprint(),
+            digest: call.digest(),
+            request: stored(call),
+            title: title(operation, &shown),
+            arguments: shown,
+            schema_digest: operation.schema_digest,
+            config_digest: made.config_digest,
+            policy_digest: made.policy_digest,
+            tier: made.tier,
+            policies: made.policies,
+            terms: made.terms,
+            release_by_proxy: operation.release == Release::Approval,
+            approvals: Vec::new(),
+            evidence: Vec::new(),
+            created: made.now,
+            updated: made.now,
+            expires,
+            window_closes: None,
+            renewals: 0,
+            attempt: 0,
+            epoch: 0,
+            begun: None,
+            charges: made.charges,
+            answer: None,
+            note: None,
+            opinion: None,
+            collected: None,
+            target: operation.target.as_ref().and_then(|p| call.arguments().pointer(p)).map(Digest::of_json),
+            money: made.money,
+            seq: 0,
+        }
+    }
+
+    /// Distinct people whose votes count.
+    #[must_use]
+    pub fn people(&self) -> usize {
+        let mut people: Vec<&str> = self.approvals.iter().map(|a| a.person.as_str()).collect();
+        people.sort_unstable();
+        people.dedup();
+        people.len()
+    }
+
+    /// Whether any vote came with a written justification.
+    #[must_use]
+    pub fn is_justified(&self) -> bool {
+        self.approvals.iter().any(|a| a.justification.as_ref().is_some_and(|j| !j.trim().is_empty()))
+    }
+}
+
+/// The full argument object, as the store seals it.
+#[must_use]
+pub fn arguments_of(call: &Call) -> Bytes {
+    Bytes::from(call.arguments().to_string())
+}
+
+/// The target as records may show it: a redacted argument may stand in the path or the query.
+fn stored(call: &Call) -> StoredRequest {
+    let request = call.request();
+    StoredRequest {
+        target: request.target.clone(),
+        content_type: request.content_type.clone(),
+        headers: request.headers.clone(),
+        rpc: request.rpc.as_ref().map(|(id, era)| (id.clone(), *era == Protocol::McpModern)),
+        body: None,
+        arguments: None,
+    }
+}
