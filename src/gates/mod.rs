@@ -4,6 +4,8 @@
 pub mod authz;
 pub mod breaker;
 pub mod budget;
+pub mod hold;
+pub mod idempotency;
 pub mod identity;
 pub mod rate;
 pub mod route;

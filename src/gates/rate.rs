@@ -43,9 +43,12 @@ impl Rates {
         }
     }
 
-    /// The rules, most specific first.
-    pub fn rules(&self) -> impl Iterator<Item = &RateRule> {
-        self.rules.iter().map(|(rule, _)| rule)
+    /// Whether these are the rules it was made of.
+    #[must_use]
+    pub fn same_as(&self, rules: &[RateRule]) -> bool {
+        let mut rules = rules.to_vec();
+        rules.sort_by_key(|r| r.per);
+        self.rules.iter().map(|(rule, _)| rule).eq(&rules)
     }
 
     /// Takes one call from every limit that applies, or none from the ones after the first that is spent.

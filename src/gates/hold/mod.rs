@@ -1,0 +1,148 @@
+//! Waits for a person, or answers with a handle. The record is durable before anybody hears of it.
+
+mod tell;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::call::{Call, CallId, Code, Fault, HeldAs, Outcome, Refusal};
+use crate::clock::Clock;
+use crate::store::{CallRecord, Park, ParkError, State, Store, arguments_of};
+
+pub use tell::{refusal_of, reply_of};
+
+/// The hold gate.
+#[derive(Debug, Clone)]
+pub struct Holds {
+    store: Arc<Store>,
+    clock: Arc<dyn Clock>,
+}
+
+/// How a held call is presented.
+#[derive(Debug, Clone, Copy)]
+pub struct Presentation<'a> {
+    /// How long to wait in place.
+    pub inline_wait: Duration,
+    /// Where reviewers find the page.
+    pub page: Option<&'a str>,
+    /// Caps: per agent, in all.
+    pub max_held: (usize, usize),
+}
+
+/// What an attached call met.
+#[derive(Debug)]
+pub enum Attached {
+    /// This is what the agent hears.
+    Outcome(Outcome),
+    /// People approved, and the client has come back: send it now with the client's credential.
+    Collect(Box<CallRecord>),
+}
+
+impl Holds {
+    /// Over this store.
+    #[must_use]
+    pub fn new(store: Arc<Store>, clock: Arc<dyn Clock>) -> Self {
+        Self { store, clock }
+    }
+
+    /// Writes the hold. Nothing is reserved: a call may wait for hours.
+    ///
+    /// # Errors
+    /// `Ok(Err(id))` when the same call was parked meanwhile; a refusal when a cap is reached or the store cannot
+    /// record.
+    pub async fn park(
+        &self,
+        record: CallRecord,
+        call: &Call,
+        how: Presentation<'_>,
+    ) -> Result<Result<CallRecord, CallId>, Refusal> {
+        let park = Park {
+            record,
+            body: call.request().body.clone(),
+            arguments: arguments_of(call),
+            evidence: call.evidence().to_vec(),
+            max_per_agent: how.max_held.0,
+            max_total: how.max_held.1,
+        };
+        let full = |text: &'static str| {
+            Refusal::new(Code::RateLimited, text).with_retry_after(Duration::from_secs(60)).with("limit", "held")
+        };
+        match self.store.park(park).await {
+            Ok(record) => Ok(Ok(record)),
+            Err(ParkError::KeyTaken(id)) => Ok(Err(id)),
+            Err(ParkError::TooManyAgent) => Err(full("this agent has as many calls waiting for people as it may have")),
+            Err(ParkError::TooManyTotal) => Err(full("as many calls wait for people as may wait at once")),
+            Err(ParkError::Unavailable) => Err(Fault::new("the hold could not be recorded").into()),
+        }
+    }
+
+    /// Waits in place for a while, then says how it stands. `Prefer: wait` may shorten the wait or stretch it to 60 s.
+    ///
+    /// # Errors
+    /// When the store cannot tell.
+    pub async fn attach(&self, id: CallId, call: &Call, how: Presentation<'_>) -> Result<Attached, Refusal> {
+        let wait = call.prefer().wait.map_or(how.inline_wait, |w| w.min(Duration::from_secs(60)));
+        let record = self.wait(id, wait).await?;
+        if record.state_at(self.clock.now()) == State::Approved && !record.release_by_proxy {
+            return Ok(Attached::Collect(Box::new(record)));
+        }
+        let accepted = call.prefer().respond_async || call.operation().held_as == HeldAs::Accepted;
+        self.tell(&record, accepted, how.page).await.map(Attached::Outcome)
+    }
+
+    /// Waits until the call has ended, its client must act, or the time is over.
+    ///
+    /// # Errors
+    /// When the store cannot tell, or does not know the call.
+    pub async fn wait(&self, id: CallId, at_most: Duration) -> Result<CallRecord, Refusal> {
+        let waiting = |state: State, by_proxy: bool| match state {
+            State::Held | State::Dispatching => true,
+            State::Approved => by_proxy,
+            _ => false,
+        };
+        let changes = self.store.watch(id)?;
+        let record = self.get(id).await?;
+        if let Some(mut changes) = changes
+            && waiting(record.state_at(self.clock.now()), record.release_by_proxy)
+        {
+            let by_proxy = record.release_by_proxy;
+            let moved = changes.wait_for(|(state, _)| !waiting(*state, by_proxy));
+            let in_time = tokio::time::timeout(at_most, moved).await.is_ok_and(|changed| changed.is_ok());
+            tracing::trace!(call.id = %id, in_time, "waited in place");
+        }
+        self.get(id).await
+    }
+
+    async fn get(&self, id: CallId) -> Result<CallRecord, Refusal> {
+        let record = self.store.get(id).await?;
+        record.ok_or_else(|| Refusal::new(Code::UnknownTool, "no such call"))
+    }
+
+    /// What the agent hears of a stored call; an end that is told is marked as collected.
+    ///
+    /// # Errors
+    /// When the store cannot read the answer.
+    pub async fn tell(&self, record: &CallRecord, accepted: bool, page: Option<&str>) -> Result<Outcome, Refusal> {
+        let state = record.state_at(self.clock.now());
+        let outcome = match state {
+            State::Succeeded | State::Failed => {
+                let body = self.store.answer_body(record).await?;
+                match reply_of(record, body) {
+                    Ok(reply) => Outcome::Replayed { call: record.id, reply },
+                    Err(refusal) => Outcome::Refused(refusal),
+                }
+            }
+            State::Held | State::Approved => Outcome::Held {
+                hold: record.id.hold(),
+                tier: record.tier,
+                accepted,
+                refusal: refusal_of(record, state, self.clock.now(), page),
+            },
+            _ => Outcome::Refused(refusal_of(record, state, self.clock.now(), page)),
+        };
+        if state.is_final() {
+            self.store.collected(record.id)?;
+        }
+        Ok(outcome)
+    }
+}

@@ -1,0 +1,295 @@
+//! Conclude: what the answer means, recorded before the agent hears its end.
+
+use aws_lc_rs::digest::{Context, SHA256};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, StatusCode};
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use crate::call::{
+    Broken, Call, Code, Digest, Executed, Operation, Outcome, Protocol, Refusal, Reply, ReplyBody, Tier,
+};
+use crate::gates::upstream::{Answer, Flow, Got, GotBody, Lost, Piece};
+use crate::store::{AnswerBody, Conclusion, Note, State};
+use crate::tasks;
+
+use super::{Calls, InFlight};
+
+/// An answer up to here is kept for replay; of a longer one only length and digest.
+const KEPT: usize = 1 << 20;
+/// Pieces that may wait for a slow agent.
+const QUEUE: usize = 16;
+
+pub(super) fn unknown(code: &str, text: &str) -> Conclusion {
+    ended(State::Unknown, code, text)
+}
+
+fn ended(state: State, code: &str, text: &str) -> Conclusion {
+    let note = Note { code: code.to_owned(), text: text.to_owned(), by: None };
+    Conclusion { state, answer: None, body: AnswerBody::None, note: Some(note) }
+}
+
+impl Calls {
+    /// Ends an attempt. After an effect nothing here turns the answer into a refusal: if it cannot be recorded, the
+    /// agent gets it as it is, and the store refuses new calls.
+    ///
+    /// # Errors
+    /// What provably was not sent, and what is unknown.
+    pub async fn conclude(&self, mut flight: InFlight, answer: Answer, call: &Call) -> Result<Outcome, Refusal> {
+        match answer {
+            Answer::NotSent(why) => {
+                tracing::warn!(call.id = %call.id(), why, "nothing was sent");
+                let text = "the upstream cannot be reached; nothing was sent";
+                self.end(&mut flight, ended(State::NotExecuted, Code::UpstreamUnreachable.as_str(), text)).await;
+                Err(Refusal::new(Code::UpstreamUnreachable, text).for_call(call.id()))
+            }
+            Answer::Lost(lost) => {
+                tracing::warn!(call.id = %call.id(), ?lost, "the outcome is unknown");
+                let code = if matches!(lost, Lost::Deadline) { "upstream_timeout" } else { "connection_lost" };
+                self.end(&mut flight, unknown(code, "the request was sent and no whole answer came")).await;
+                let text = "it may have been executed; no machine sends it again. Ask the people who own the tool";
+                Err(Refusal::new(Code::OutcomeUnknown, text).with("retryable", false).for_call(call.id()))
+            }
+            Answer::Got(got) => {
+                let tier = flight.tier;
+                let reply = match got.body {
+                    GotBody::Whole(body) => self.whole(flight, call, got.status, got.headers, body).await,
+                    GotBody::Flow(flow) => self.flowing(flight, call, got.status, got.headers, flow),
+                };
+                Ok(Outcome::Forwarded { call: call.id(), tier, reply })
+            }
+        }
+    }
+
+    /// Records; a failure is an alarm, not a refusal.
+    async fn end(&self, flight: &mut InFlight, conclusion: Conclusion) {
+        let Some(begun) = flight.take() else { return };
+        if let Err(fault) = self.store.conclude(begun, conclusion).await {
+            self.metrics.store_errors.with_label_values(&["conclude"]).inc();
+            tracing::error!(fault = %fault.chain(), "an outcome could not be recorded");
+        }
+    }
+
+    async fn whole(
+        &self,
+        mut flight: InFlight,
+        call: &Call,
+        status: StatusCode,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Reply {
+        let state = meaning(call, status, Some(&body));
+        let kept = if body.len() <= KEPT {
+            AnswerBody::Kept(body.clone())
+        } else {
+            AnswerBody::Digest(body.len() as u64, Digest::of(&body))
+        };
+        self.end(&mut flight, answered(state, status, &headers, kept)).await;
+        Reply { status, headers, body: ReplyBody::Whole(body) }
+    }
+
+    /// A longer answer flows as it comes; its end waits for the record.
+    fn flowing(
+        &self,
+        flight: InFlight,
+        call: &Call,
+        status: StatusCode,
+        headers: HeaderMap,
+        flow: Box<Flow>,
+    ) -> Reply {
+        let (tx, rx) = mpsc::channel(QUEUE);
+        let pump = Pump { calls: self.clone(), call: call.clone(), status, headers: headers.clone(), to: tx };
+        tasks::spawn(pump.run(flight, flow));
+        Reply { status, headers, body: ReplyBody::Stream(rx) }
+    }
+}
+
+/// Carries a flowing answer of a call with effects to its end, whether or not the agent still listens.
+struct Pump {
+    calls: Calls,
+    call: Call,
+    status: StatusCode,
+    headers: HeaderMap,
+    to: mpsc::Sender<Result<Bytes, Broken>>,
+}
+
+impl Pump {
+    async fn run(self, mut flight: InFlight, mut flow: Box<Flow>) {
+        let left = self.call.deadline().saturating_duration_since(self.calls.clock.instant());
+        let whole = tokio::time::timeout(left, self.carry(&mut flight, &mut flow)).await;
+        if !matches!(whole, Ok(Ok(()))) {
+            let lost = unknown("answer_cut", "the answer broke off before its end");
+            self.calls.end(&mut flight, lost).await;
+            self.send(Err(Broken)).await;
+        }
+    }
+
+    /// Passes pieces on, holding the last one (or the event with the response) back until the record is durable.
+    async fn carry(&self, flight: &mut InFlight, flow: &mut Flow) -> Result<(), String> {
+        let mut spool = Spool::default();
+        let mut last: Option<Bytes> = None;
+        while let Some(piece) = flow.next().await {
+            match piece? {
+                Piece::Bytes(bytes) => {
+                    if !flow.is_events() {
+                        spool.take(&bytes);
+                    }
+                    if let Some(before) = last.replace(bytes) {
+                        self.send(Ok(before)).await;
+                    }
+                }
+                Piece::Response(raw, message) => {
+                    if let Some(before) = last.take() {
+                        self.send(Ok(before)).await;
+                    }
+                    self.respond(flight, message).await;
+                    self.send(Ok(raw)).await;
+                }
+            }
+        }
+        if flight.begun.is_some() {
+            let state = meaning(&self.call, self.status, None);
+            self.calls.end(flight, answered(state, self.status, &self.headers, spool.kept())).await;
+        }
+        if let Some(bytes) = last {
+            self.send(Ok(bytes)).await;
+        }
+        Ok(())
+    }
+
+    /// The response of an MCP stream is the answer that a replay gives.
+    async fn respond(&self, flight: &mut InFlight, message: String) {
+        let body = Bytes::from(message);
+        let state = meaning(&self.call, self.status, Some(&body));
+        let kept = if body.len() <= KEPT {
+            AnswerBody::Kept(body)
+        } else {
+            AnswerBody::Digest(body.len() as u64, Digest::of(&body))
+        };
+        let mut headers = self.headers.clone();
+        headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+        self.calls.end(flight, answered(state, self.status, &headers, kept)).await;
+    }
+
+    async fn send(&self, piece: Result<Bytes, Broken>) {
+        if self.to.send(piece).await.is_err() {
+            tracing::trace!("the agent has hung up; the answer is recorded all the same");
+        }
+    }
+}
+
+/// Keeps a flowing body for replay, up to a bound; its digest in any case.
+struct Spool {
+    kept: Option<BytesMut>,
+    len: u64,
+    digest: Context,
+}
+
+impl Default for Spool {
+    fn default() -> Self {
+        Self { kept: Some(BytesMut::new()), len: 0, digest: Context::new(&SHA256) }
+    }
+}
+
+impl Spool {
+    fn take(&mut self, bytes: &Bytes) {
+        self.len += bytes.len() as u64;
+        self.digest.update(bytes);
+        match &mut self.kept {
+            Some(kept) if kept.len() + bytes.len() <= KEPT => kept.extend_from_slice(bytes),
+            _ => self.kept = None,
+        }
+    }
+
+    fn kept(self) -> AnswerBody {
+        if let Some(kept) = self.kept {
+            return AnswerBody::Kept(kept.freeze());
+        }
+        let mut digest = [0; 32];
+        digest.copy_from_slice(self.digest.finish().as_ref());
+        AnswerBody::Digest(self.len, Digest::from_bytes(digest))
+    }
+}
+
+fn answered(state: State, status: StatusCode, headers: &HeaderMap, body: AnswerBody) -> Conclusion {
+    let text = |(n, v): (&http::HeaderName, &http::HeaderValue)| {
+        v.to_str().ok().map(|v| (n.as_str().to_owned(), v.to_owned()))
+    };
+    let headers = headers.iter().filter_map(text).collect();
+    let note = (state == State::NotExecuted).then(|| Note {
+        code: Code::UpstreamUnreachable.as_str().into(),
+        text: "the upstream said: not now; nothing was done".into(),
+        by: None,
+    });
+    Conclusion { state, answer: Some((status.as_u16(), headers)), body, note }
+}
+
+/// What a whole answer means for the call.
+fn meaning(call: &Call, status: StatusCode, body: Option<&Bytes>) -> State {
+    let operation: &Operation = call.operation();
+    if operation.not_now.contains(&status.as_u16()) {
+        return State::NotExecuted;
+    }
+    let Some((_, era)) = &call.request().rpc else {
+        return if status.is_success() || status.is_redirection() { State::Succeeded } else { State::Failed };
+    };
+    let in_session = call.request().headers.iter().any(|(n, _)| n == "mcp-session-id");
+    if status == StatusCode::NOT_FOUND && *era == Protocol::McpLegacy && in_session {
+        // The session is over: the server says so before it looks at the message, and the client must begin anew.
+        return State::NotExecuted;
+    }
+    let message = body.and_then(|b| serde_json::from_slice::<Value>(b).ok());
+    let is_error = message.as_ref().is_some_and(|m| {
+        m.get("error").is_some() || m.pointer("/result/isError") == Some(&Value::Bool(true))
+    });
+    if status.is_success() && !is_error { State::Succeeded } else { State::Failed }
+}
+
+/// The outcome of a plain read: nothing was claimed, nothing is recorded but a note.
+///
+/// # Errors
+/// Why there is no answer.
+pub fn read_outcome(answer: Answer, call: &Call, tier: Tier) -> Result<Outcome, Refusal> {
+    let refuse = |code, text: &'static str| Err(Refusal::new(code, text).with_executed(Executed::No).for_call(call.id()));
+    match answer {
+        Answer::NotSent(why) => {
+            tracing::warn!(call.id = %call.id(), why, "nothing was sent");
+            refuse(Code::UpstreamUnreachable, "the upstream cannot be reached")
+        }
+        Answer::Lost(Lost::Deadline) => refuse(Code::UpstreamTimeout, "the upstream did not answer in time"),
+        Answer::Lost(Lost::Broken(why)) => {
+            tracing::warn!(call.id = %call.id(), why, "an answer broke off");
+            refuse(Code::UpstreamUnreachable, "the upstream's answer broke off")
+        }
+        Answer::Lost(Lost::Invalid(why)) => refuse(Code::InvalidAnswer, why),
+        Answer::Got(Got { status, headers, body }) => {
+            let body = match body {
+                GotBody::Whole(bytes) => ReplyBody::Whole(bytes),
+                GotBody::Flow(flow) => ReplyBody::Stream(stream(flow)),
+            };
+            Ok(Outcome::Forwarded { call: call.id(), tier, reply: Reply { status, headers, body } })
+        }
+    }
+}
+
+/// A read's answer as it comes; when the agent hangs up, the upstream's connection is closed.
+fn stream(mut flow: Box<Flow>) -> mpsc::Receiver<Result<Bytes, Broken>> {
+    let (tx, rx) = mpsc::channel(QUEUE);
+    tasks::spawn(async move {
+        loop {
+            let next = tokio::select! {
+                next = flow.next() => next,
+                () = tx.closed() => return,
+            };
+            let piece = match next {
+                None => return,
+                Some(Ok(Piece::Bytes(bytes) | Piece::Response(bytes, _))) => Ok(bytes),
+                Some(Err(_)) => Err(Broken),
+            };
+            if tx.send(piece).await.is_err() {
+                return;
+            }
+        }
+    });
+    rx
+}

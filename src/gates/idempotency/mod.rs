@@ -1,0 +1,160 @@
+//! The same call is executed once: look up by key and fingerprint, claim and reserve in one durable step before the
+//! first byte, conclude in one durable step before the agent hears of it.
+
+mod conclude;
+
+pub use conclude::read_outcome;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::call::{Call, Code, Fault, Principal, Refusal, Tier};
+use crate::clock::Clock;
+use crate::store::{Begin, BeginError, Begun, CallRecord, Charge, Known, Question, Store, arguments_of};
+use crate::tasks;
+use crate::telemetry::Metrics;
+
+/// The idempotency gate and the two durable steps around a send.
+#[derive(Debug, Clone)]
+pub struct Calls {
+    store: Arc<Store>,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+}
+
+/// A call that has begun. Dropped without a conclusion (a bug of ours), it becomes `unknown`.
+#[must_use = "a begun call must be concluded"]
+#[derive(Debug)]
+pub struct InFlight {
+    begun: Option<Begun>,
+    store: Arc<Store>,
+    /// At which rung policy allowed it.
+    pub tier: Tier,
+}
+
+/// Why a call did not begin.
+#[derive(Debug)]
+pub enum NotBegun {
+    /// The same key came meanwhile: look up again.
+    Again,
+    /// The hold is not approved any more, or its window has closed.
+    Over,
+    /// A ledger has no room.
+    Budget(Box<Charge>),
+    /// The store cannot record.
+    Unavailable,
+}
+
+impl Calls {
+    /// Over this store.
+    #[must_use]
+    pub fn new(store: Arc<Store>, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
+        Self { store, clock, metrics }
+    }
+
+    /// What is known of this call.
+    ///
+    /// # Errors
+    /// `key_reused`, `outcome_unknown`, or a fault of the store.
+    pub async fn look_up(&self, principal: &Principal, call: &Call) -> Result<Known, Refusal> {
+        if call.operation().effects.is_read() && call.key().is_none() {
+            return Ok(Known::New);
+        }
+        let question = Question {
+            principal,
+            operation: &call.operation().name,
+            key: call.key(),
+            key_derived: call.key_derived(),
+            fingerprint: call.fingerprint(),
+        };
+        let known = self.store.look_up(question).await?;
+        let result = match &known {
+            Known::New => "new",
+            Known::Concluded(_) => "replayed",
+            Known::Held(_) => "attached",
+            Known::InFlight(_) => "joined",
+            Known::Over(_) => "over",
+            Known::Unknown(_) => "unknown",
+            Known::KeyReused(_) => "key_reused",
+        };
+        self.metrics.idempotency.with_label_values(&[&call.operation().name, result]).inc();
+        match known {
+            Known::KeyReused(id) => {
+                Err(Refusal::new(Code::KeyReused, "this idempotency key stands for other arguments").for_call(id))
+            }
+            known => Ok(known),
+        }
+    }
+
+    /// Whether a call claims its key and leaves durable steps: everything but a plain read.
+    #[must_use]
+    pub fn is_claimed(call: &Call) -> bool {
+        let operation = call.operation();
+        let moves_money = operation.cost.money.is_some() || operation.cost.amount.is_some();
+        !operation.effects.is_read() || call.key().is_some() || moves_money
+    }
+
+    /// Begins a fresh call: claim, reservations and intent in one durable step.
+    ///
+    /// # Errors
+    /// [`NotBegun`]; then nothing may be sent.
+    pub async fn begin(&self, record: CallRecord, call: &Call) -> Result<InFlight, NotBegun> {
+        let charges = record.charges.clone();
+        let body = call.request().body.clone();
+        self.step(Begin { record, body, arguments: arguments_of(call), charges, release: false }).await
+    }
+
+    /// Begins an approved hold.
+    ///
+    /// # Errors
+    /// [`NotBegun`]; then nothing may be sent.
+    pub async fn begin_release(&self, record: CallRecord, charges: Vec<Charge>) -> Result<InFlight, NotBegun> {
+        self.step(Begin { record, body: Bytes::new(), arguments: Bytes::new(), charges, release: true }).await
+    }
+
+    async fn step(&self, begin: Begin) -> Result<InFlight, NotBegun> {
+        let tier = begin.record.tier;
+        match self.store.begin(begin).await {
+            Ok((begun, _)) => Ok(InFlight { begun: Some(begun), store: Arc::clone(&self.store), tier }),
+            Err(BeginError::KeyTaken) => Err(NotBegun::Again),
+            Err(BeginError::Budget(charge)) => Err(NotBegun::Budget(charge)),
+            Err(BeginError::NotApproved | BeginError::WindowClosed) => Err(NotBegun::Over),
+            Err(BeginError::Unavailable) => {
+                self.metrics.store_errors.with_label_values(&["begin"]).inc();
+                Err(NotBegun::Unavailable)
+            }
+        }
+    }
+}
+
+impl InFlight {
+    fn take(&mut self) -> Option<Begun> {
+        self.begun.take()
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let Some(begun) = self.begun.take() else { return };
+        tracing::error!(call.id = %begun.id, "a begun call was dropped; its outcome is unknown");
+        let store = Arc::clone(&self.store);
+        let lost = async move {
+            let conclusion = conclude::unknown("our_failure", "the proxy failed while the call was under way");
+            if let Err(e) = store.conclude(begun, conclusion).await {
+                tracing::error!(fault = %e.chain(), "could not be recorded");
+            }
+        };
+        // Without a runtime the process is ending: recovery says `unknown`.
+        if tokio::runtime::Handle::try_current().is_ok() {
+            tasks::spawn(lost);
+        }
+    }
+}
+
+impl From<Fault> for NotBegun {
+    fn from(fault: Fault) -> Self {
+        tracing::error!(fault = %fault.chain(), "a call could not begin");
+        Self::Unavailable
+    }
+}

@@ -1,0 +1,188 @@
+//! One version of routes, schemas, policies and limits, swapped as one. A reload builds a whole new one, or the old stays.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::call::{Digest, Fault, Operation};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::gates::authz::{ErrorHook, Policies};
+use crate::gates::budget::Budgets;
+use crate::gates::identity::{Fetch, Identity};
+use crate::gates::rate::Rates;
+use crate::gates::route::{Routes, Runs};
+use crate::gates::schema::Schemas;
+use crate::gates::upstream::{Endpoint, Endpoints};
+use crate::policy::{Clocks, Defaults, Finding, Loaded, Model, Reviewer};
+
+/// One immutable version.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// The configuration it was built from.
+    pub config: Config,
+    /// Who is calling.
+    pub identity: Identity,
+    /// Which operation.
+    pub routes: Routes,
+    /// How often.
+    pub rates: Arc<Rates>,
+    /// With which arguments.
+    pub schemas: Schemas,
+    /// Whether it may.
+    pub policies: Policies,
+    /// At what cost.
+    pub budgets: Budgets,
+    /// Where to.
+    pub endpoints: Endpoints,
+    operations: HashMap<String, Arc<Operation>>,
+}
+
+/// What outlives a snapshot.
+#[derive(Clone)]
+pub struct Lasting {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Runs that are open.
+    pub runs: Arc<Runs>,
+    /// Gets key sets.
+    pub fetch: Fetch,
+    /// Counts policies that could not be evaluated.
+    pub on_policy_error: ErrorHook,
+}
+
+/// Why a snapshot cannot be built.
+#[derive(Debug)]
+pub enum Unbuilt {
+    /// Mistakes in the policies, each with its place.
+    Policies(Vec<Finding>),
+    /// A schema that cannot be used, by operation.
+    Schemas(Vec<(String, String)>),
+    /// Our own failure.
+    Fault(Fault),
+}
+
+impl std::fmt::Display for Unbuilt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Policies(all) => {
+                let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+                f.write_str(&all.join("\n"))
+            }
+            Self::Schemas(all) => {
+                let all: Vec<String> = all.iter().map(|(op, why)| format!("error[schema]: {op}: {why}")).collect();
+                f.write_str(&all.join("\n"))
+            }
+            Self::Fault(fault) => write!(f, "error: {}", fault.chain()),
+        }
+    }
+}
+
+impl std::error::Error for Unbuilt {}
+
+/// What the configuration tells policy.
+#[must_use]
+pub fn model(config: &Config) -> Model {
+    let identity = &config.identity;
+    let keys = identity.keys.iter().flat_map(|k| k.groups.iter());
+    let certificates = identity.mtls.iter().flat_map(|m| m.agents.values()).flat_map(|a| a.groups.iter());
+    let owners = identity.keys.iter().filter_map(|k| k.owner.as_ref());
+    let jwt_owner = identity.jwt.iter().filter_map(|j| j.owner.as_ref());
+    Model {
+        operations: config.tools.iter().flat_map(|t| t.rest.iter().map(|r| &r.2).chain(t.mcp.values())).cloned().collect(),
+        tools: config.tools.iter().map(|t| Arc::clone(&t.tool)).collect(),
+        agent_groups: keys.chain(certificates).cloned().collect::<BTreeSet<_>>(),
+        teams: owners.chain(jwt_owner).cloned().collect(),
+        workflows: config.workflows.iter().map(|(n, w)| (n.clone(), Some(w.owner.clone()))).collect(),
+        reviewers: Some(
+            identity.reviewers.iter().map(|r| Reviewer { user: r.user.clone(), groups: r.groups.clone() }).collect(),
+        ),
+    }
+}
+
+/// The clocks of the tiers, where policies name none.
+#[must_use]
+pub fn defaults(config: &Config) -> Defaults {
+    let clocks = |(sla, expires, window)| Clocks { sla, expires, window };
+    Defaults { medium: clocks(config.reviews.medium), high: clocks(config.reviews.high) }
+}
+
+impl Snapshot {
+    /// Builds a version; rate limits carry on from `before` while their rules are the same.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    pub fn build(config: Config, lasting: &Lasting, before: Option<&Self>) -> Result<Self, Unbuilt> {
+        let loaded = Loaded::load(&config.policy_dir, model(&config), defaults(&config)).map_err(Unbuilt::Policies)?;
+        let policies = Policies::new(loaded, Arc::clone(&lasting.on_policy_error)).map_err(Unbuilt::Fault)?;
+        let all = config.tools.iter().flat_map(|t| t.rest.iter().map(|r| &r.2).chain(t.mcp.values()));
+        let operations: HashMap<_, _> = all.map(|o| (o.name.clone(), Arc::clone(o))).collect();
+        let bases = config.tools.iter().map(|t| (t.tool.name.clone(), t.upstream.base.clone())).collect();
+        let schemas = Schemas::new(operations.values(), bases, Arc::clone(&lasting.clock));
+        Self::check_schemas(&schemas, &config)?;
+        let mut endpoints = Endpoints::new();
+        for t in &config.tools {
+            let endpoint = Endpoint::new(&t.tool.name, &t.tool.mount, &t.upstream).map_err(Unbuilt::Fault)?;
+            endpoints.insert(t.tool.name.clone(), Arc::new(endpoint));
+        }
+        let rates = before.map(|b| &b.rates).filter(|r| r.same_as(&config.rates)).cloned();
+        Ok(Self {
+            identity: Identity::new(&config.identity, Arc::clone(&lasting.fetch), Arc::clone(&lasting.clock)),
+            routes: Routes::new(&config, Arc::clone(&lasting.runs)),
+            rates: rates.unwrap_or_else(|| Arc::new(Rates::new(&config.rates))),
+            schemas,
+            policies,
+            budgets: Budgets::new(config.budgets.clone()),
+            endpoints,
+            operations,
+            config,
+        })
+    }
+
+    /// A REST schema that cannot be used is the operator's own: a mistake. One of an MCP server stops that tool alone.
+    fn check_schemas(schemas: &Schemas, config: &Config) -> Result<(), Unbuilt> {
+        let rest: BTreeSet<&str> = config.tools.iter().flat_map(|t| &t.rest).map(|r| r.2.name.as_str()).collect();
+        let (ours, theirs): (Vec<_>, Vec<_>) = schemas.broken().partition(|(op, _)| rest.contains(op));
+        for (op, why) in theirs {
+            tracing::error!(operation.name = op, why, "this tool's schema cannot be used; its calls are refused");
+        }
+        let ours: Vec<(String, String)> = ours.into_iter().map(|(o, w)| (o.to_owned(), w.to_owned())).collect();
+        if ours.is_empty() { Ok(()) } else { Err(Unbuilt::Schemas(ours)) }
+    }
+
+    /// An operation by name, as it is configured in this version.
+    #[must_use]
+    pub fn operation(&self, name: &str) -> Option<&Arc<Operation>> {
+        self.operations.get(name)
+    }
+
+    /// Digests of configuration and policies: what every record names.
+    #[must_use]
+    pub fn digests(&self) -> (Digest, Digest) {
+        (self.config.digest, self.policies.digest())
+    }
+}
+
+/// Where the version in force is found.
+#[derive(Debug)]
+pub struct Snapshots(ArcSwap<Snapshot>);
+
+impl Snapshots {
+    /// Begins with this one.
+    #[must_use]
+    pub fn new(first: Snapshot) -> Self {
+        Self(ArcSwap::from_pointee(first))
+    }
+
+    /// The one in force; a call keeps it to its end.
+    #[must_use]
+    pub fn current(&self) -> Arc<Snapshot> {
+        self.0.load_full()
+    }
+
+    /// Puts another one in force.
+    pub fn replace(&self, next: Snapshot) {
+        self.0.store(Arc::new(next));
+    }
+}
