@@ -293,6 +293,7 @@ impl Loader<'_> {
                 self.findings.push(parsed.error_at_word("policy-arithmetic", &word, what).with_help(help));
             }
         }
+        self.findings.extend(cover::unknown_names(policy, self.model).into_iter().map(|f| parsed.place(f)));
         if cover::allows_everything(policy) {
             let text = format!("{} allows everything to everyone, but for what a forbid forbids", policy.id);
             self.findings.push(parsed.place(Finding::new(Severity::Warning, "policy-open", text)));

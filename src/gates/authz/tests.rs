@@ -113,7 +113,7 @@ fn obligations_are_read_per_policy_and_never_merged() {
     assert_eq!((t.needs.people, t.needs.justification), (2, true));
     assert_eq!(t.needs.evidence, ["order", "ticket"]);
     let minutes = |m: u64| Duration::from_secs(m * 60);
-    assert_eq!((t.sla, t.expires, t.window), (minutes(10), minutes(240), minutes(30)));
+    assert_eq!((t.sla, t.expires, t.window), (minutes(10), minutes(30), minutes(30)));
     let t = held(ask(&set, "crm.refund", refund(8800), &facts()));
     assert_eq!((t.needs.people, t.needs.justification, t.sla, t.expires), (1, false, minutes(15), minutes(240)));
     assert!(t.why[0].at.ends_with("agents.cedar:31"), "{}", t.why[0].at);
@@ -258,6 +258,33 @@ fn the_admin_plane_of_the_shipped_policies() {
 }
 
 #[test]
+fn what_the_admin_plane_is_asked_fits_the_schema() {
+    let set = policies(shipped());
+    let (groups, email) = (["support-leads".to_owned()], Some("m@acme.dev"));
+    let resource = hold(Tier::High, Some("ana"));
+    let now = Timestamp::from_millis(0);
+    let q = AdminQuestion {
+        user: "maya",
+        groups: &groups,
+        email,
+        action: "hold.view",
+        resource,
+        mfa: true,
+        channel: "page",
+        now,
+    };
+    let entities = set.admin_entities(&q).unwrap().into_iter();
+    let own = entities.filter(|e| e.uid().type_name().basename() != "Action");
+    assert!(Entities::from_entities(own, Some(set.loaded().schema())).is_ok());
+}
+
+#[test]
+fn policies_can_be_shared_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Policies>();
+}
+
+#[test]
 fn an_admin_policy_that_errs_refuses() {
     let text = "@id(\"all\") permit(principal, action in Holdpoint::Action::\"admin\", resource);\n\
                 @id(\"errs\") @reason(\"r\") forbid(principal, action == Holdpoint::Action::\"hold.approve\", resource)\n\
@@ -349,6 +376,7 @@ fn whole(
     let c = call(set.loaded().model(), name, arguments.clone());
     let mut full = Slice::new(set.loaded(), c.operation()).unwrap();
     full.wants = Wants::everything();
+    full.approvals = context::approvals().unwrap();
     let schema = set.loaded().schema();
     let asking = Asking::new(&full, p, &c, f).unwrap();
     let (request, entities) = asking.plain(tier).unwrap();
