@@ -95,6 +95,10 @@ pub fn load_sources(sources: &[Source], model: &Model, defaults: Defaults) -> Re
         loader.findings.push(empty());
     }
     let policies = parsed.iter_mut().map(|p| loader.judge(p, &generated)).collect::<Vec<_>>();
+    if !parsed.is_empty() && !policies.iter().any(|p| p.plane == Plane::Agent && !p.is_forbid()) {
+        let text = "no policy permits any call, so every call will be refused";
+        loader.findings.push(Finding::new(Severity::Warning, "policy-empty", text));
+    }
     loader.duplicates(&parsed);
     let schema = loader.validate(&parsed, &generated);
     loader.findings.sort_by(|a, b| a.severity.cmp(&b.severity).then_with(|| (&a.file, a.line).cmp(&(&b.file, b.line))));

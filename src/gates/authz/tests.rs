@@ -397,15 +397,16 @@ proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
     #[test]
     fn a_slice_decides_as_the_whole_set_does((name, arguments) in any_call(), f in any_facts(), groups in any_groups()) {
-        let set = shared();
-        let p = Principal { groups, ..support_bot() };
-        let c = call(set.loaded().model(), name, arguments.clone());
-        let asking = set.asking(&p, &c, &f).unwrap();
-        for tier in [Tier::Low, Tier::Medium, Tier::High] {
-            let mut asked = set.ask(&asking, tier).unwrap();
-            asked.policies.sort();
-            let decision = if asked.allowed { Decision::Allow } else { Decision::Deny };
-            assert_eq!((decision, asked.policies), whole(set, &p, name, &arguments, &f, tier), "{name} {arguments}");
+        for set in [shared(), scopes()] {
+            let p = Principal { groups: groups.clone(), ..support_bot() };
+            let c = call(set.loaded().model(), name, arguments.clone());
+            let asking = set.asking(&p, &c, &f).unwrap();
+            for tier in [Tier::Low, Tier::Medium, Tier::High] {
+                let mut asked = set.ask(&asking, tier).unwrap();
+                asked.policies.sort();
+                let decision = if asked.allowed { Decision::Allow } else { Decision::Deny };
+                assert_eq!((decision, asked.policies), whole(set, &p, name, &arguments, &f, tier), "{name} {arguments}");
+            }
         }
     }
 
@@ -417,6 +418,31 @@ proptest! {
         let rungs = [Tier::Low, Tier::Medium, Tier::High].map(|t| set.ask(&asking, t).unwrap().allowed);
         assert!(rungs[0] <= rungs[1] && rungs[1] <= rungs[2]);
     }
+}
+
+/// Every kind of scope there is, and conditions that read whole records.
+fn scopes() -> &'static Policies {
+    const TEXT: &str = r#"
+        @id("reads") permit(principal, action in Holdpoint::Action::"effect:read", resource is Holdpoint::Tool);
+        @id("crm") permit(principal in Holdpoint::AgentGroup::"support", action in Holdpoint::Action::"tool:crm",
+            resource == Holdpoint::Tool::"crm") when { principal has owner && principal.hasTag("scope") };
+        @id("sales") permit(principal is Holdpoint::Agent in Holdpoint::AgentGroup::"sales",
+            action in [Holdpoint::Action::"effect:irreversible", Holdpoint::Action::"crm.update_customer"],
+            resource in Holdpoint::Tool::"tickets");
+        @id("bot") permit(principal == Holdpoint::Agent::"support-bot", action == Holdpoint::Action::"crm.refund", resource)
+            when { context.call has onBehalfOf && context.call.onBehalfOf has email && context.call.weekday < 6 };
+        @id("night") @reason("r") @approvers("finance")
+            forbid(principal in Holdpoint::Org::"acme", action in Holdpoint::Action::"effect:write", resource)
+            when { context.call.now.toTime() > duration("20h") || action in Holdpoint::Action::"effect:money" }
+            unless { context.approval.granted };
+        @id("whole") @reason("r") @approvers("finance|support-leads")
+            forbid(principal, action in Holdpoint::Action::"call", resource)
+            when { context.budget == {step: context.budget.step, run: context.budget.run, user: context.budget.user,
+                org: context.budget.org, worstPct: 55} || context.call.sourceIp.isInRange(ip("10.0.0.0/8")) }
+            unless { context.approval.dual };
+    "#;
+    static SET: std::sync::OnceLock<Policies> = std::sync::OnceLock::new();
+    SET.get_or_init(|| policies(loaded(TEXT)))
 }
 
 fn shared() -> &'static Policies {
