@@ -487,3 +487,32 @@ fn every_kind_of_argument_fits_the_generated_schema() {
         assert_eq!(refusal.code(), Code::InvalidArguments, "{bad}");
     }
 }
+
+#[test]
+fn the_person_acted_for_and_the_claims_are_what_was_proven() {
+    let text = "@id(\"a\") permit(principal, action == Holdpoint::Action::\"crm.refund\", resource)\n\
+                when { context.call has onBehalfOf && context.call.onBehalfOf has email\n\
+                && context.call.onBehalfOf.email == \"ana@acme.dev\"\n\
+                && principal.hasTag(\"scope\") && principal.getTag(\"scope\") == \"crm\" };";
+    let set = policies(loaded(text));
+    let c = call(set.loaded().model(), "crm.refund", refund(1));
+    let tier = |p: &Principal| set.authorize(p, &c, &facts()).map(|v| matches!(v, Verdict::Allow(_)));
+    assert_eq!(tier(&support_bot()), Ok(true));
+    let none = Principal { acting_for: None, ..support_bot() };
+    let silent = Principal { acting_for_email: None, ..support_bot() };
+    let unscoped = Principal { claims: std::collections::BTreeMap::new(), ..support_bot() };
+    for p in [none, silent, unscoped] {
+        assert_eq!(tier(&p).unwrap_err().code(), Code::Forbidden);
+    }
+}
+
+#[test]
+fn at_high_each_group_of_a_policy_takes_a_person() {
+    let text = "@id(\"a\") permit(principal, action == Holdpoint::Action::\"crm.refund\", resource);\n\
+                @id(\"three\") @reason(\"r\") @approvers(\"finance,data-stewards,tool-owner\")\n\
+                forbid(principal, action == Holdpoint::Action::\"crm.refund\", resource)\n\
+                unless { context.approval.dual };";
+    let t = held(ask(&policies(loaded(text)), "crm.refund", refund(1), &facts()));
+    assert_eq!((t.needs.people, t.needs.justification), (3, true));
+    assert_eq!(t.needs.requirements[0].groups, ["finance", "data-stewards", "support-leads"]);
+}
