@@ -1,8 +1,10 @@
 //! What a policy's scope covers, and what follows from that.
 
+use std::collections::BTreeSet;
+
 use cedar_policy::{PolicyId, PrincipalConstraint, ResourceConstraint};
 
-use super::finding::Finding;
+use super::finding::{Finding, Severity, nearest};
 use super::input::{InputType, Record};
 use super::model::Model;
 use super::schema::{self, Generated};
@@ -44,6 +46,35 @@ fn member_unbounded(record: &Record, path: &[String]) -> bool {
         Some((InputType::Record(inner), _)) => member_unbounded(inner, rest),
         _ => false,
     }
+}
+
+/// Tools, teams and agent groups that the policy names and the configuration does not know. A tool is a
+/// mistake; teams and groups may come with tokens, so they are worth a warning where a known one is near.
+pub(super) fn unknown_names(policy: &Policy, model: &Model) -> Vec<Finding> {
+    let tools: BTreeSet<&str> = model.all_tools().into_keys().collect();
+    let teams = model.all_teams();
+    let groups: BTreeSet<&str> = model.agent_groups.iter().map(String::as_str).collect();
+    let named = policy.cedar.entity_literals().into_iter();
+    let named: BTreeSet<(String, String)> =
+        named.map(|uid| (uid.type_name().basename().to_owned(), uid.id().unescaped().to_owned())).collect();
+    let judge = |(kind, name): (String, String)| {
+        let (severity, what, known) = match kind.as_str() {
+            "Tool" => (Severity::Error, "tool", &tools),
+            "Team" => (Severity::Warning, "team", &teams),
+            "AgentGroup" => (Severity::Warning, "agent group", &groups),
+            _ => return None,
+        };
+        let near = nearest(&name, known.iter().copied());
+        if known.contains(name.as_str()) || (severity == Severity::Warning && near.is_none()) {
+            return None;
+        }
+        let finding = Finding::new(severity, "policy-name", format!("the configuration has no {what} `{name}`"));
+        Some(match near {
+            Some(near) => finding.with_help(format!("did you mean `{near}`?")),
+            None => finding,
+        })
+    };
+    named.into_iter().filter_map(judge).collect()
 }
 
 /// Cedar's wording of a mistake in ours, where ours is shorter.

@@ -51,7 +51,11 @@ pub fn members(operation: &Operation) -> (Record, Vec<Finding>) {
         Some(root) => reader.object(root, "", DEPTH).unwrap_or_default(),
         None => Record::new(),
     };
+    let declared = reader.root.and_then(|root| root.get("properties"));
     for name in &operation.path_params {
+        if !record.contains_key(name) && declared.is_some_and(|d| d.get(name).is_some()) {
+            continue;
+        }
         let text = Member { ty: InputType::String, required: true, has_len: false, bounded: false };
         record.entry(name.clone()).or_insert(text).required = true;
     }
@@ -107,17 +111,17 @@ impl<'a> Reader<'a> {
                 ),
             }
         }
-        self.lengths(&mut record, path);
+        self.lengths(&mut record);
         Some(record)
     }
 
     /// Declares `<name>_len` beside each set, unless an argument has that name already.
-    fn lengths(&mut self, record: &mut Record, path: &str) {
+    fn lengths(&mut self, record: &mut Record) {
         let names: BTreeSet<String> = record.keys().cloned().collect();
         for (name, member) in record.iter_mut().filter(|(_, m)| matches!(m.ty, InputType::Set(_))) {
             member.has_len = !names.contains(&format!("{name}_len"));
             if !member.has_len {
-                let what = format!("'{path}{name}_len' is an argument, so the length of '{name}' has no name");
+                let what = format!("'{name}_len' is an argument, so the length of '{name}' has no name");
                 self.findings.push(Finding::new(
                     Severity::Warning,
                     "policy-input",
@@ -130,9 +134,6 @@ impl<'a> Reader<'a> {
     fn typed(&mut self, schema: &'a Value, path: &str, depth: usize) -> Option<Member> {
         let depth = depth.checked_sub(1)?;
         let schema = self.resolve(schema)?;
-        if ["anyOf", "oneOf", "allOf", "not", "if"].iter().any(|k| schema.get(k).is_some()) {
-            return None;
-        }
         let ty = match schema.get("type")?.as_str()? {
             "string" => InputType::String,
             "integer" => InputType::Long,

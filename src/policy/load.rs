@@ -95,6 +95,10 @@ pub fn load_sources(sources: &[Source], model: &Model, defaults: Defaults) -> Re
         loader.findings.push(empty());
     }
     let policies = parsed.iter_mut().map(|p| loader.judge(p, &generated)).collect::<Vec<_>>();
+    if !parsed.is_empty() && !policies.iter().any(|p| p.plane == Plane::Agent && !p.is_forbid()) {
+        let text = "no policy permits any call, so every call will be refused";
+        loader.findings.push(Finding::new(Severity::Warning, "policy-empty", text));
+    }
     loader.duplicates(&parsed);
     let schema = loader.validate(&parsed, &generated);
     loader.findings.sort_by(|a, b| a.severity.cmp(&b.severity).then_with(|| (&a.file, a.line).cmp(&(&b.file, b.line))));
@@ -293,6 +297,7 @@ impl Loader<'_> {
                 self.findings.push(parsed.error_at_word("policy-arithmetic", &word, what).with_help(help));
             }
         }
+        self.findings.extend(cover::unknown_names(policy, self.model).into_iter().map(|f| parsed.place(f)));
         if cover::allows_everything(policy) {
             let text = format!("{} allows everything to everyone, but for what a forbid forbids", policy.id);
             self.findings.push(parsed.place(Finding::new(Severity::Warning, "policy-open", text)));

@@ -68,7 +68,11 @@ fn unfillable(groups: &[String], all: bool, policy: &Policy, model: &Model) -> O
         return Some(Finding::error("policy-quorum", text));
     }
     if policy.lift != Lift::Dual {
-        return None;
+        return missing.map(|group| {
+            let text =
+                format!("nobody is in `{group}`, one of the groups that could release what `{}` holds", policy.id);
+            Finding::new(Severity::Warning, "policy-quorum", text)
+        });
     }
     let places = if all { people.len() } else { 1 };
     let enough = everyone.len() >= places.max(2) && (!all || fill(&people, &mut BTreeSet::new()));

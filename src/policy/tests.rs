@@ -212,6 +212,21 @@ fn arithmetic_needs_a_bound() {
 }
 
 #[test]
+fn names_that_the_configuration_does_not_know_are_told() {
+    let f = error(&PERMIT.replace("resource)", "resource == Holdpoint::Tool::\"crmm\")"));
+    assert_eq!((f.code, f.help.as_deref()), ("policy-name", Some("did you mean `crm`?")));
+    let set = loaded(&PERMIT.replace("(principal,", "(principal in Holdpoint::AgentGroup::\"suport\","));
+    assert!(set.findings().iter().any(|f| f.code == "policy-name" && f.severity == Severity::Warning));
+    let set = loaded(&PERMIT.replace("(principal,", "(principal in Holdpoint::AgentGroup::\"from-a-token\","));
+    assert!(set.findings().iter().all(|f| f.code != "policy-name"));
+    let granted = forbid("@approvers(\"finance|night\")", "unless { context.approval.granted }");
+    let mut m = model();
+    m.teams.insert("night".to_owned());
+    let set = load_sources(&[Source { name: "t.cedar".into(), text: granted }], &m, Defaults::default()).unwrap();
+    assert!(set.findings().iter().any(|f| f.code == "policy-quorum" && f.severity == Severity::Warning));
+}
+
+#[test]
 fn all_mistakes_are_told_at_once() {
     let text = format!(
         "{}\n@id(\"x\") permit(principal, action == Holdpoint::Action::\"crm.nothing\", resource);",

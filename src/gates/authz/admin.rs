@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use cedar_policy::{Context, Entities, Entity, Request, RestrictedExpression};
 
-use super::{Policies, ask, context, entities};
+use super::entities::{self, Kind};
+use super::{Policies, ask, context};
 use crate::call::{Fault, PolicyNote, Tier, Timestamp};
 use crate::policy::schema;
 
@@ -99,15 +100,15 @@ impl Policies {
         ];
         let context = Context::from_pairs(pairs).map_err(|e| Fault::caused("no admin context", e))?;
         let resource = match &q.resource {
-            AdminResource::Hold(hold) => entities::uid("Hold", &hold.id)?,
-            AdminResource::System => entities::uid("System", "holdpoint")?,
+            AdminResource::Hold(hold) => entities::uid(Kind::Hold, &hold.id)?,
+            AdminResource::System => entities::uid(Kind::System, "holdpoint")?,
         };
-        let (user, action) = (entities::uid("User", q.user)?, entities::action(q.action)?);
+        let (user, action) = (entities::uid(Kind::User, q.user)?, entities::action(q.action)?);
         Request::new(user, action, resource, context, Some(self.loaded.schema()))
             .map_err(|e| Fault::caused("an admin question is outside the schema", e))
     }
 
-    fn admin_entities(&self, q: &AdminQuestion<'_>) -> Result<Entities, Fault> {
+    pub(super) fn admin_entities(&self, q: &AdminQuestion<'_>) -> Result<Entities, Fault> {
         let action =
             Entity::new_no_attrs(entities::action(q.action)?, HashSet::from([entities::action(schema::ADMIN)?]));
         let mut all = vec![action, entities::user_entity(q.user, q.email, q.groups)?];
@@ -121,17 +122,17 @@ impl Policies {
 }
 
 fn hold_entity(hold: &HoldFacts<'_>) -> Result<Entity, Fault> {
-    let entity = |kind: &str, id: &str| entities::uid(kind, id).map(RestrictedExpression::new_entity_uid);
-    let teams = hold.approvers.iter().map(|t| entity("Team", t)).collect::<Result<Vec<_>, _>>()?;
+    let entity = |kind: Kind, id: &str| entities::uid(kind, id).map(RestrictedExpression::new_entity_uid);
+    let teams = hold.approvers.iter().map(|t| entity(Kind::Team, t)).collect::<Result<Vec<_>, _>>()?;
     let mut attributes = vec![
-        ("tool".to_owned(), entity("Tool", hold.tool)?),
+        ("tool".to_owned(), entity(Kind::Tool, hold.tool)?),
         ("tier".to_owned(), entities::text(hold.tier.as_str())),
         ("workflow".to_owned(), entities::text(hold.workflow)),
         ("approvers".to_owned(), RestrictedExpression::new_set(teams)),
     ];
     if let Some(person) = hold.requested_by {
-        attributes.push(("requestedBy".to_owned(), entity("User", person)?));
+        attributes.push(("requestedBy".to_owned(), entity(Kind::User, person)?));
     }
     attributes.extend(hold.amount_minor.map(|a| ("amountMinor".to_owned(), RestrictedExpression::new_long(a))));
-    entities::entity(entities::uid("Hold", &hold.id)?, attributes, HashSet::new(), Vec::new())
+    entities::entity(entities::uid(Kind::Hold, &hold.id)?, attributes, HashSet::new(), Vec::new())
 }

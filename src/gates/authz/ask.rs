@@ -1,11 +1,9 @@
 //! One question to Cedar, with any approval.
 
-use cedar_policy::{
-    AuthorizationError, Authorizer, Context, Decision, Entities, EntityUid, Request, RestrictedExpression,
-};
+use cedar_policy::{AuthorizationError, Authorizer, Context, Decision, Entities, EntityUid, Request};
 
 use super::context;
-use super::entities;
+use super::entities::{self, Kind};
 use super::slice::Slice;
 use crate::call::{Call, Facts, Fault, Principal, Refusal, Tier};
 
@@ -17,6 +15,9 @@ pub(super) struct Asking<'a> {
     context: Context,
 }
 
+/// Stands for the policy where no question could be put at all.
+const INTERNAL: &str = "(internal)";
+
 /// Cedar's answer.
 pub(super) struct Asked {
     pub allowed: bool,
@@ -26,13 +27,13 @@ pub(super) struct Asked {
 
 impl<'a> Asking<'a> {
     pub(super) fn new(slice: &'a Slice, p: &Principal, c: &Call, f: &Facts) -> Result<Self, Refusal> {
-        let principal = entities::uid("Agent", &p.agent)?;
-        let mut all = slice.fixed.to_vec();
-        all.push(entities::agent_entity(principal.clone(), p)?);
-        if let Some(person) = &p.acting_for {
-            all.push(entities::user_entity(person, p.acting_for_email.as_deref(), &[])?);
+        let principal = entities::uid(Kind::Agent, &p.agent)?;
+        let mut own = vec![entities::agent_entity(principal.clone(), p)?];
+        if let Some(person) = p.acting_for.as_deref().filter(|_| slice.wants.member("call", "onBehalfOf")) {
+            own.push(entities::user_entity(person, p.acting_for_email.as_deref(), &[])?);
         }
-        let entities = Entities::from_entities(all, None).map_err(|e| Fault::caused("entities do not fit", e))?;
+        let entities = slice.fixed.clone().add_entities(own, None);
+        let entities = entities.map_err(|e| Fault::caused("entities do not fit", e))?;
         let context = context::build(&slice.wants, &slice.input, p, c, f)?;
         Ok(Self { slice, principal, entities, context })
     }
@@ -41,7 +42,7 @@ impl<'a> Asking<'a> {
     pub(super) fn put(&self, authorizer: &Authorizer, tier: Tier) -> Result<Asked, Vec<String>> {
         let unfit = |e: Fault| {
             tracing::error!(error = %e.chain(), "a question could not be put to policy");
-            Vec::new()
+            vec![INTERNAL.to_owned()]
         };
         let request = self.request(tier).map_err(unfit)?;
         decide(authorizer, &request, &self.slice.set, &self.entities)
@@ -61,15 +62,14 @@ impl<'a> Asking<'a> {
     }
 
     fn context_at(&self, tier: Tier) -> Result<Context, Fault> {
-        if !self.slice.wants.group("approval") {
-            return Ok(self.context.clone());
+        let context = self.context.clone();
+        match self.slice.approvals.iter().find(|(t, _)| *t == tier) {
+            Some((_, approval)) => {
+                context.merge(approval.clone()).map_err(|e| Fault::caused("contexts do not merge", e))
+            }
+            None if self.slice.wants.group("approval") => Err(Fault::new("a rung has no approval")),
+            None => Ok(context),
         }
-        let flag = |name: &str, set: bool| (name.to_owned(), RestrictedExpression::new_bool(set));
-        let flags = [flag("granted", tier >= Tier::Medium), flag("dual", tier >= Tier::High)];
-        let approval = RestrictedExpression::new_record(flags).map_err(|e| Fault::caused("no approval record", e))?;
-        let approval = Context::from_pairs([("approval".to_owned(), approval)]);
-        let approval = approval.map_err(|e| Fault::caused("no approval context", e))?;
-        self.context.clone().merge(approval).map_err(|e| Fault::caused("contexts do not merge", e))
     }
 }
 

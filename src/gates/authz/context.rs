@@ -3,9 +3,9 @@
 use cedar_policy::{Context, RestrictedExpression as Expr};
 use serde_json::{Map, Number, Value};
 
-use super::entities::{text, texts, uid};
+use super::entities::{Kind, text, texts, uid};
 use super::slice::Wants;
-use crate::call::{Call, Code, Facts, Fault, History, Meter, Principal, Refusal, Violation};
+use crate::call::{Call, Code, Facts, Fault, History, Meter, Principal, Refusal, Tier, Violation};
 use crate::policy::input::{InputType, Member, Record};
 
 type Pairs = Vec<(String, Expr)>;
@@ -26,6 +26,19 @@ pub(super) fn build(wants: &Wants, input: &Record, p: &Principal, c: &Call, f: &
         all.push(("history".to_owned(), record(history(&f.history))?));
     }
     Context::from_pairs(all).map_err(|e| Fault::caused("a context could not be built", e).into())
+}
+
+/// The approval at each rung.
+pub(super) fn approvals() -> Result<Vec<(Tier, Context)>, Fault> {
+    let at = |tier: Tier| {
+        let flags = vec![
+            ("granted".to_owned(), Expr::new_bool(tier >= Tier::Medium)),
+            ("dual".to_owned(), Expr::new_bool(tier >= Tier::High)),
+        ];
+        let context = Context::from_pairs([("approval".to_owned(), record(flags)?)]);
+        Ok((tier, context.map_err(|e| Fault::caused("an approval could not be built", e))?))
+    };
+    [Tier::Low, Tier::Medium, Tier::High].into_iter().map(at).collect()
 }
 
 fn record(pairs: Pairs) -> Result<Expr, Fault> {
@@ -50,7 +63,7 @@ fn call(wants: &Wants, p: &Principal, c: &Call, f: &Facts) -> Result<Pairs, Faul
     put("workflow", &|| Ok(Some(text(&at.workflow))))?;
     put("stage", &|| Ok(Some(text(&at.stage))))?;
     put("step", &|| Ok(at.step.as_deref().map(text)))?;
-    put("onBehalfOf", &|| p.acting_for.as_deref().map(|u| uid("User", u).map(Expr::new_entity_uid)).transpose())?;
+    put("onBehalfOf", &|| p.acting_for.as_deref().map(|u| uid(Kind::User, u).map(Expr::new_entity_uid)).transpose())?;
     put("now", &|| Ok(Some(datetime(f.now))))?;
     put("hourUtc", &|| Ok(Some(long(f.now.hour_utc()))))?;
     put("weekday", &|| Ok(Some(long(f.now.weekday()))))?;

@@ -2,21 +2,43 @@
 
 use std::collections::HashSet;
 use std::str::FromStr;
+use std::sync::LazyLock;
 
 use cedar_policy::{Entity, EntityId, EntityTypeName, EntityUid, RestrictedExpression};
 
 use crate::call::{Fault, Operation, Principal, Tool};
 use crate::policy::schema::{NAMESPACE, action_ancestors};
 
+/// The entity types of the schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Action,
+    Agent,
+    AgentGroup,
+    Hold,
+    Org,
+    System,
+    Team,
+    Tool,
+    User,
+}
+
+/// Parsed once: parsing a name costs more than all the rest of an entity.
+static NAMES: LazyLock<Vec<(Kind, EntityTypeName)>> = LazyLock::new(|| {
+    use Kind::{Action, Agent, AgentGroup, Hold, Org, System, Team, Tool, User};
+    let kinds = [Action, Agent, AgentGroup, Hold, Org, System, Team, Tool, User].into_iter();
+    kinds.filter_map(|k| Some((k, EntityTypeName::from_str(&format!("{NAMESPACE}::{k:?}")).ok()?))).collect()
+});
+
 /// `Holdpoint::<kind>::"<id>"`.
-pub(super) fn uid(kind: &str, id: &str) -> Result<EntityUid, Fault> {
-    let name = EntityTypeName::from_str(&format!("{NAMESPACE}::{kind}"));
-    let name = name.map_err(|e| Fault::caused("a type name of ours is none", e))?;
+pub(super) fn uid(kind: Kind, id: &str) -> Result<EntityUid, Fault> {
+    let name = NAMES.iter().find(|(k, _)| *k == kind).map(|(_, name)| name.clone());
+    let name = name.ok_or_else(|| Fault::new("a type name of ours is none"))?;
     Ok(EntityUid::from_type_name_and_id(name, EntityId::new(id)))
 }
 
 pub(super) fn action(name: &str) -> Result<EntityUid, Fault> {
-    uid("Action", name)
+    uid(Kind::Action, name)
 }
 
 pub(super) fn text(value: &str) -> RestrictedExpression {
@@ -45,24 +67,24 @@ pub(super) fn action_entity(operation: &Operation) -> Result<Entity, Fault> {
 }
 
 pub(super) fn tool_entity(tool: &Tool) -> Result<Entity, Fault> {
-    let owner = RestrictedExpression::new_entity_uid(uid("Team", &tool.owner)?);
+    let owner = RestrictedExpression::new_entity_uid(uid(Kind::Team, &tool.owner)?);
     let attributes = vec![
         ("kind".to_owned(), text(tool.kind.as_str())),
         ("env".to_owned(), text(&tool.env)),
         ("owner".to_owned(), owner),
         ("dataClasses".to_owned(), texts(&tool.data_classes)),
     ];
-    entity(uid("Tool", &tool.name)?, attributes, HashSet::new(), Vec::new())
+    entity(uid(Kind::Tool, &tool.name)?, attributes, HashSet::new(), Vec::new())
 }
 
 pub(super) fn agent_entity(uid_: EntityUid, p: &Principal) -> Result<Entity, Fault> {
-    let mut parents = HashSet::from([uid("Org", &p.org)?]);
+    let mut parents = HashSet::from([uid(Kind::Org, &p.org)?]);
     for group in &p.groups {
-        parents.insert(uid("AgentGroup", group)?);
+        parents.insert(uid(Kind::AgentGroup, group)?);
     }
     let mut attributes = Vec::new();
     if let Some(owner) = &p.owner {
-        attributes.push(("owner".to_owned(), RestrictedExpression::new_entity_uid(uid("Team", owner)?)));
+        attributes.push(("owner".to_owned(), RestrictedExpression::new_entity_uid(uid(Kind::Team, owner)?)));
     }
     let tags = p.claims.iter().map(|(name, value)| (name.clone(), text(value))).collect();
     entity(uid_, attributes, parents, tags)
@@ -71,6 +93,6 @@ pub(super) fn agent_entity(uid_: EntityUid, p: &Principal) -> Result<Entity, Fau
 /// A person, in the teams that were proven.
 pub(super) fn user_entity(name: &str, email: Option<&str>, teams: &[String]) -> Result<Entity, Fault> {
     let attributes = email.map(|e| ("email".to_owned(), text(e))).into_iter().collect();
-    let parents = teams.iter().map(|t| uid("Team", t)).collect::<Result<_, _>>()?;
-    entity(uid("User", name)?, attributes, parents, Vec::new())
+    let parents = teams.iter().map(|t| uid(Kind::Team, t)).collect::<Result<_, _>>()?;
+    entity(uid(Kind::User, name)?, attributes, parents, Vec::new())
 }

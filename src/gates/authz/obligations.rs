@@ -11,10 +11,9 @@ use crate::policy::{Approvers, Policy, TOOL_OWNER, TierDefaults, WORKFLOW_OWNER}
 impl Policies {
     /// What lifts the forbids that decided.
     pub(super) fn terms(&self, call: &Call, tier: Tier, why: Vec<Why>) -> Result<Terms, Refusal> {
-        let policies: Vec<&Arc<Policy>> =
-            why.iter().filter_map(|w| self.by_id.get(&w.policy)).map(|(_, p)| p).collect();
-        let defaults = self.loaded.defaults();
-        let TierDefaults { sla, expires, window } = if tier == Tier::High { defaults.high } else { defaults.medium };
+        let found = why.iter().filter_map(|w| Some((w.rung, &self.by_id.get(&w.policy)?.1)));
+        let (rungs, policies): (Vec<u8>, Vec<&Arc<Policy>>) = found.unzip();
+        let clocks: Vec<TierDefaults> = rungs.iter().zip(&policies).map(|(rung, p)| self.clocks(*rung, p)).collect();
         let requirements = policies.iter().filter_map(|p| self.requirement(p, call).transpose());
         let requirements: Vec<Requirement> = requirements.collect::<Result<_, _>>()?;
         let evidence: BTreeSet<&String> = policies.iter().flat_map(|p| &p.annotations.evidence).collect();
@@ -26,12 +25,24 @@ impl Policies {
                 justification: tier == Tier::High || policies.iter().any(|p| p.annotations.justify),
                 evidence: evidence.into_iter().cloned().collect(),
             },
-            sla: shortest(policies.iter().map(|p| p.annotations.sla), sla),
-            expires: shortest(policies.iter().map(|p| p.annotations.expires), expires),
-            window: shortest(policies.iter().map(|p| p.annotations.window), window),
+            sla: shortest(clocks.iter().map(|c| c.sla)),
+            expires: shortest(clocks.iter().map(|c| c.expires)),
+            window: shortest(clocks.iter().map(|c| c.window)),
             why,
             policy_digest: self.digest(),
         })
+    }
+
+    /// The clocks of one deciding policy: its own, else those of the tier at which it is lifted.
+    fn clocks(&self, rung: u8, policy: &Policy) -> TierDefaults {
+        let defaults = self.loaded.defaults();
+        let tier = if rung >= 2 { defaults.high } else { defaults.medium };
+        let own = &policy.annotations;
+        TierDefaults {
+            sla: own.sla.unwrap_or(tier.sla),
+            expires: own.expires.unwrap_or(tier.expires),
+            window: own.window.unwrap_or(tier.window),
+        }
     }
 
     fn requirement(&self, policy: &Policy, call: &Call) -> Result<Option<Requirement>, Refusal> {
@@ -60,6 +71,7 @@ fn people(tier: Tier, requirements: &[Requirement]) -> usize {
     if tier == Tier::High { places.max(2) } else { 1 }
 }
 
-fn shortest(named: impl Iterator<Item = Option<Duration>>, default: Duration) -> Duration {
-    named.flatten().min().unwrap_or(default)
+/// At least one policy decided, or the call would not be held.
+fn shortest(all: impl Iterator<Item = Duration>) -> Duration {
+    all.min().unwrap_or(Duration::ZERO)
 }

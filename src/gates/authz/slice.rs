@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use cedar_policy::{Entity, EntityUid, PolicySet};
+use cedar_policy::{Context, Entities, EntityUid, PolicySet};
 
-use super::entities;
+use super::context;
+use super::entities::{self, Kind};
 use super::visible::Visibility;
-use crate::call::{Fault, Operation};
+use crate::call::{Fault, Operation, Tier};
 use crate::policy::input::Record;
 use crate::policy::{Lift, Loaded, Policy};
 
@@ -17,6 +18,8 @@ pub(super) struct Slice {
     pub set: PolicySet,
     /// Whether any of them looks at the approval; if none does, higher rungs answer alike.
     pub asks_approval: bool,
+    /// The approval at each rung; empty when no policy reads it.
+    pub approvals: Vec<(Tier, Context)>,
     /// Which context members they read.
     pub wants: Wants,
     /// The declared arguments.
@@ -26,7 +29,7 @@ pub(super) struct Slice {
     /// The tool.
     pub tool: EntityUid,
     /// Action and tool as entities.
-    pub fixed: [Entity; 2],
+    pub fixed: Entities,
     /// To whom it shows.
     pub visibility: Visibility,
 }
@@ -35,14 +38,18 @@ impl Slice {
     pub(super) fn new(loaded: &Loaded, operation: &Operation) -> Result<Self, Fault> {
         let policies = loaded.slice(operation);
         let input = loaded.inputs().get(&operation.name).cloned();
+        let wants = Wants::of(&policies);
+        let fixed = [entities::action_entity(operation)?, entities::tool_entity(&operation.tool)?];
+        let fixed = Entities::from_entities(fixed, None).map_err(|e| Fault::caused("entities do not fit", e))?;
         Ok(Self {
             set: set(&policies)?,
             asks_approval: policies.iter().any(|p| p.lift != Lift::Never),
-            wants: Wants::of(&policies),
+            approvals: if wants.group("approval") { context::approvals()? } else { Vec::new() },
+            wants,
             input: input.ok_or_else(|| Fault::new("an operation is missing from its schema"))?,
             action: entities::action(&operation.name)?,
-            tool: entities::uid("Tool", &operation.tool.name)?,
-            fixed: [entities::action_entity(operation)?, entities::tool_entity(&operation.tool)?],
+            tool: entities::uid(Kind::Tool, &operation.tool.name)?,
+            fixed,
             visibility: Visibility::of(&policies, operation),
         })
     }

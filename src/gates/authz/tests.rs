@@ -113,7 +113,7 @@ fn obligations_are_read_per_policy_and_never_merged() {
     assert_eq!((t.needs.people, t.needs.justification), (2, true));
     assert_eq!(t.needs.evidence, ["order", "ticket"]);
     let minutes = |m: u64| Duration::from_secs(m * 60);
-    assert_eq!((t.sla, t.expires, t.window), (minutes(10), minutes(240), minutes(30)));
+    assert_eq!((t.sla, t.expires, t.window), (minutes(10), minutes(30), minutes(30)));
     let t = held(ask(&set, "crm.refund", refund(8800), &facts()));
     assert_eq!((t.needs.people, t.needs.justification, t.sla, t.expires), (1, false, minutes(15), minutes(240)));
     assert!(t.why[0].at.ends_with("agents.cedar:31"), "{}", t.why[0].at);
@@ -258,6 +258,33 @@ fn the_admin_plane_of_the_shipped_policies() {
 }
 
 #[test]
+fn what_the_admin_plane_is_asked_fits_the_schema() {
+    let set = policies(shipped());
+    let (groups, email) = (["support-leads".to_owned()], Some("m@acme.dev"));
+    let resource = hold(Tier::High, Some("ana"));
+    let now = Timestamp::from_millis(0);
+    let q = AdminQuestion {
+        user: "maya",
+        groups: &groups,
+        email,
+        action: "hold.view",
+        resource,
+        mfa: true,
+        channel: "page",
+        now,
+    };
+    let entities = set.admin_entities(&q).unwrap().into_iter();
+    let own = entities.filter(|e| e.uid().type_name().basename() != "Action");
+    assert!(Entities::from_entities(own, Some(set.loaded().schema())).is_ok());
+}
+
+#[test]
+fn policies_can_be_shared_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Policies>();
+}
+
+#[test]
 fn an_admin_policy_that_errs_refuses() {
     let text = "@id(\"all\") permit(principal, action in Holdpoint::Action::\"admin\", resource);\n\
                 @id(\"errs\") @reason(\"r\") forbid(principal, action == Holdpoint::Action::\"hold.approve\", resource)\n\
@@ -349,6 +376,7 @@ fn whole(
     let c = call(set.loaded().model(), name, arguments.clone());
     let mut full = Slice::new(set.loaded(), c.operation()).unwrap();
     full.wants = Wants::everything();
+    full.approvals = context::approvals().unwrap();
     let schema = set.loaded().schema();
     let asking = Asking::new(&full, p, &c, f).unwrap();
     let (request, entities) = asking.plain(tier).unwrap();
@@ -369,15 +397,16 @@ proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
     #[test]
     fn a_slice_decides_as_the_whole_set_does((name, arguments) in any_call(), f in any_facts(), groups in any_groups()) {
-        let set = shared();
-        let p = Principal { groups, ..support_bot() };
-        let c = call(set.loaded().model(), name, arguments.clone());
-        let asking = set.asking(&p, &c, &f).unwrap();
-        for tier in [Tier::Low, Tier::Medium, Tier::High] {
-            let mut asked = set.ask(&asking, tier).unwrap();
-            asked.policies.sort();
-            let decision = if asked.allowed { Decision::Allow } else { Decision::Deny };
-            assert_eq!((decision, asked.policies), whole(set, &p, name, &arguments, &f, tier), "{name} {arguments}");
+        for set in [shared(), scopes()] {
+            let p = Principal { groups: groups.clone(), ..support_bot() };
+            let c = call(set.loaded().model(), name, arguments.clone());
+            let asking = set.asking(&p, &c, &f).unwrap();
+            for tier in [Tier::Low, Tier::Medium, Tier::High] {
+                let mut asked = set.ask(&asking, tier).unwrap();
+                asked.policies.sort();
+                let decision = if asked.allowed { Decision::Allow } else { Decision::Deny };
+                assert_eq!((decision, asked.policies), whole(set, &p, name, &arguments, &f, tier), "{name} {arguments}");
+            }
         }
     }
 
@@ -389,6 +418,31 @@ proptest! {
         let rungs = [Tier::Low, Tier::Medium, Tier::High].map(|t| set.ask(&asking, t).unwrap().allowed);
         assert!(rungs[0] <= rungs[1] && rungs[1] <= rungs[2]);
     }
+}
+
+/// Every kind of scope there is, and conditions that read whole records.
+fn scopes() -> &'static Policies {
+    const TEXT: &str = r#"
+        @id("reads") permit(principal, action in Holdpoint::Action::"effect:read", resource is Holdpoint::Tool);
+        @id("crm") permit(principal in Holdpoint::AgentGroup::"support", action in Holdpoint::Action::"tool:crm",
+            resource == Holdpoint::Tool::"crm") when { principal has owner && principal.hasTag("scope") };
+        @id("sales") permit(principal is Holdpoint::Agent in Holdpoint::AgentGroup::"sales",
+            action in [Holdpoint::Action::"effect:irreversible", Holdpoint::Action::"crm.update_customer"],
+            resource in Holdpoint::Tool::"tickets");
+        @id("bot") permit(principal == Holdpoint::Agent::"support-bot", action == Holdpoint::Action::"crm.refund", resource)
+            when { context.call has onBehalfOf && context.call.onBehalfOf has email && context.call.weekday < 6 };
+        @id("night") @reason("r") @approvers("finance")
+            forbid(principal in Holdpoint::Org::"acme", action in Holdpoint::Action::"effect:write", resource)
+            when { context.call.now.toTime() > duration("20h") || action in Holdpoint::Action::"effect:money" }
+            unless { context.approval.granted };
+        @id("whole") @reason("r") @approvers("finance|support-leads")
+            forbid(principal, action in Holdpoint::Action::"call", resource)
+            when { context.budget == {step: context.budget.step, run: context.budget.run, user: context.budget.user,
+                org: context.budget.org, worstPct: 55} || context.call.sourceIp.isInRange(ip("10.0.0.0/8")) }
+            unless { context.approval.dual };
+    "#;
+    static SET: std::sync::OnceLock<Policies> = std::sync::OnceLock::new();
+    SET.get_or_init(|| policies(loaded(TEXT)))
 }
 
 fn shared() -> &'static Policies {
@@ -432,4 +486,33 @@ fn every_kind_of_argument_fits_the_generated_schema() {
         let refusal = context::build(&Wants::everything(), input, &p, &c, &facts()).unwrap_err();
         assert_eq!(refusal.code(), Code::InvalidArguments, "{bad}");
     }
+}
+
+#[test]
+fn the_person_acted_for_and_the_claims_are_what_was_proven() {
+    let text = "@id(\"a\") permit(principal, action == Holdpoint::Action::\"crm.refund\", resource)\n\
+                when { context.call has onBehalfOf && context.call.onBehalfOf has email\n\
+                && context.call.onBehalfOf.email == \"ana@acme.dev\"\n\
+                && principal.hasTag(\"scope\") && principal.getTag(\"scope\") == \"crm\" };";
+    let set = policies(loaded(text));
+    let c = call(set.loaded().model(), "crm.refund", refund(1));
+    let tier = |p: &Principal| set.authorize(p, &c, &facts()).map(|v| matches!(v, Verdict::Allow(_)));
+    assert_eq!(tier(&support_bot()), Ok(true));
+    let none = Principal { acting_for: None, ..support_bot() };
+    let silent = Principal { acting_for_email: None, ..support_bot() };
+    let unscoped = Principal { claims: std::collections::BTreeMap::new(), ..support_bot() };
+    for p in [none, silent, unscoped] {
+        assert_eq!(tier(&p).unwrap_err().code(), Code::Forbidden);
+    }
+}
+
+#[test]
+fn at_high_each_group_of_a_policy_takes_a_person() {
+    let text = "@id(\"a\") permit(principal, action == Holdpoint::Action::\"crm.refund\", resource);\n\
+                @id(\"three\") @reason(\"r\") @approvers(\"finance,data-stewards,tool-owner\")\n\
+                forbid(principal, action == Holdpoint::Action::\"crm.refund\", resource)\n\
+                unless { context.approval.dual };";
+    let t = held(ask(&policies(loaded(text)), "crm.refund", refund(1), &facts()));
+    assert_eq!((t.needs.people, t.needs.justification), (3, true));
+    assert_eq!(t.needs.requirements[0].groups, ["finance", "data-stewards", "support-leads"]);
 }

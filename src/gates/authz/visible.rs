@@ -1,8 +1,8 @@
 //! To whom an operation shows, without arguments: by the scopes of its policies.
 
-use cedar_policy::{EntityUid, PrincipalConstraint, ResourceConstraint};
-
 use std::sync::Arc;
+
+use cedar_policy::{EntityUid, PrincipalConstraint, ResourceConstraint};
 
 use crate::call::{Operation, Principal};
 use crate::policy::Policy;
