@@ -15,7 +15,7 @@ use crate::gates::rate::Rates;
 use crate::gates::route::{Routes, Runs};
 use crate::gates::schema::Schemas;
 use crate::gates::upstream::{Endpoint, Endpoints};
-use crate::policy::{Clocks, Defaults, Finding, Loaded, Model, Reviewer};
+use crate::policy::{self, Defaults, Finding, Model, Reviewer, TierDefaults};
 
 /// One immutable version.
 #[derive(Debug)]
@@ -90,7 +90,12 @@ pub fn model(config: &Config) -> Model {
     let owners = identity.keys.iter().filter_map(|k| k.owner.as_ref());
     let jwt_owner = identity.jwt.iter().filter_map(|j| j.owner.as_ref());
     Model {
-        operations: config.tools.iter().flat_map(|t| t.rest.iter().map(|r| &r.2).chain(t.mcp.values())).cloned().collect(),
+        operations: config
+            .tools
+            .iter()
+            .flat_map(|t| t.rest.iter().map(|r| &r.2).chain(t.mcp.values()))
+            .cloned()
+            .collect(),
         tools: config.tools.iter().map(|t| Arc::clone(&t.tool)).collect(),
         agent_groups: keys.chain(certificates).cloned().collect::<BTreeSet<_>>(),
         teams: owners.chain(jwt_owner).cloned().collect(),
@@ -104,7 +109,7 @@ pub fn model(config: &Config) -> Model {
 /// The clocks of the tiers, where policies name none.
 #[must_use]
 pub fn defaults(config: &Config) -> Defaults {
-    let clocks = |(sla, expires, window)| Clocks { sla, expires, window };
+    let clocks = |(sla, expires, window)| TierDefaults { sla, expires, window };
     Defaults { medium: clocks(config.reviews.medium), high: clocks(config.reviews.high) }
 }
 
@@ -114,7 +119,7 @@ impl Snapshot {
     /// # Errors
     /// Everything that is wrong, at once.
     pub fn build(config: Config, lasting: &Lasting, before: Option<&Self>) -> Result<Self, Unbuilt> {
-        let loaded = Loaded::load(&config.policy_dir, model(&config), defaults(&config)).map_err(Unbuilt::Policies)?;
+        let loaded = policy::load(&config.policy_dir, &model(&config), defaults(&config)).map_err(Unbuilt::Policies)?;
         let policies = Policies::new(loaded, Arc::clone(&lasting.on_policy_error)).map_err(Unbuilt::Fault)?;
         let all = config.tools.iter().flat_map(|t| t.rest.iter().map(|r| &r.2).chain(t.mcp.values()));
         let operations: HashMap<_, _> = all.map(|o| (o.name.clone(), Arc::clone(o))).collect();

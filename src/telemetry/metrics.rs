@@ -86,7 +86,8 @@ mod make {
     use prometheus::Result;
 
     const BUCKETS: [f64; 16] = [
-        0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 10.0, 60.0, 3600.0,
+        0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 10.0, 60.0,
+        3600.0,
     ];
 
     pub(super) fn IntCounterVec(r: &Registry, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec> {
@@ -114,7 +115,9 @@ impl Metrics {
     /// A fault when a metric cannot be written: a bug.
     pub fn text(&self) -> Result<String, Fault> {
         let mut out = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut out).map_err(|e| Fault::caused("writing metrics", e))?;
+        TextEncoder::new()
+            .encode(&self.registry.gather(), &mut out)
+            .map_err(|e| Fault::caused("writing metrics", e))?;
         String::from_utf8(out).map_err(|e| Fault::caused("writing metrics", e))
     }
 }

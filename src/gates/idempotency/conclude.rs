@@ -89,14 +89,7 @@ impl Calls {
     }
 
     /// A longer answer flows as it comes; its end waits for the record.
-    fn flowing(
-        &self,
-        flight: InFlight,
-        call: &Call,
-        status: StatusCode,
-        headers: HeaderMap,
-        flow: Box<Flow>,
-    ) -> Reply {
+    fn flowing(&self, flight: InFlight, call: &Call, status: StatusCode, headers: HeaderMap, flow: Box<Flow>) -> Reply {
         let (tx, rx) = mpsc::channel(QUEUE);
         let pump = Pump { calls: self.clone(), call: call.clone(), status, headers: headers.clone(), to: tx };
         tasks::spawn(pump.run(flight, flow));
@@ -239,9 +232,9 @@ fn meaning(call: &Call, status: StatusCode, body: Option<&Bytes>) -> State {
         return State::NotExecuted;
     }
     let message = body.and_then(|b| serde_json::from_slice::<Value>(b).ok());
-    let is_error = message.as_ref().is_some_and(|m| {
-        m.get("error").is_some() || m.pointer("/result/isError") == Some(&Value::Bool(true))
-    });
+    let is_error = message
+        .as_ref()
+        .is_some_and(|m| m.get("error").is_some() || m.pointer("/result/isError") == Some(&Value::Bool(true)));
     if status.is_success() && !is_error { State::Succeeded } else { State::Failed }
 }
 
@@ -250,7 +243,8 @@ fn meaning(call: &Call, status: StatusCode, body: Option<&Bytes>) -> State {
 /// # Errors
 /// Why there is no answer.
 pub fn read_outcome(answer: Answer, call: &Call, tier: Tier) -> Result<Outcome, Refusal> {
-    let refuse = |code, text: &'static str| Err(Refusal::new(code, text).with_executed(Executed::No).for_call(call.id()));
+    let refuse =
+        |code, text: &'static str| Err(Refusal::new(code, text).with_executed(Executed::No).for_call(call.id()));
     match answer {
         Answer::NotSent(why) => {
             tracing::warn!(call.id = %call.id(), why, "nothing was sent");
