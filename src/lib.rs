@@ -1,6 +1,8 @@
 //! Holdpoint.
+pub mod admin;
 pub mod audit;
 pub mod call;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod gates;
