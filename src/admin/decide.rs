@@ -146,7 +146,8 @@ impl<'a> Decision<'a> {
     async fn try_reject(&self, said: Refuse, exact: &Exact) -> Result<CallRecord, Problem> {
         words("message_to_agent", said.message_to_agent.as_ref())?;
         let local = said.reason_code.strip_prefix("x_").is_some_and(|rest| {
-            (1..=40).contains(&rest.len()) && rest.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+            (1..=40).contains(&rest.len())
+                && rest.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
         });
         if !local && !REASONS.contains(&said.reason_code.as_str()) {
             let text = format!("`reason_code` is one of {}, or begins with `x_`", REASONS.join(", "));
@@ -194,12 +195,8 @@ impl<'a> Decision<'a> {
         words("reason", Some(reason))?;
         self.asker().permit("call.reconcile", self.record)?;
         self.is_version()?;
-        let said = Reconcile {
-            id: self.record.id,
-            person: self.who.person.clone(),
-            outcome,
-            reason: exact.scrub(reason),
-        };
+        let said =
+            Reconcile { id: self.record.id, person: self.who.person.clone(), outcome, reason: exact.scrub(reason) };
         self.admin.store.reconcile(said).await.map_err(|e| Problem::of_hold(e, self.admin.clock.now()))
     }
 

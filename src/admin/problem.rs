@@ -93,10 +93,12 @@ impl Problem {
                 problem.status = StatusCode::PRECONDITION_FAILED;
                 problem.with("digest", r.digest.to_string())
             }
-            HoldError::DigestChanged(r) => conflict("digest_changed", &r, "the call changed since you read it; read it again")
-                .with("digest", r.digest.to_string())
-                .with("short_code", short_code(&r.digest))
-                .with("hold_title", r.title.as_str()),
+            HoldError::DigestChanged(r) => {
+                conflict("digest_changed", &r, "the call changed since you read it; read it again")
+                    .with("digest", r.digest.to_string())
+                    .with("short_code", short_code(&r.digest))
+                    .with("hold_title", r.title.as_str())
+            }
             HoldError::AlreadyDecided(r) if r.state_at(now) == State::Stale => {
                 conflict("stale", &r, "what the approvers saw moved too often; it must be asked anew")
             }
@@ -131,7 +133,12 @@ impl From<Fault> for Problem {
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let text = refusal.public_text().to_owned();
-        Self { status: refusal.status(), code: refusal.code().as_str().into(), detail: text.into(), more: Box::default() }
+        Self {
+            status: refusal.status(),
+            code: refusal.code().as_str().into(),
+            detail: text.into(),
+            more: Box::default(),
+        }
     }
 }
 
