@@ -90,7 +90,9 @@ impl Index {
         let config = sled::Config::new().path(path).cache_capacity(32 << 20).flush_every_ms(Some(500));
         let db = guarded(|| config.open())?;
         let index = Self { db, path: path.to_owned() };
-        index.applied()?;
+        if index.applied()?.is_none() && !index.db.is_empty() {
+            return Err(IndexError("it does not say up to which record it is applied".to_owned()));
+        }
         Ok(index)
     }
 
@@ -163,6 +165,11 @@ impl Index {
     #[cfg(test)]
     pub(super) fn dump(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
         self.db.iter().filter_map(std::result::Result::ok).map(|(k, v)| (k.to_vec(), v.to_vec())).collect()
+    }
+
+    #[cfg(test)]
+    pub(super) fn forget_mark(&self) {
+        self.db.remove(META).unwrap();
     }
 
     /// Puts it on the disk for real: sled's `flush` alone never syncs.

@@ -154,14 +154,18 @@ fn sealer(dir: &Path, options: &Options) -> Result<Sealer, OpenError> {
 /// Reads the journal into memory and brings the index up to it; rebuilds an index that is not its index.
 fn replay(dir: &Path, log: &mut Log, options: &Options) -> Result<Replayed, OpenError> {
     let path = dir.join("index");
-    let fresh = !path.exists();
     match Index::open(&path) {
         Ok(index) => {
             let mut pass = Pass::new(index, options)?;
             let frames = log.replay(pass.from(), |frame| pass.visit(frame))?;
             match pass.finish() {
                 Ok(()) => {
-                    return Ok(Replayed { core: pass.core, index: pass.index, frames, rebuilt: fresh && frames > 0 });
+                    return Ok(Replayed {
+                        core: pass.core,
+                        index: pass.index,
+                        frames,
+                        rebuilt: pass.applied.is_none() && frames > 0,
+                    });
                 }
                 Err(what) => tracing::error!(what, "the index disagrees with the journal and is rebuilt"),
             }
