@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, mpsc};
 
 use tokio::sync::watch;
@@ -48,8 +48,8 @@ pub enum OpenError {
     /// The journal is damaged; nothing was changed.
     #[error("{0}; restore the state directory or look at it with `holdpoint audit verify`")]
     Damaged(journal::Bad),
-    /// The payloads in the journal were sealed with another key.
-    #[error("the payload key is not the one that this state was written with")]
+    /// The payloads in the journal were sealed with another key, or its file is gone.
+    #[error("the payload key is missing or not the one that this state was written with")]
     WrongKey,
     /// The index failed even when rebuilt.
     #[error("the index cannot be rebuilt: {0}")]
@@ -144,8 +144,10 @@ fn take_lock(dir: &Path) -> Result<Lock, OpenError> {
 
 fn sealer(dir: &Path, options: &Options) -> Result<Sealer, OpenError> {
     let path = dir.join("payload.key");
+    let written = journal::segments(&dir.join("journal")).is_ok_and(|s| !s.is_empty());
     let key = match options.key {
         Some(key) => key,
+        None if written && !path.exists() => return Err(OpenError::WrongKey),
         None => journal::key_file(&path).map_err(OpenError::io("cannot use the key file", &path))?,
     };
     Sealer::new(&key).map_err(|e| OpenError::Io { what: "cannot use the key", path, source: io::Error::other(e) })
@@ -258,7 +260,7 @@ impl Pass {
 
 fn assemble(replayed: Replayed, journal: Journal, clock: Arc<dyn Clock>, lock: Lock, epoch: u64) -> io::Result<Inner> {
     let (sender, tasks) = mpsc::channel();
-    let (indexed, indexed_seen) = watch::channel(journal.head().seq);
+    let (indexed, indexed_seen) = watch::channel(0);
     let (core, journal) = (Arc::new(Mutex::new(replayed.core)), Arc::new(journal));
     let (watchers, broken) = (Arc::new(Watchers::default()), Arc::new(AtomicBool::new(false)));
     let indexer = Indexer {
@@ -278,6 +280,7 @@ fn assemble(replayed: Replayed, journal: Journal, clock: Arc<dyn Clock>, lock: L
         watchers,
         tasks: Some(sender),
         indexer: Some(thread),
+        sent: AtomicU64::new(0),
         indexed: indexed_seen,
         broken,
         clock,
