@@ -2,7 +2,8 @@
 //!
 //! Keys: one letter, then fixed width, big endian. Values begin with a version byte.
 //! `c` id → concluded record; `k` key digest → id; `f` digest of (scope, operation, fingerprint), id → nothing;
-//! `t` digest of (organisation, operation, target) → nothing; `a` id → artifact; `m` → what it is applied up to.
+//! `t` digest of (organisation, operation, target) → nothing; `a` id → artifact; `m` → what it is applied up to;
+//! `s` → up to where it was synced: a power cut may take anything behind that, so a replay begins there.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use super::keys;
 
 const VERSION: u8 = 1;
 const META: &[u8] = b"m";
+const SYNCED: &[u8] = b"s";
 
 /// What a frame changes for index and watchers.
 #[derive(Debug, Clone)]
@@ -104,6 +106,11 @@ impl Index {
         self.get(META)
     }
 
+    /// Up to which frame it is on the disk for sure.
+    pub(super) fn synced(&self) -> Result<Option<Applied>> {
+        self.get(SYNCED)
+    }
+
     /// Applies changes and the mark up to where they reach, all or nothing.
     pub(super) fn apply(&self, changes: &[Change], applied: Option<Applied>) -> Result<()> {
         let mut batch = sled::Batch::default();
@@ -167,6 +174,16 @@ impl Index {
         self.db.iter().filter_map(std::result::Result::ok).map(|(k, v)| (k.to_vec(), v.to_vec())).collect()
     }
 
+    /// What a power cut may do: some of what was not synced is gone, the mark is not.
+    #[cfg(test)]
+    pub(super) fn lose_unsynced(&self) {
+        for key in self.db.scan_prefix(b"k").keys().step_by(2) {
+            self.db.remove(key.unwrap()).unwrap();
+        }
+        self.db.remove(SYNCED).unwrap();
+        self.db.flush().unwrap();
+    }
+
     #[cfg(test)]
     pub(super) fn forget_mark(&self) {
         self.db.remove(META).unwrap();
@@ -174,9 +191,14 @@ impl Index {
 
     /// Puts it on the disk for real: sled's `flush` alone never syncs.
     pub(super) fn sync(&self) -> Result<()> {
+        let mark = guarded(|| self.db.get(META))?;
         guarded(|| self.db.flush())?;
         let synced = std::fs::File::open(self.path.join("db")).and_then(|f| f.sync_all());
-        synced.map_err(|e| IndexError(e.to_string()))
+        synced.map_err(|e| IndexError(e.to_string()))?;
+        match mark {
+            Some(mark) => guarded(|| self.db.insert(SYNCED, mark)).map(drop),
+            None => Ok(()),
+        }
     }
 }
 

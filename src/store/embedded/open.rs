@@ -194,6 +194,7 @@ struct Pass {
     core: Core,
     index: Arc<Index>,
     applied: Option<Applied>,
+    synced: u64,
     started: bool,
     agrees: bool,
     /// An index that failed in the middle; the pass goes on to find the journal's end.
@@ -208,13 +209,14 @@ impl Pass {
         let collecting =
             Collecting { answers: options.collect_for, denials: options.denial_for, at_most: options.hold_keep };
         let applied = index.applied()?;
+        let synced = index.synced()?.map_or(0, |a| a.seq);
         let core = Core::new(Arc::clone(&index), collecting);
         let agrees = applied.is_none();
-        Ok(Self { core, index, applied, started: false, agrees, failed: None, changes: Vec::new(), head: None })
+        Ok(Self { core, index, applied, synced, started: false, agrees, failed: None, changes: Vec::new(), head: None })
     }
 
     fn from(&self) -> u64 {
-        self.applied.map_or(0, |a| a.seq)
+        self.synced
     }
 
     fn visit(&mut self, frame: &Frame) -> Result<(), String> {
@@ -241,7 +243,7 @@ impl Pass {
     /// What the index has already is written again: the same bytes.
     fn flush(&mut self) -> Result<(), IndexError> {
         let changes = std::mem::take(&mut self.changes);
-        let forward = self.head.filter(|head| head.seq > self.from());
+        let forward = self.head.filter(|head| self.applied.is_none_or(|a| head.seq > a.seq));
         self.index.apply(&changes, forward)?;
         self.core.evict(&changes);
         Ok(())
