@@ -89,6 +89,10 @@ pub struct Recovery {
     pub approved: Vec<CallId>,
     /// The index was missing, unreadable, or disagreed with the journal, and was rebuilt.
     pub index_rebuilt: bool,
+    /// Records that were durable once and are gone: the state was rolled back, or its last write rotted.
+    /// What they said is not known; an operator should look before calls with effects are taken.
+    #[serde(default)]
+    pub records_lost: u64,
     /// What is set aside did not match the open calls, and was corrected.
     pub ledgers_corrected: bool,
 }

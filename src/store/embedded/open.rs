@@ -93,6 +93,7 @@ struct Replayed {
     index: Arc<Index>,
     frames: u64,
     rebuilt: bool,
+    lost: u64,
 }
 
 impl Store {
@@ -103,8 +104,7 @@ impl Store {
     /// When another process has it, a file cannot be used, the key is another one, or the journal is
     /// damaged in the middle. A torn end is no error; it is cut off and reported.
     pub fn open(dir: &Path, clock: Arc<dyn Clock>, options: Options) -> Result<(Self, Recovery), OpenError> {
-        fs::create_dir_all(dir).map_err(OpenError::io("cannot make", dir))?;
-        fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(OpenError::io("cannot protect", dir))?;
+        make_dir(dir).map_err(OpenError::io("cannot make", dir))?;
         let lock = take_lock(dir)?;
         let sealer = sealer(dir, &options)?;
         let log_options = journal::Options {
@@ -124,6 +124,7 @@ impl Store {
             replayed: replayed.frames,
             torn_bytes: journal.torn_bytes(),
             index_rebuilt: replayed.rebuilt,
+            records_lost: replayed.lost,
             ..Recovery::default()
         };
         let mut inner = assemble(replayed, journal, clock, lock, recovery.epoch)
@@ -132,6 +133,15 @@ impl Store {
         inner._lock.sign(recovery.epoch).map_err(OpenError::io("cannot write the lock in", dir))?;
         Ok((Self { inner: Arc::new(inner) }, recovery))
     }
+}
+
+/// A directory that we make is private; one that is there (a mounted volume) keeps its mode.
+fn make_dir(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(dir)?;
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o700))
 }
 
 fn take_lock(dir: &Path) -> Result<Lock, OpenError> {
@@ -156,21 +166,16 @@ fn sealer(dir: &Path, options: &Options) -> Result<Sealer, OpenError> {
 /// Reads the journal into memory and brings the index up to it; rebuilds an index that is not its index.
 fn replay(dir: &Path, log: &mut Log, options: &Options) -> Result<Replayed, OpenError> {
     let path = dir.join("index");
+    let mut lost = 0;
     match Index::open(&path) {
         Ok(index) => {
             let mut pass = Pass::new(index, options)?;
-            let frames = log.replay(pass.from(), |frame| pass.visit(frame))?;
+            let frames = log.replay(pass.synced, |frame| pass.visit(frame))?;
             match pass.finish() {
-                Ok(()) => {
-                    return Ok(Replayed {
-                        core: pass.core,
-                        index: pass.index,
-                        frames,
-                        rebuilt: pass.applied.is_none() && frames > 0,
-                    });
-                }
+                Ok(()) => return Ok(pass.done(frames, 0)),
                 Err(what) => tracing::error!(what, "the index disagrees with the journal and is rebuilt"),
             }
+            lost = pass.lost();
         }
         Err(error) => tracing::error!(%error, "the index does not open and is rebuilt"),
     }
@@ -178,7 +183,7 @@ fn replay(dir: &Path, log: &mut Log, options: &Options) -> Result<Replayed, Open
     let mut pass = Pass::new(Index::open(&path)?, options)?;
     let frames = log.replay(0, |frame| pass.visit(frame))?;
     pass.finish().map_err(OpenError::Index)?;
-    Ok(Replayed { core: pass.core, index: pass.index, frames, rebuilt: true })
+    Ok(Replayed { rebuilt: true, ..pass.done(frames, lost) })
 }
 
 fn set_aside(path: &Path) -> io::Result<()> {
@@ -215,8 +220,19 @@ impl Pass {
         Ok(Self { core, index, applied, synced, started: false, agrees, failed: None, changes: Vec::new(), head: None })
     }
 
-    fn from(&self) -> u64 {
-        self.synced
+    fn done(self, frames: u64, lost: u64) -> Replayed {
+        let rebuilt = self.applied.is_none() && frames > 0;
+        Replayed { core: self.core, index: self.index, frames, rebuilt, lost }
+    }
+
+    /// How many records the index knows of that the journal does not have any more.
+    fn lost(&self) -> u64 {
+        let end = self.head.map_or(0, |h| h.seq);
+        let lost = self.applied.map_or(0, |a| a.seq).saturating_sub(end);
+        if lost > 0 {
+            tracing::error!(lost, end, "records that were durable are gone from the journal");
+        }
+        lost
     }
 
     fn visit(&mut self, frame: &Frame) -> Result<(), String> {
