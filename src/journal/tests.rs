@@ -242,3 +242,25 @@ fn what_is_sealed_stands_nowhere_in_the_clear() {
     let bytes = fs::read(last_file(dir.path())).unwrap();
     assert!(!bytes.windows(6).any(|w| w == b"canary"));
 }
+
+#[test]
+fn frames_of_one_batch_say_what_was_durable_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path(), Options::default());
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let slow: Render = Box::new(move || {
+        wait.recv().map_err(|e| e.to_string())?;
+        event("slow")()
+    });
+    journal.append(Timestamp::default(), true, Vec::new(), |_| slow).unwrap();
+    add(&journal, 1, b"x");
+    add(&journal, 2, b"x");
+    go.send(()).unwrap();
+    journal.durable_blocking(3).unwrap();
+    drop(journal);
+    let bytes = fs::read(last_file(dir.path())).unwrap();
+    let offsets: Vec<_> = Frames::open(dir.path(), 0).unwrap().map(|f| f.unwrap().offset).collect();
+    let durable = |o: &u64| frame::Header::parse(&bytes[usize::try_from(*o).unwrap()..]).unwrap().durable;
+    let said: Vec<u64> = offsets.iter().map(durable).collect();
+    assert_ne!(said, [0, 1, 2], "two of them were synced together");
+}

@@ -185,6 +185,7 @@ mod tests {
             (medium, all, 1, &[("eve", &["ops"]), ("eve", &["lead"])], Err(AlreadyCounted)),
             (high, all, 2, &[("eve", &["ops", "lead"])], Ok(false)),
             (high, all, 2, &[("eve", &["ops", "lead"]), ("max", &["lead"])], Ok(true)),
+            (high, all, 2, &[("eve", &["ops", "lead"]), ("max", &["ops"])], Err(NotInGroup)),
             (high, any, 2, &[("eve", &["ops"]), ("max", &["sales"])], Err(NotInGroup)),
             (high, any, 2, &[("eve", &["ops"]), ("max", &["ops"])], Ok(true)),
             (high, two, 2, &[("eve", &["ops"]), ("max", &["ops"])], Ok(true)),

@@ -68,6 +68,8 @@ fn a_begin_without_room_changes_nothing_and_the_call_stays_approved() {
     let waits = block(b.store().wait_reason(r.id, note.clone())).unwrap();
     assert_eq!((waits.state, waits.version), (State::Approved, r.version + 1));
     assert_eq!(block(b.store().wait_reason(r.id, note)).unwrap().version, waits.version);
+    let old = block(b.store().begin(beginning(r, vec![], true)));
+    assert!(matches!(old, Err(BeginError::NotApproved)), "a version that nobody looked at again");
 }
 
 #[test]
@@ -111,6 +113,8 @@ fn a_late_answer_settles_an_unknown_call_but_a_stale_attempt_never() {
 fn two_people_settle_an_unknown_call() {
     let b = Bench::new();
     let r = run(&b, fresh("f", Some("k")), State::Unknown);
+    b.store().collected(r.id).unwrap();
+    assert_eq!(block(b.store().get(r.id)).unwrap().unwrap().collected, None, "no outcome was handed out");
     let say = |person: &str, outcome| {
         let said = Reconcile { id: r.id, person: person.into(), outcome, reason: "ledger shows it".into() };
         block(b.store().reconcile(said))
@@ -126,7 +130,7 @@ fn two_people_settle_an_unknown_call() {
 #[test]
 fn a_hold_is_collected_and_not_forgotten() {
     let b = Bench::new();
-    let r = park(&b, held("f", None));
+    let r = park(&b, CallRecord { keep: MINUTE * 2, ..held("f", None) });
     assert_eq!(b.known(&r, None), "held held");
     assert_eq!(b.known(&r, Some("its own key")), "new");
     let approved = approve(&b, &r);
@@ -139,6 +143,19 @@ fn a_hold_is_collected_and_not_forgotten() {
     assert_eq!(b.known(&r, None), "concluded succeeded");
     b.pass(Duration::from_millis(1));
     assert_eq!(b.known(&r, None), "new");
+}
+
+#[test]
+fn a_hold_that_was_not_executed_may_be_asked_for_again() {
+    let b = Bench::new();
+    let r = approve(&b, &park(&b, held("f", Some("k"))));
+    let (begun, _) = block(b.store().begin(beginning(r, vec![], true))).unwrap();
+    let r = block(b.store().conclude(begun, conclusion(State::NotExecuted))).unwrap();
+    for _ in 0..2 {
+        assert_eq!((b.known(&r, None), b.known(&r, Some("k"))), ("new".to_owned(), "new".to_owned()));
+        b.indexed();
+    }
+    assert_eq!(b.store().inner.core.lock().unwrap().names(), 0);
 }
 
 #[test]
@@ -187,6 +204,8 @@ fn expiry_needs_no_sweeper_and_a_clock_that_steps_back_revives_nothing() {
     b.clock.set_wall(START.plus(MINUTE * 60));
     assert_eq!(b.known(&r, None), "over expired");
     b.clock.set_wall(START);
+    let told = block(b.killed().store().get(r.id)).unwrap().unwrap();
+    assert_eq!(told.state, State::Expired, "what was told is in the record");
     assert!(matches!(
         block(b.store().vote(vote(&r, "eve", &["ops"]))),
         Err(HoldError::Expired(_) | HoldError::AlreadyDecided(_))
@@ -347,6 +366,8 @@ fn history_is_counted_from_the_records() {
     assert_eq!((h.calls_this_run, h.calls_last_hour, h.denied_last_hour), (3, 0, 0));
     b.pass(MINUTE * 60 * 24);
     assert_eq!(ask(&b).sum_minor_today, 0);
+    run(&b, CallRecord { money: Some((7, "EUR".into())), ..fresh("h", None) }, State::Succeeded);
+    assert_eq!(ask(&b).sum_minor_today, 7);
 }
 
 #[test]

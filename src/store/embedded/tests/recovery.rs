@@ -282,3 +282,17 @@ fn old_segments_can_go_because_newer_ones_begin_with_what_they_carry() {
     b.reopen();
     assert_eq!(image(&b), before);
 }
+
+#[test]
+fn the_index_of_another_journal_is_not_believed() {
+    let (mut a, mut b) = (Bench::new(), Bench::new());
+    run(&a, fresh("a", Some("k")), State::Succeeded);
+    let r = run(&b, fresh("b", Some("k")), State::Succeeded);
+    (a.store, b.store) = (None, None);
+    let index = b.dir.path().join("index");
+    fs::remove_dir_all(&index).unwrap();
+    copy(&a.dir.path().join("index"), &index);
+    b.reopen();
+    assert!(b.recovery.index_rebuilt);
+    assert_eq!(b.known(&r, Some("k")), "concluded succeeded");
+}
