@@ -8,6 +8,8 @@
 
 mod embedded;
 mod fresh;
+#[cfg(test)]
+mod fixtures;
 mod record;
 mod state;
 mod votes;
