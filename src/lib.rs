@@ -1,12 +1,16 @@
 //! Holdpoint.
 pub mod admin;
+pub mod app;
 pub mod audit;
 pub mod call;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod demo;
 pub mod gates;
+pub mod inquiry;
 pub mod journal;
+pub mod pipeline;
 pub mod policy;
 pub mod signals;
 pub mod snapshot;

@@ -52,6 +52,12 @@ pub struct Lasting {
     pub on_policy_error: ErrorHook,
 }
 
+impl std::fmt::Debug for Lasting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Lasting")
+    }
+}
+
 /// Why a snapshot cannot be built.
 #[derive(Debug)]
 pub enum Unbuilt {

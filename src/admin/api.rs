@@ -15,7 +15,7 @@ use crate::call::{CallId, HoldId, Tier};
 use crate::snapshot::Snapshot;
 use crate::store::{CallRecord, Filter, State as CallState};
 
-use super::Admin;
+use super::Desk;
 use super::ask::Asker;
 use super::decide::{Approve, Decision, Refuse};
 use super::edge;
@@ -100,13 +100,13 @@ fn filter(query: Option<&str>) -> Result<Filter, Problem> {
 
 /// One request: the snapshot it is judged by, and who asks.
 struct Asked {
-    admin: Arc<Admin>,
+    admin: Arc<Desk>,
     snapshot: Arc<Snapshot>,
     who: Who,
 }
 
 impl Asked {
-    fn new(admin: Arc<Admin>, who: Who) -> Self {
+    fn new(admin: Arc<Desk>, who: Who) -> Self {
         Self { snapshot: admin.snapshots.current(), admin, who }
     }
 
@@ -143,7 +143,7 @@ impl Asked {
     }
 }
 
-pub(super) async fn me(State(admin): State<Arc<Admin>>, who: Who) -> Answer {
+pub(super) async fn me(State(admin): State<Arc<Desk>>, who: Who) -> Answer {
     let asked = Asked::new(admin, who);
     let (config, policies) = asked.snapshot.digests();
     let who = &asked.who;
@@ -155,18 +155,18 @@ pub(super) async fn me(State(admin): State<Arc<Admin>>, who: Who) -> Answer {
     Ok(ok(&value, None))
 }
 
-pub(super) async fn holds(State(admin): State<Arc<Admin>>, who: Who, RawQuery(query): RawQuery) -> Answer {
+pub(super) async fn holds(State(admin): State<Arc<Desk>>, who: Who, RawQuery(query): RawQuery) -> Answer {
     let filter = Filter { holds_only: true, ..filter(query.as_deref())? };
     Asked::new(admin, who).listed("hold.view", filter).await
 }
 
-pub(super) async fn calls(State(admin): State<Arc<Admin>>, who: Who, RawQuery(query): RawQuery) -> Answer {
+pub(super) async fn calls(State(admin): State<Arc<Desk>>, who: Who, RawQuery(query): RawQuery) -> Answer {
     let filter = filter(query.as_deref())?;
     Asked::new(admin, who).listed("call.view", filter).await
 }
 
 pub(super) async fn hold(
-    State(admin): State<Arc<Admin>>,
+    State(admin): State<Arc<Desk>>,
     who: Who,
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
@@ -178,7 +178,7 @@ pub(super) async fn hold(
 }
 
 pub(super) async fn call(
-    State(admin): State<Arc<Admin>>,
+    State(admin): State<Arc<Desk>>,
     who: Who,
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
@@ -191,7 +191,7 @@ pub(super) async fn call(
 
 /// Waits until the hold differs from what it was, or from the version of `If-None-Match`.
 pub(super) async fn wait(
-    State(admin): State<Arc<Admin>>,
+    State(admin): State<Arc<Desk>>,
     who: Who,
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
@@ -226,7 +226,7 @@ pub(super) async fn wait(
 }
 
 pub(super) async fn approve(
-    State(admin): State<Arc<Admin>>,
+    State(admin): State<Arc<Desk>>,
     who: Who,
     Path(id): Path<String>,
     headers: HeaderMap,
@@ -240,7 +240,7 @@ pub(super) async fn approve(
 }
 
 pub(super) async fn reject(
-    State(admin): State<Arc<Admin>>,
+    State(admin): State<Arc<Desk>>,
     who: Who,
     Path(id): Path<String>,
     headers: HeaderMap,
@@ -261,7 +261,7 @@ struct Withdraw {
 }
 
 pub(super) async fn withdraw(
-    State(admin): State<Arc<Admin>>,
+    State(admin): State<Arc<Desk>>,
     who: Who,
     Path(id): Path<String>,
     headers: HeaderMap,
@@ -290,7 +290,7 @@ enum Outcome {
 }
 
 pub(super) async fn reconcile(
-    State(admin): State<Arc<Admin>>,
+    State(admin): State<Arc<Desk>>,
     who: Who,
     Path(id): Path<String>,
     headers: HeaderMap,

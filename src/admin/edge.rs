@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use crate::wire;
 
-use super::Admin;
+use super::Desk;
 use super::problem::Problem;
 
 /// No body on this listener is longer.
@@ -29,7 +29,7 @@ const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; conn
                    base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'";
 
 /// Refuses what does not speak to us, before anything else; puts the safe headers on every answer.
-pub(super) async fn guard(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
+pub(super) async fn guard(State(admin): State<Arc<Desk>>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     let checked = check(&parts, &admin.snapshots.current().config.listen.allowed_hosts);
     let mut response = match checked {

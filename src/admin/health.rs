@@ -1,26 +1,24 @@
 //! Health and metrics: no credential, nothing about any call.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderName};
 
-use super::Admin;
+use super::Desk;
 use super::problem::Problem;
 
 type Check = (&'static str, bool);
 
-impl Admin {
+impl Desk {
     /// Configuration and policies are loaded as long as there is a snapshot; upstreams do not count.
-    fn checks(&self) -> [Check; 4] {
+    fn checks(&self) -> [Check; 3] {
         [
             ("config and policies loaded", true),
-            ("started", self.started.load(Relaxed)),
             ("store writable", self.store.healthy()),
-            ("not draining", !self.draining.load(Relaxed)),
+            ("not draining", !self.draining.is_on()),
         ]
     }
 
@@ -51,19 +49,16 @@ fn is_verbose(query: Option<&str>) -> bool {
     query.is_some_and(|q| q.split('&').any(|p| p == "verbose" || p.starts_with("verbose=")))
 }
 
+/// The loop turns. It is also the answer to whether it has started: this listener opens last, after recovery.
 pub(super) async fn live() -> Response {
     text(StatusCode::OK, "ok\n".to_owned())
 }
 
-pub(super) async fn started(State(admin): State<Arc<Admin>>, RawQuery(query): RawQuery) -> Response {
-    answer(&[("started", admin.started.load(Relaxed))], is_verbose(query.as_deref()))
-}
-
-pub(super) async fn ready(State(admin): State<Arc<Admin>>, RawQuery(query): RawQuery) -> Response {
+pub(super) async fn ready(State(admin): State<Arc<Desk>>, RawQuery(query): RawQuery) -> Response {
     answer(&admin.checks(), is_verbose(query.as_deref()))
 }
 
-pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Result<Response, Problem> {
+pub(super) async fn metrics(State(admin): State<Arc<Desk>>) -> Result<Response, Problem> {
     let metrics = &admin.metrics;
     metrics.holds.reset();
     for count in admin.store.open_calls()? {

@@ -20,8 +20,8 @@ mod tests;
 mod view;
 mod who;
 
+use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
@@ -32,6 +32,7 @@ use crate::call::CallId;
 use crate::clock::Clock;
 use crate::snapshot::Snapshots;
 use crate::store::Store;
+use crate::tasks::Draining;
 use crate::telemetry::Metrics;
 
 pub use serve::serve;
@@ -41,36 +42,38 @@ use self::sessions::Sessions;
 /// What the admin side works with.
 #[derive(Debug)]
 pub struct Admin {
-    snapshots: Arc<Snapshots>,
-    store: Arc<Store>,
-    metrics: Arc<Metrics>,
-    clock: Arc<dyn Clock>,
-    resume: UnboundedSender<CallId>,
-    started: Arc<AtomicBool>,
-    draining: Arc<AtomicBool>,
+    /// The version in force, and whoever may review under it.
+    pub snapshots: Arc<Snapshots>,
+    /// Holds and calls.
+    pub store: Arc<Store>,
+    /// Counts decisions, and is shown to scrapers.
+    pub metrics: Arc<Metrics>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Hears of every call that people have just approved and that the proxy sends.
+    pub resume: UnboundedSender<CallId>,
+    /// No new calls are taken: not ready.
+    pub draining: Draining,
+}
+
+/// The admin side of one process: its parts, and who is signed in.
+#[derive(Debug)]
+struct Desk {
+    admin: Arc<Admin>,
     sessions: Sessions,
 }
 
-impl Admin {
-    /// Over these parts. `resume` receives every call that people have just approved and that the proxy sends;
-    /// `started` is set once agents are served, `draining` once no new calls are taken.
-    #[must_use]
-    pub fn new(
-        snapshots: Arc<Snapshots>,
-        store: Arc<Store>,
-        metrics: Arc<Metrics>,
-        clock: Arc<dyn Clock>,
-        resume: UnboundedSender<CallId>,
-        started: Arc<AtomicBool>,
-        draining: Arc<AtomicBool>,
-    ) -> Self {
-        Self { snapshots, store, metrics, clock, resume, started, draining, sessions: Sessions::default() }
+impl Deref for Desk {
+    type Target = Admin;
+    fn deref(&self) -> &Admin {
+        &self.admin
     }
 }
 
 /// Everything that the admin listener answers.
 #[must_use]
 pub fn router(admin: Arc<Admin>) -> Router {
+    let desk = Arc::new(Desk { admin, sessions: Sessions::default() });
     let nothing = || async { problem::Problem::not_found() };
     let wrong_method = || async {
         let status = http::StatusCode::METHOD_NOT_ALLOWED;
@@ -78,18 +81,18 @@ pub fn router(admin: Arc<Admin>) -> Router {
     };
     Router::new()
         .route("/livez", get(health::live))
-        .route("/startupz", get(health::started))
+        .route("/startupz", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
         .nest("/v1", v1())
         .merge(pages())
         .fallback(nothing)
         .method_not_allowed_fallback(wrong_method)
-        .layer(from_fn_with_state(Arc::clone(&admin), edge::guard))
-        .with_state(admin)
+        .layer(from_fn_with_state(Arc::clone(&desk), edge::guard))
+        .with_state(desk)
 }
 
-fn v1() -> Router<Arc<Admin>> {
+fn v1() -> Router<Arc<Desk>> {
     Router::new()
         .route("/me", get(api::me))
         .route("/holds", get(api::holds))
@@ -103,7 +106,7 @@ fn v1() -> Router<Arc<Admin>> {
         .route("/calls/{id}/reconcile", post(api::reconcile))
 }
 
-fn pages() -> Router<Arc<Admin>> {
+fn pages() -> Router<Arc<Desk>> {
     Router::new()
         .route("/", get(page::inbox))
         .route("/style.css", get(page::style))

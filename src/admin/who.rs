@@ -12,7 +12,7 @@ use crate::call::{Digest, Principal};
 use crate::config::{IdentityConfig, Reviewer};
 use crate::snapshot::Snapshot;
 
-use super::Admin;
+use super::Desk;
 use super::problem::Problem;
 use super::sessions::Live;
 
@@ -123,10 +123,10 @@ pub(super) fn bearer(snapshot: &Snapshot, headers: &HeaderMap) -> Result<Who, Pr
     Who::by_token(snapshot, token, channel).ok_or_else(Problem::unauthenticated)
 }
 
-impl FromRequestParts<Arc<Admin>> for Who {
+impl FromRequestParts<Arc<Desk>> for Who {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, admin: &Arc<Admin>) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, admin: &Arc<Desk>) -> Result<Self, Problem> {
         bearer(&admin.snapshots.current(), &parts.headers).inspect_err(|problem| {
             admin.metrics.unidentified.with_label_values(&[problem.code()]).inc();
         })
@@ -154,11 +154,11 @@ pub(super) fn session_id(snapshot: &Snapshot, headers: &HeaderMap) -> Option<Str
     if ours.next().is_some() { None } else { Some(first.to_owned()) }
 }
 
-impl FromRequestParts<Arc<Admin>> for Visitor {
+impl FromRequestParts<Arc<Desk>> for Visitor {
     type Rejection = Problem;
 
     /// The session's reviewer must still be one, with the same token.
-    async fn from_request_parts(parts: &mut Parts, admin: &Arc<Admin>) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, admin: &Arc<Desk>) -> Result<Self, Problem> {
         let snapshot = admin.snapshots.current();
         let ended = || Problem::new(StatusCode::UNAUTHORIZED, "unauthenticated", "sign in first");
         let id = session_id(&snapshot, &parts.headers).ok_or_else(ended)?;

@@ -1,1 +1,84 @@
-//! Audit.
+//! What happened, provably: checking a state directory and reading its records, offline and without a key.
+
+use std::io;
+use std::path::Path;
+
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::call::{Digest, Timestamp};
+use crate::journal::{self, Frame, Frames, PayloadMeta};
+
+pub use crate::journal::{Bad, ReadError, Report};
+
+/// Checks every record of a state directory: checksums, hash chain, numbers without a gap, digests of
+/// sealed payloads. Reads only; no key, no running store. The texts of [`Report`] and [`Bad`] are fit for
+/// a terminal. While a proxy writes, the newest batch may look like a torn end ([`Bad::torn`]).
+///
+/// # Errors
+/// With the first bad record, or when a file cannot be read.
+pub fn verify(state_dir: &Path) -> Result<Report, ReadError> {
+    journal::verify(&state_dir.join("journal"))
+}
+
+/// One record as it is exported: one line of JSON.
+#[derive(Debug, Serialize)]
+pub struct Line {
+    /// Its number; no gaps.
+    pub seq: u64,
+    /// Store time of the step.
+    pub at: Timestamp,
+    /// Chain hash of the record before.
+    pub prev: Digest,
+    /// Its own chain hash.
+    pub hash: Digest,
+    /// What happened.
+    pub event: Box<RawValue>,
+    /// Digests and lengths of the sealed payloads beside it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub payloads: Vec<PayloadMeta>,
+}
+
+impl From<Frame> for Line {
+    fn from(f: Frame) -> Self {
+        Self { seq: f.seq, at: f.at, prev: f.prev, hash: f.hash, event: f.event, payloads: f.payloads }
+    }
+}
+
+impl Line {
+    /// What kind of record it is: `parked`, `begun`, `concluded` … for steps of a call, else the kind of the
+    /// note or the type of the event.
+    #[must_use]
+    pub fn kind(&self) -> String {
+        let event: Value = serde_json::from_str(self.event.get()).unwrap_or_default();
+        let text = |v: &Value| v.as_str().map(str::to_owned);
+        let found = text(event.get("step").unwrap_or(&Value::Null));
+        let found = found.or_else(|| text(event.pointer("/note/kind")?));
+        found.or_else(|| text(event.get("type")?)).unwrap_or_default()
+    }
+}
+
+/// The records of a state directory from `from` on, each checked against the one before.
+#[derive(Debug)]
+pub struct Lines {
+    frames: Frames,
+    from: u64,
+}
+
+impl Iterator for Lines {
+    type Item = Result<Line, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let from = self.from;
+        self.frames.by_ref().map(|f| f.map(Line::from)).find(|l| l.as_ref().map_or(true, |l| l.seq >= from))
+    }
+}
+
+/// Reads the records of a state directory, oldest first. Ends after the first bad one.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub fn lines(state_dir: &Path, from: u64) -> io::Result<Lines> {
+    Ok(Lines { frames: Frames::open(&state_dir.join("journal"), from)?, from })
+}

@@ -167,6 +167,9 @@ pub struct CallContext {
     /// The agent's claimed confidence. Untrusted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confidence: Option<f64>,
+    /// Address of the peer that sent the call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_ip: Option<IpAddr>,
 }
 
 /// Where a request goes, in normal form.

@@ -1,4 +1,126 @@
-//! The command line.
+//! One file for each verb (`contract.md` 1). Exit 0 ok, 1 usage or I/O, 2 rejected, 3 differs.
 
-pub mod client;
+mod audit;
+mod check;
+mod client;
 pub mod holds;
+mod lock;
+mod schema;
+mod serve;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+/// How a verb ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// 0
+    Ok,
+    /// 1: usage or I/O.
+    Usage,
+    /// 2: rejected.
+    Rejected,
+    /// 3: differs.
+    Differs,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Ok => 0u8,
+            Exit::Usage => 1,
+            Exit::Rejected => 2,
+            Exit::Differs => 3,
+        })
+    }
+}
+
+/// Puts a person between your AI agents and the calls you would regret.
+#[derive(Debug, Parser)]
+#[command(name = "holdpoint", version, after_help = "Exit codes: 0 ok, 1 usage or I/O, 2 rejected, 3 differs.")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the proxy. SIGHUP reloads, SIGTERM drains.
+    Serve {
+        /// The configuration.
+        #[arg(long, default_value = "holdpoint.yaml")]
+        config: PathBuf,
+        /// Threads that carry calls; one for each core by default.
+        #[arg(long)]
+        cores: Option<usize>,
+    },
+    /// The product on your machine: proxy, two toy tools, an agent, the review page. All loopback, thrown away.
+    Demo {
+        /// Decide by script instead of waiting for people; compare the books; end with 1 if they differ.
+        #[arg(long)]
+        script: bool,
+    },
+    /// Check configuration, schemas and policies; every mistake at once. Exit 2 when rejected.
+    Check(check::Args),
+    /// Fetch an MCP server's tools/list, show the difference to the lock file, write it.
+    Lock(lock::Args),
+    /// Look at held calls and decide them, over the admin API.
+    #[command(subcommand)]
+    Holds(holds::Holds),
+    /// The journal of everything that happened.
+    #[command(subcommand)]
+    Audit(audit::Audit),
+    /// Print a JSON Schema, or the generated Cedar schema.
+    Schema(schema::Args),
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            let failed = e.use_stderr();
+            drop(e.print());
+            return if failed { Exit::Usage.into() } else { Exit::Ok.into() };
+        }
+    };
+    match run(cli) {
+        Ok(exit) => exit.into(),
+        Err(e) => {
+            complain(&e);
+            Exit::Usage.into()
+        }
+    }
+}
+
+/// An error on stderr: the whole chain, once.
+fn complain(e: &anyhow::Error) {
+    let text = format!("{e:#}");
+    let prefix = if text.starts_with("error") { "" } else { "error: " };
+    drop(writeln!(io::stderr(), "{prefix}{text}"));
+}
+
+fn run(cli: Cli) -> anyhow::Result<Exit> {
+    let Some(verb) = cli.verb else {
+        Cli::command().print_help()?;
+        return Ok(Exit::Ok);
+    };
+    let mut out = io::stdout().lock();
+    match verb {
+        Verb::Serve { config, cores } => serve::run(&config, cores),
+        Verb::Demo { script } => crate::demo::run(script, &mut out),
+        Verb::Check(args) => check::run(&args, &mut out),
+        Verb::Lock(args) => lock::run(&args, &mut out),
+        Verb::Holds(verb) => runtime()?.block_on(holds::run(verb, &mut out)),
+        Verb::Audit(verb) => audit::run(&verb, &mut out),
+        Verb::Schema(args) => schema::run(&args, &mut out),
+    }
+}
+
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}

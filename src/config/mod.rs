@@ -17,7 +17,8 @@ pub use used::{
     UpstreamConfig, Workflow,
 };
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 /// The JSON Schema of the configuration file.
 #[must_use]
@@ -40,6 +41,20 @@ pub fn load(path: &Path) -> Result<Config, Mistakes> {
 /// # Errors
 /// All mistakes, each with its place in the text.
 pub fn parse(text: &str, path: &Path) -> Result<Config, Mistakes> {
+    Ok(read(text, path, false)?.0)
+}
+
+/// As [`load`], for `holdpoint lock`: lock files that are missing are taken as empty. Gives their paths by tool.
+///
+/// # Errors
+/// All mistakes but those about lock files.
+pub fn load_unlocked(path: &Path) -> Result<(Config, BTreeMap<String, PathBuf>), Mistakes> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| Mistakes::one(path, None, "", format!("cannot read the configuration: {e}")))?;
+    read(&text, path, true)
+}
+
+fn read(text: &str, path: &Path, unlocked: bool) -> Result<(Config, BTreeMap<String, PathBuf>), Mistakes> {
     let tree = tree::parse(text, path)?;
     let value = tree.value();
     let wrong = mistakes::against_schema(&value, &json_schema());
@@ -49,5 +64,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Config, Mistakes> {
     let file: file::File = serde_json::from_value(value)
         .map_err(|e| Mistakes::one(path, None, "", format!("not a configuration: {e}")))?;
     let base = path.parent().unwrap_or(Path::new("."));
-    resolve::resolve(file, base, text).map_err(|wrong| Mistakes::at(path, &tree, wrong))
+    let locks = file.tools.iter().filter_map(|(n, t)| t.lock.as_ref().map(|l| (n.clone(), base.join(l)))).collect();
+    let config = resolve::resolve(file, base, text, unlocked).map_err(|wrong| Mistakes::at(path, &tree, wrong))?;
+    Ok((config, locks))
 }

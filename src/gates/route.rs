@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::Method;
 
 use crate::call::{
-    CallContext, Code, Draft, Hints, Incoming, McpCall, Message, Operation, Principal, PrincipalKey, Refusal, RestCall,
+    CallContext, Code, Draft, Incoming, McpCall, Message, Operation, Principal, PrincipalKey, Refusal, RestCall,
     Timestamp, Violation, encode_path,
 };
 use crate::config::{Config, ToolConfig, Workflow};
@@ -75,11 +75,12 @@ impl Routes {
         if !session && !visible(&operation) {
             return Err(unknown());
         }
-        let context = self.context(principal, &incoming.hints, incoming.received)?;
+        let context = self.context(principal, &incoming)?;
         Ok(Draft { incoming, operation, path_values, context })
     }
 
-    fn context(&self, principal: &Principal, hints: &Hints, now: Timestamp) -> Result<CallContext, Refusal> {
+    fn context(&self, principal: &Principal, incoming: &Incoming) -> Result<CallContext, Refusal> {
+        let (hints, now) = (&incoming.hints, incoming.received);
         let name = hints.workflow.as_deref().unwrap_or(&self.default_workflow);
         let allowed = |w: &&Workflow| {
             w.agents
@@ -102,6 +103,7 @@ impl Routes {
             step: hints.step.clone(),
             intent: hints.intent.clone(),
             confidence: hints.confidence,
+            source_ip: Some(incoming.peer),
         })
     }
 }

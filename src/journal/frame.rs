@@ -243,7 +243,7 @@ mod tests {
     use crate::journal::seal::Sealer;
 
     fn sample() -> Vec<u8> {
-        let sealed = Sealer::new(&[7; 32]).unwrap().seal(b"secret").unwrap();
+        let sealed = Sealer::new(&[7; 32]).unwrap().seal("secret").unwrap();
         let event = RawValue::from_string(r#"{"type":"x"}"#.to_owned()).unwrap();
         let mut out = Vec::new();
         let draft = Draft {

@@ -181,6 +181,7 @@ impl Log {
     /// When a file cannot be read or written.
     pub fn open(dir: &Path, options: Options) -> Result<Self, ReadError> {
         fs::create_dir_all(dir)?;
+        dir.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())?;
         let head = Head { seq: 0, hash: frame::GENESIS };
         let mut log = Self { dir: dir.to_owned(), options, torn_bytes: 0, marks: Marks::default(), head, active: None };
         log.drop_empty_end()?;

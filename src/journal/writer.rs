@@ -13,7 +13,7 @@ use super::read::segment_name;
 use super::seal::Sealed;
 use super::{Head, Render, Shared};
 
-const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 
 /// One frame on its way to the disk.
 pub(super) struct Pending {
@@ -72,6 +72,17 @@ impl Active {
     }
 }
 
+/// Those who wait must not wait for a thread that is gone.
+struct PoisonOnPanic<'a>(&'a Shared);
+
+impl Drop for PoisonOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.poison();
+        }
+    }
+}
+
 /// What the writer thread owns.
 pub(super) struct Writer<'a> {
     pub(super) shared: &'a Shared,
@@ -81,8 +92,9 @@ pub(super) struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Runs until the journal is closed or an I/O error poisons it.
+    /// Runs until the journal is closed or an I/O error poisons it. A panic poisons it, too.
     pub(super) fn run(mut self) {
+        let _guard = PoisonOnPanic(self.shared);
         while let Some(batch) = self.shared.next_batch() {
             if let Err(error) = self.write(batch) {
                 tracing::error!(%error, "the journal cannot be written; nothing with effects is done any more");

@@ -8,7 +8,7 @@ use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 
 use crate::call::{Call, CallId, Code, Digest, Incoming, Operation, Outcome, Principal, Timestamp};
-use crate::store::AuditNote;
+use crate::store::{AuditNote, CallRecord};
 use crate::telemetry::Metrics;
 
 /// What is known of a call while it passes the gates.
@@ -43,6 +43,24 @@ impl Entry {
             digest: None,
             digests,
             recorded: false,
+            headers: HeaderMap::new(),
+        }
+    }
+
+    /// Opens the entry of a stored call that is sent after its approval.
+    #[must_use]
+    pub fn resumed(record: &CallRecord, digests: (Digest, Digest), started: Instant) -> Self {
+        Self {
+            call: record.id,
+            tool: record.tool.clone(),
+            started,
+            principal: Some(record.principal.clone()),
+            operation: Some(record.operation.clone()),
+            effects: true,
+            context: Some((record.context.workflow.clone(), record.context.run.clone())),
+            digest: Some(record.digest),
+            digests,
+            recorded: true,
             headers: HeaderMap::new(),
         }
     }

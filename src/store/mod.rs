@@ -7,6 +7,8 @@
 //! quorum, both without I/O; `embedded` is the implementation over journal and sled.
 
 mod embedded;
+#[cfg(test)]
+mod fixtures;
 mod fresh;
 mod record;
 mod state;

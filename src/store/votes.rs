@@ -142,3 +142,114 @@ fn is_complete(record: &CallRecord, tier: Tier, needs: &Needs, last: &Approval) 
     let people = needs.people.max(if tier == Tier::High { 2 } else { 1 });
     approvals.len() >= people && unfilled(needs, &approvals).is_empty()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::fixtures::{MINUTE, START, record, terms, vote};
+
+    type Demands<'a> = &'a [(&'a [&'a str], bool)];
+
+    fn hold(tier: Tier, demands: Demands<'_>, people: usize) -> CallRecord {
+        let mut r = record(State::Held, "f", None);
+        r.terms = Some(terms(tier, demands, people));
+        r
+    }
+
+    /// Counts votes one after the other; says after which the quorum was complete.
+    fn run(record: &mut CallRecord, votes: &[(&str, &[&str])]) -> Result<bool, HoldError> {
+        let mut complete = false;
+        for (person, groups) in votes {
+            let (approval, last) = count(record, &vote(record, person, groups), START)?;
+            record.approvals.push(approval);
+            complete = last;
+        }
+        Ok(complete)
+    }
+
+    #[test]
+    fn quorums() {
+        use HoldError::{AlreadyCounted, NotInGroup};
+        let all: Demands<'_> = &[(&["ops", "lead"], true)];
+        let any: Demands<'_> = &[(&["ops", "lead"], false)];
+        let two: Demands<'_> = &[(&["ops"], true), (&["ops"], true)];
+        let (medium, high) = (Tier::Medium, Tier::High);
+        type Case<'a> = (Tier, Demands<'a>, usize, &'a [(&'a str, &'a [&'a str])], Result<bool, HoldError>);
+        let cases: &[Case<'_>] = &[
+            (medium, any, 1, &[("eve", &["lead"])], Ok(true)),
+            (medium, any, 1, &[("eve", &["sales"])], Err(NotInGroup)),
+            (medium, all, 1, &[("eve", &["ops"])], Ok(false)),
+            (medium, all, 1, &[("eve", &["ops", "lead"])], Ok(true)),
+            (medium, all, 1, &[("eve", &["ops"]), ("max", &["lead"])], Ok(true)),
+            (medium, all, 1, &[("eve", &["ops"]), ("max", &["ops"])], Err(NotInGroup)),
+            (medium, all, 1, &[("eve", &["ops"]), ("eve", &["lead"])], Err(AlreadyCounted)),
+            (high, all, 2, &[("eve", &["ops", "lead"])], Ok(false)),
+            (high, all, 2, &[("eve", &["ops", "lead"]), ("max", &["lead"])], Ok(true)),
+            (high, all, 2, &[("eve", &["ops", "lead"]), ("max", &["ops"])], Err(NotInGroup)),
+            (high, any, 2, &[("eve", &["ops"]), ("max", &["sales"])], Err(NotInGroup)),
+            (high, any, 2, &[("eve", &["ops"]), ("max", &["ops"])], Ok(true)),
+            (high, two, 2, &[("eve", &["ops"]), ("max", &["ops"])], Ok(true)),
+            (high, any, 1, &[("eve", &["ops"])], Ok(false)),
+        ];
+        for (i, (tier, demands, people, votes, wanted)) in cases.iter().enumerate() {
+            assert_eq!(run(&mut hold(*tier, demands, *people), votes), *wanted, "case {i}");
+        }
+    }
+
+    #[test]
+    fn a_high_vote_fills_the_place_it_names() {
+        let mut r = hold(Tier::High, &[(&["ops", "lead"], true)], 2);
+        let mut v = vote(&r, "eve", &["ops", "lead"]);
+        v.as_group = Some("ops".into());
+        let (approval, _) = count(&r, &v, START).unwrap();
+        assert_eq!(approval.groups, ["ops"]);
+        r.approvals.push(approval);
+        assert_eq!(count(&r, &vote(&r, "max", &["ops"]), START).unwrap_err(), HoldError::NotInGroup);
+    }
+
+    #[test]
+    fn nobody_approves_what_is_asked_for_or_run_by_themselves() {
+        let r = hold(Tier::Medium, &[], 1);
+        for who in ["olga", "anna", "ANNA"] {
+            assert_eq!(count(&r, &vote(&r, who, &[]), START).unwrap_err(), HoldError::SelfReview, "{who}");
+        }
+        let mut v = vote(&r, "eve", &[]);
+        v.aliases.push("anna@ACME.example".into());
+        assert_eq!(count(&r, &v, START).unwrap_err(), HoldError::SelfReview);
+        v = vote(&r, "eve", &[]);
+        v.subject = "key|bot".into();
+        assert_eq!(count(&r, &v, START).unwrap_err(), HoldError::SelfReview);
+    }
+
+    #[test]
+    fn a_linked_account_is_the_same_person() {
+        let mut r = hold(Tier::High, &[], 2);
+        run(&mut r, &[("eve", &[])]).unwrap();
+        let mut again = vote(&r, "evelyn", &[]);
+        again.aliases.push("idp|eve".into());
+        assert_eq!(count(&r, &again, START).unwrap_err(), HoldError::AlreadyCounted);
+    }
+
+    #[test]
+    fn what_else_stops_a_vote() {
+        let mut r = hold(Tier::High, &[], 2);
+        let mut v = vote(&r, "eve", &[]);
+        v.justification = Some("  ".into());
+        assert_eq!(count(&r, &v, START).unwrap_err(), HoldError::JustificationRequired);
+        let over = START.plus(MINUTE * 60);
+        assert!(matches!(count(&r, &vote(&r, "eve", &[]), over), Err(HoldError::Expired(_))));
+        let mut other = vote(&r, "eve", &[]);
+        other.version = Some(9);
+        assert!(matches!(count(&r, &other, START), Err(HoldError::VersionChanged(_))));
+        other = vote(&r, "eve", &[]);
+        other.digest = crate::call::Digest::of(b"older");
+        assert!(matches!(count(&r, &other, START), Err(HoldError::DigestChanged(_))));
+        if let Some(terms) = r.terms.as_mut() {
+            terms.needs.evidence = vec!["ticket".into()];
+        }
+        let missing = HoldError::EvidenceMissing(vec!["ticket".into()]);
+        assert_eq!(count(&r, &vote(&r, "eve", &[]), START).unwrap_err(), missing);
+        r.state = State::Approved;
+        assert!(matches!(count(&r, &vote(&r, "eve", &[]), START), Err(HoldError::AlreadyDecided(_))));
+    }
+}

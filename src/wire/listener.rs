@@ -97,22 +97,34 @@ pub struct Core {
 
 impl Core {
     /// Serves the connections handed to this core until told to stop, then until they have ended.
-    pub async fn run(mut self, edge: Arc<Edge>, tls: Option<TlsAcceptor>, mut stop: watch::Receiver<bool>) {
+    pub async fn run(
+        mut self,
+        edge: Arc<Edge>,
+        tls: Option<TlsAcceptor>,
+        mut stop: watch::Receiver<bool>,
+        linger: Duration,
+    ) {
+        let (alive, mut over) = mpsc::channel::<()>(1);
         loop {
             let next = tokio::select! {
                 next = self.rx.recv() => next,
                 () = stopped(&mut stop) => None,
             };
-            let Some((stream, peer)) = next else { return };
+            let Some((stream, peer)) = next else { break };
             let (edge, tls, stop) = (Arc::clone(&edge), tls.clone(), stop.clone());
             let load = Arc::clone(&self.load);
+            let alive = alive.clone();
             tasks::spawn(async move {
                 if let Err(e) = connection(stream, peer, edge, tls, stop).await {
                     tracing::debug!(error = %e, peer = %peer, "connection ended early");
                 }
                 load.fetch_sub(1, Ordering::Relaxed);
+                drop(alive);
             });
         }
+        drop(alive);
+        let ended = tokio::time::timeout(linger, over.recv()).await.is_ok();
+        tracing::debug!(ended, "this core's connections");
     }
 }
 
@@ -148,7 +160,7 @@ where
         let from = From { peer, certificate: certificate.clone() };
         let suspicious = suspicious.load(Ordering::Relaxed);
         // In its own task from the first byte on: who hangs up must not tear a call in half.
-        let work = tasks::spawn(answer(request, from, Arc::clone(&edge), suspicious));
+        let work = edge.tracker.spawn(answer(request, from, Arc::clone(&edge), suspicious));
         async move {
             Ok::<_, std::convert::Infallible>(
                 tasks::join(work).await.unwrap_or_else(|fault| reply::problem(&fault.into())),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::call::{Ended, Incoming, ToolKind};
 use crate::clock::Clock;
+use crate::tasks::Tracker;
 
 use super::own::{OwnReply, OwnRequest};
 
@@ -55,6 +56,8 @@ pub struct Edge {
     pub refused: Box<dyn Fn(&'static str) + Send + Sync>,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Counts calls under way.
+    pub tracker: Tracker,
 }
 
 impl fmt::Debug for Edge {

@@ -98,7 +98,7 @@ async fn health_and_metrics_need_no_credential_and_tell_nothing_of_calls() {
     assert!(metrics.contains("holdpoint_holds{state=\"held\",tier=\"medium\"} 1"), "{metrics}");
     assert!(metrics.contains("holdpoint_ready 1") && metrics.contains("holdpoint_info{"));
     assert!(!metrics.contains("c_204") && !metrics.contains("support-bot"));
-    w.draining.store(true, Ordering::Relaxed);
+    w.draining.send(true).unwrap();
     let got = w.send(get("/readyz?verbose")).await;
     assert_eq!(got.status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(got.text.contains("[-] not draining") && got.text.contains("[+] store writable"), "{}", got.text);

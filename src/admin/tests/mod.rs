@@ -6,7 +6,6 @@ mod pages;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -15,6 +14,7 @@ use bytes::Bytes;
 use http::{Request, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::watch;
 use tower::ServiceExt;
 
 use super::{Admin, router};
@@ -29,6 +29,7 @@ use crate::snapshot::{Lasting, Snapshot, Snapshots};
 use crate::store::{
     AnswerBody, Begin, CallRecord, Conclusion, Made, NewArtifact, Options, Park, State, Store, arguments_of,
 };
+use crate::tasks::Draining;
 use crate::telemetry::Metrics;
 
 const NOW: i64 = 1_795_440_600_123;
@@ -42,7 +43,7 @@ struct World {
     store: Arc<Store>,
     metrics: Arc<Metrics>,
     resumed: UnboundedReceiver<CallId>,
-    draining: Arc<AtomicBool>,
+    draining: watch::Sender<bool>,
     router: Router,
 }
 
@@ -164,16 +165,15 @@ impl World {
         let (store, _) = Store::open(&state, Arc::clone(&clock) as Arc<dyn Clock>, options).unwrap();
         let (store, metrics) = (Arc::new(store), Arc::new(Metrics::new().unwrap()));
         let (resume, resumed) = unbounded_channel();
-        let draining = Arc::new(AtomicBool::new(false));
-        let admin = Admin::new(
-            Arc::clone(&snapshots),
-            Arc::clone(&store),
-            Arc::clone(&metrics),
-            Arc::clone(&clock) as Arc<dyn Clock>,
+        let (draining, drained) = watch::channel(false);
+        let admin = Admin {
+            snapshots: Arc::clone(&snapshots),
+            store: Arc::clone(&store),
+            metrics: Arc::clone(&metrics),
+            clock: Arc::clone(&clock) as Arc<dyn Clock>,
             resume,
-            Arc::new(AtomicBool::new(true)),
-            Arc::clone(&draining),
-        );
+            draining: Draining::new(drained),
+        };
         let router = router(Arc::new(admin));
         Self { dir, clock, lasting, snapshots, store, metrics, resumed, draining, router }
     }
@@ -307,6 +307,7 @@ fn call(s: &Snapshot, name: &str, arguments: Value, principal: &Principal, evide
             step: Some("<script>step".to_owned()),
             intent: Some("</script><img src=x onerror=alert(1)> trust me\u{202e}".to_owned()),
             confidence: Some(0.62),
+            source_ip: None,
         },
         evidence,
         source_ip: std::net::IpAddr::from([127, 0, 0, 1]),

@@ -25,6 +25,8 @@ struct Ctx<'a> {
     base: &'a Path,
     wrong: Wrong,
     covered: Vec<(String, Digest)>,
+    /// Lock files may be missing: they are about to be written.
+    unlocked: bool,
 }
 
 impl Ctx<'_> {
@@ -72,8 +74,8 @@ impl Ctx<'_> {
 }
 
 /// Resolves the file, or gives every mistake.
-pub(super) fn resolve(file: file::File, base: &Path, text: &str) -> Result<Config, Wrong> {
-    let mut ctx = Ctx { base, wrong: Vec::new(), covered: Vec::new() };
+pub(super) fn resolve(file: file::File, base: &Path, text: &str, unlocked: bool) -> Result<Config, Wrong> {
+    let mut ctx = Ctx { base, wrong: Vec::new(), covered: Vec::new(), unlocked };
     let listen = listen(&mut ctx, &file.listen);
     let state = state(&mut ctx, &file.state);
     let policy_dir = ctx.path(&file.policies.dir);

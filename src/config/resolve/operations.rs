@@ -116,6 +116,9 @@ pub(super) fn mcp(ctx: &mut Ctx<'_>, t: &file::Tool, config: &mut ToolConfig) {
         ctx.err(at, format!("missing: name a file, then run `holdpoint lock {tool}` to fill it"));
         return;
     };
+    if ctx.unlocked {
+        return;
+    }
     let Some(text) = ctx.read(&at, path) else {
         if let Some((_, message)) = ctx.wrong.last_mut() {
             message.push_str(&format!("; run `holdpoint lock {tool}`"));

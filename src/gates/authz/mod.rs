@@ -9,6 +9,7 @@ mod ask;
 mod context;
 mod entities;
 mod obligations;
+mod session;
 mod slice;
 #[cfg(test)]
 mod tests;

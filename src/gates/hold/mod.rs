@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::call::{Call, CallId, Code, Fault, HeldAs, Outcome, Refusal};
 use crate::clock::Clock;
 use crate::store::{CallRecord, Park, ParkError, State, Store, arguments_of};
+use crate::tasks::Draining;
 
 pub use tell::{refusal_of, reply_of};
 
@@ -16,6 +17,7 @@ pub use tell::{refusal_of, reply_of};
 pub struct Holds {
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
+    draining: Draining,
 }
 
 /// How a held call is presented.
@@ -41,8 +43,8 @@ pub enum Attached {
 impl Holds {
     /// Over this store.
     #[must_use]
-    pub fn new(store: Arc<Store>, clock: Arc<dyn Clock>) -> Self {
-        Self { store, clock }
+    pub fn new(store: Arc<Store>, clock: Arc<dyn Clock>, draining: Draining) -> Self {
+        Self { store, clock, draining }
     }
 
     /// Writes the hold. Nothing is reserved: a call may wait for hours.
@@ -107,7 +109,11 @@ impl Holds {
         {
             let by_proxy = record.release_by_proxy;
             let moved = changes.wait_for(|(state, _)| !waiting(*state, by_proxy));
-            let in_time = tokio::time::timeout(at_most, moved).await.is_ok_and(|changed| changed.is_ok());
+            let waited = tokio::time::timeout(at_most, moved);
+            let in_time = tokio::select! {
+                waited = waited => waited.is_ok_and(|changed| changed.is_ok()),
+                () = self.draining.on() => false,
+            };
             tracing::trace!(call.id = %id, in_time, "waited in place");
         }
         self.get(id).await

@@ -92,7 +92,7 @@ impl Calls {
     fn flowing(&self, flight: InFlight, call: &Call, status: StatusCode, headers: HeaderMap, flow: Box<Flow>) -> Reply {
         let (tx, rx) = mpsc::channel(QUEUE);
         let pump = Pump { calls: self.clone(), call: call.clone(), status, headers: headers.clone(), to: tx };
-        tasks::spawn(pump.run(flight, flow));
+        self.tracker.spawn(pump.run(flight, flow));
         Reply { status, headers, body: ReplyBody::Stream(rx) }
     }
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use crate::call::{Call, Code, Fault, Principal, Refusal, Tier};
 use crate::clock::Clock;
 use crate::store::{Begin, BeginError, Begun, CallRecord, Charge, Known, Question, Store, arguments_of};
-use crate::tasks;
+use crate::tasks::{self, Tracker};
 use crate::telemetry::Metrics;
 
 /// The idempotency gate and the two durable steps around a send.
@@ -21,6 +21,7 @@ pub struct Calls {
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
+    tracker: Tracker,
 }
 
 /// A call that has begun. Dropped without a conclusion (a bug of ours), it becomes `unknown`.
@@ -49,8 +50,8 @@ pub enum NotBegun {
 impl Calls {
     /// Over this store.
     #[must_use]
-    pub fn new(store: Arc<Store>, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
-        Self { store, clock, metrics }
+    pub fn new(store: Arc<Store>, clock: Arc<dyn Clock>, metrics: Arc<Metrics>, tracker: Tracker) -> Self {
+        Self { store, clock, metrics, tracker }
     }
 
     /// What is known of this call.

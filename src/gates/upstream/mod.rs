@@ -2,6 +2,7 @@
 //! have happened, and what the upstream said.
 
 mod answer;
+mod catalog;
 mod endpoint;
 mod fetch;
 mod flow;
@@ -24,6 +25,7 @@ use crate::config::UpstreamAuth;
 use crate::gates::authz::Permit;
 
 pub use answer::{Answer, Got, GotBody, Lost};
+pub use catalog::catalog;
 pub use endpoint::{Endpoint, Endpoints};
 pub use fetch::fetch;
 pub use flow::{Flow, Piece};

@@ -159,6 +159,12 @@ impl Core {
         Ok(self.seen.contains(target) || self.index.seen(target)?)
     }
 
+    /// How many names of calls are in memory.
+    #[cfg(test)]
+    pub(super) fn names(&self) -> usize {
+        self.keys.len() + self.same.len() + self.seen.len() + self.artifacts.len()
+    }
+
     /// Lets go of what the index has now.
     pub(super) fn evict(&mut self, indexed: &[Change]) {
         for change in indexed {

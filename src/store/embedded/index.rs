@@ -2,7 +2,8 @@
 //!
 //! Keys: one letter, then fixed width, big endian. Values begin with a version byte.
 //! `c` id → concluded record; `k` key digest → id; `f` digest of (scope, operation, fingerprint), id → nothing;
-//! `t` digest of (organisation, operation, target) → nothing; `a` id → artifact; `m` → what it is applied up to.
+//! `t` digest of (organisation, operation, target) → nothing; `a` id → artifact; `m` → what it is applied up to;
+//! `s` → up to where it was synced: a power cut may take anything behind that, so a replay begins there.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use super::keys;
 
 const VERSION: u8 = 1;
 const META: &[u8] = b"m";
+const SYNCED: &[u8] = b"s";
 
 /// What a frame changes for index and watchers.
 #[derive(Debug, Clone)]
@@ -90,7 +92,9 @@ impl Index {
         let config = sled::Config::new().path(path).cache_capacity(32 << 20).flush_every_ms(Some(500));
         let db = guarded(|| config.open())?;
         let index = Self { db, path: path.to_owned() };
-        index.applied()?;
+        if index.applied()?.is_none() && !index.db.is_empty() {
+            return Err(IndexError("it does not say up to which record it is applied".to_owned()));
+        }
         Ok(index)
     }
 
@@ -100,6 +104,11 @@ impl Index {
 
     pub(super) fn applied(&self) -> Result<Option<Applied>> {
         self.get(META)
+    }
+
+    /// Up to which frame it is on the disk for sure.
+    pub(super) fn synced(&self) -> Result<Option<Applied>> {
+        self.get(SYNCED)
     }
 
     /// Applies changes and the mark up to where they reach, all or nothing.
@@ -165,11 +174,31 @@ impl Index {
         self.db.iter().filter_map(std::result::Result::ok).map(|(k, v)| (k.to_vec(), v.to_vec())).collect()
     }
 
+    /// What a power cut may do: some of what was not synced is gone, the mark is not.
+    #[cfg(test)]
+    pub(super) fn lose_unsynced(&self) {
+        for key in self.db.scan_prefix(b"k").keys().step_by(2) {
+            self.db.remove(key.unwrap()).unwrap();
+        }
+        self.db.remove(SYNCED).unwrap();
+        self.db.flush().unwrap();
+    }
+
+    #[cfg(test)]
+    pub(super) fn forget_mark(&self) {
+        self.db.remove(META).unwrap();
+    }
+
     /// Puts it on the disk for real: sled's `flush` alone never syncs.
     pub(super) fn sync(&self) -> Result<()> {
+        let mark = guarded(|| self.db.get(META))?;
         guarded(|| self.db.flush())?;
         let synced = std::fs::File::open(self.path.join("db")).and_then(|f| f.sync_all());
-        synced.map_err(|e| IndexError(e.to_string()))
+        synced.map_err(|e| IndexError(e.to_string()))?;
+        match mark {
+            Some(mark) => guarded(|| self.db.insert(SYNCED, mark)).map(drop),
+            None => Ok(()),
+        }
     }
 }
 

@@ -103,9 +103,8 @@ impl Indexer {
         let changes: Vec<Change> = batch.iter().flat_map(|t| &t.changes).cloned().collect();
         self.index.apply(&changes, head.map(|h| Applied { seq: h.seq, hash: h.hash }))?;
         self.core.lock().unwrap_or_else(PoisonError::into_inner).evict(&changes);
-        if let Some(last) = batch.last() {
-            self.indexed.send_replace(last.seq);
-        }
+        let done = u64::try_from(batch.len()).unwrap_or(u64::MAX);
+        self.indexed.send_modify(|n| *n = n.saturating_add(done));
         if batch.iter().any(|t| t.sync) {
             self.index.sync()?;
         }

@@ -13,7 +13,7 @@ mod query;
 mod steps;
 mod tally;
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use tokio::sync::watch;
 
 use crate::call::{CallId, Fault, Tier, Timestamp};
 use crate::clock::Clock;
-use crate::journal::{Journal, Sealed};
+use crate::journal::{Head, Journal, Sealed};
 
 use super::state::{self, Event, Illegal};
 use super::{CallRecord, State};
@@ -32,12 +32,12 @@ pub use open::OpenError;
 
 use self::core::Core;
 use self::entry::Entry;
-use self::index::{Index, IndexError};
+use self::index::{Applied, Index, IndexError};
 use self::indexer::{Task, Watchers};
 
 /// Frames without durability of their own may run ahead of the disk by so many.
 const MAX_BACKLOG: u64 = 4096;
-/// The index may lag by so many frames before steps wait for it; bounds memory.
+/// The index may lag by so many steps before others wait for it; bounds memory.
 const MAX_LAG: u64 = 32_768;
 
 /// How a store is kept.
@@ -89,6 +89,10 @@ pub struct Recovery {
     pub approved: Vec<CallId>,
     /// The index was missing, unreadable, or disagreed with the journal, and was rebuilt.
     pub index_rebuilt: bool,
+    /// Records that were durable once and are gone: the state was rolled back, or its last write rotted.
+    /// What they said is not known; an operator should look before calls with effects are taken.
+    #[serde(default)]
+    pub records_lost: u64,
     /// What is set aside did not match the open calls, and was corrected.
     pub ledgers_corrected: bool,
 }
@@ -119,6 +123,8 @@ struct Inner {
     watchers: Arc<Watchers>,
     tasks: Option<mpsc::Sender<Task>>,
     indexer: Option<JoinHandle<()>>,
+    /// Tasks given to the indexer, and how many of them it has done.
+    sent: AtomicU64,
     indexed: watch::Receiver<u64>,
     broken: Arc<AtomicBool>,
     clock: Arc<dyn Clock>,
@@ -209,6 +215,7 @@ impl Inner {
     }
 
     fn tell_indexer(&self, task: Task) {
+        self.sent.fetch_add(1, Relaxed);
         let sent = self.tasks.as_ref().is_some_and(|tasks| tasks.send(task).is_ok());
         if !sent {
             self.broken.store(true, Relaxed);
@@ -249,9 +256,10 @@ impl Inner {
     /// Waits until frame `seq` is on the disk, and until the index is not too far behind.
     async fn durable(&self, seq: u64) -> Result<(), Unavailable> {
         self.journal.durable(seq).await.map_err(|_| Unavailable)?;
-        let mut indexed = self.indexed.clone();
-        if seq.saturating_sub(*indexed.borrow_and_update()) > MAX_LAG {
-            indexed.wait_for(|i| seq.saturating_sub(*i) <= MAX_LAG).await.map_err(|_| Unavailable)?;
+        let sent = self.sent.load(Relaxed);
+        if sent.saturating_sub(*self.indexed.borrow()) > MAX_LAG {
+            let mut indexed = self.indexed.clone();
+            indexed.wait_for(|done| sent.saturating_sub(*done) <= MAX_LAG).await.map_err(|_| Unavailable)?;
         }
         Ok(())
     }
@@ -291,7 +299,10 @@ impl Drop for Inner {
             let ended = indexer.join();
             debug_assert!(ended.is_ok(), "the indexer's thread panicked");
         }
-        if let Err(error) = self.index.sync() {
+        let Head { seq, hash } = self.journal.head();
+        let whole = !self.broken.load(Relaxed) && self.journal.healthy();
+        let marked = if whole { self.index.apply(&[], Some(Applied { seq, hash })) } else { Ok(()) };
+        if let Err(error) = marked.and_then(|()| self.index.sync()) {
             tracing::warn!(%error, "the index was not synced; the next open replays more");
         }
     }

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, mpsc};
 
 use tokio::sync::watch;
@@ -48,8 +48,8 @@ pub enum OpenError {
     /// The journal is damaged; nothing was changed.
     #[error("{0}; restore the state directory or look at it with `holdpoint audit verify`")]
     Damaged(journal::Bad),
-    /// The payloads in the journal were sealed with another key.
-    #[error("the payload key is not the one that this state was written with")]
+    /// The payloads in the journal were sealed with another key, or its file is gone.
+    #[error("the payload key is missing or not the one that this state was written with")]
     WrongKey,
     /// The index failed even when rebuilt.
     #[error("the index cannot be rebuilt: {0}")]
@@ -93,6 +93,7 @@ struct Replayed {
     index: Arc<Index>,
     frames: u64,
     rebuilt: bool,
+    lost: u64,
 }
 
 impl Store {
@@ -103,8 +104,7 @@ impl Store {
     /// When another process has it, a file cannot be used, the key is another one, or the journal is
     /// damaged in the middle. A torn end is no error; it is cut off and reported.
     pub fn open(dir: &Path, clock: Arc<dyn Clock>, options: Options) -> Result<(Self, Recovery), OpenError> {
-        fs::create_dir_all(dir).map_err(OpenError::io("cannot make", dir))?;
-        fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(OpenError::io("cannot protect", dir))?;
+        make_dir(dir).map_err(OpenError::io("cannot make", dir))?;
         let lock = take_lock(dir)?;
         let sealer = sealer(dir, &options)?;
         let log_options = journal::Options {
@@ -124,6 +124,7 @@ impl Store {
             replayed: replayed.frames,
             torn_bytes: journal.torn_bytes(),
             index_rebuilt: replayed.rebuilt,
+            records_lost: replayed.lost,
             ..Recovery::default()
         };
         let mut inner = assemble(replayed, journal, clock, lock, recovery.epoch)
@@ -132,6 +133,15 @@ impl Store {
         inner._lock.sign(recovery.epoch).map_err(OpenError::io("cannot write the lock in", dir))?;
         Ok((Self { inner: Arc::new(inner) }, recovery))
     }
+}
+
+/// A directory that we make is private; one that is there (a mounted volume) keeps its mode.
+fn make_dir(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(dir)?;
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o700))
 }
 
 fn take_lock(dir: &Path) -> Result<Lock, OpenError> {
@@ -144,8 +154,10 @@ fn take_lock(dir: &Path) -> Result<Lock, OpenError> {
 
 fn sealer(dir: &Path, options: &Options) -> Result<Sealer, OpenError> {
     let path = dir.join("payload.key");
+    let written = journal::segments(&dir.join("journal")).is_ok_and(|s| !s.is_empty());
     let key = match options.key {
         Some(key) => key,
+        None if written && !path.exists() => return Err(OpenError::WrongKey),
         None => journal::key_file(&path).map_err(OpenError::io("cannot use the key file", &path))?,
     };
     Sealer::new(&key).map_err(|e| OpenError::Io { what: "cannot use the key", path, source: io::Error::other(e) })
@@ -154,17 +166,16 @@ fn sealer(dir: &Path, options: &Options) -> Result<Sealer, OpenError> {
 /// Reads the journal into memory and brings the index up to it; rebuilds an index that is not its index.
 fn replay(dir: &Path, log: &mut Log, options: &Options) -> Result<Replayed, OpenError> {
     let path = dir.join("index");
-    let fresh = !path.exists();
+    let mut lost = 0;
     match Index::open(&path) {
         Ok(index) => {
             let mut pass = Pass::new(index, options)?;
-            let frames = log.replay(pass.from(), |frame| pass.visit(frame))?;
+            let frames = log.replay(pass.synced, |frame| pass.visit(frame))?;
             match pass.finish() {
-                Ok(()) => {
-                    return Ok(Replayed { core: pass.core, index: pass.index, frames, rebuilt: fresh && frames > 0 });
-                }
+                Ok(()) => return Ok(pass.done(frames, 0)),
                 Err(what) => tracing::error!(what, "the index disagrees with the journal and is rebuilt"),
             }
+            lost = pass.lost();
         }
         Err(error) => tracing::error!(%error, "the index does not open and is rebuilt"),
     }
@@ -172,7 +183,7 @@ fn replay(dir: &Path, log: &mut Log, options: &Options) -> Result<Replayed, Open
     let mut pass = Pass::new(Index::open(&path)?, options)?;
     let frames = log.replay(0, |frame| pass.visit(frame))?;
     pass.finish().map_err(OpenError::Index)?;
-    Ok(Replayed { core: pass.core, index: pass.index, frames, rebuilt: true })
+    Ok(Replayed { rebuilt: true, ..pass.done(frames, lost) })
 }
 
 fn set_aside(path: &Path) -> io::Result<()> {
@@ -188,6 +199,7 @@ struct Pass {
     core: Core,
     index: Arc<Index>,
     applied: Option<Applied>,
+    synced: u64,
     started: bool,
     agrees: bool,
     /// An index that failed in the middle; the pass goes on to find the journal's end.
@@ -202,13 +214,25 @@ impl Pass {
         let collecting =
             Collecting { answers: options.collect_for, denials: options.denial_for, at_most: options.hold_keep };
         let applied = index.applied()?;
+        let synced = index.synced()?.map_or(0, |a| a.seq);
         let core = Core::new(Arc::clone(&index), collecting);
         let agrees = applied.is_none();
-        Ok(Self { core, index, applied, started: false, agrees, failed: None, changes: Vec::new(), head: None })
+        Ok(Self { core, index, applied, synced, started: false, agrees, failed: None, changes: Vec::new(), head: None })
     }
 
-    fn from(&self) -> u64 {
-        self.applied.map_or(0, |a| a.seq)
+    fn done(self, frames: u64, lost: u64) -> Replayed {
+        let rebuilt = self.applied.is_none() && frames > 0;
+        Replayed { core: self.core, index: self.index, frames, rebuilt, lost }
+    }
+
+    /// How many records the index knows of that the journal does not have any more.
+    fn lost(&self) -> u64 {
+        let end = self.head.map_or(0, |h| h.seq);
+        let lost = self.applied.map_or(0, |a| a.seq).saturating_sub(end);
+        if lost > 0 {
+            tracing::error!(lost, end, "records that were durable are gone from the journal");
+        }
+        lost
     }
 
     fn visit(&mut self, frame: &Frame) -> Result<(), String> {
@@ -235,7 +259,7 @@ impl Pass {
     /// What the index has already is written again: the same bytes.
     fn flush(&mut self) -> Result<(), IndexError> {
         let changes = std::mem::take(&mut self.changes);
-        let forward = self.head.filter(|head| head.seq > self.from());
+        let forward = self.head.filter(|head| self.applied.is_none_or(|a| head.seq > a.seq));
         self.index.apply(&changes, forward)?;
         self.core.evict(&changes);
         Ok(())
@@ -254,7 +278,7 @@ impl Pass {
 
 fn assemble(replayed: Replayed, journal: Journal, clock: Arc<dyn Clock>, lock: Lock, epoch: u64) -> io::Result<Inner> {
     let (sender, tasks) = mpsc::channel();
-    let (indexed, indexed_seen) = watch::channel(journal.head().seq);
+    let (indexed, indexed_seen) = watch::channel(0);
     let (core, journal) = (Arc::new(Mutex::new(replayed.core)), Arc::new(journal));
     let (watchers, broken) = (Arc::new(Watchers::default()), Arc::new(AtomicBool::new(false)));
     let indexer = Indexer {
@@ -274,6 +298,7 @@ fn assemble(replayed: Replayed, journal: Journal, clock: Arc<dyn Clock>, lock: L
         watchers,
         tasks: Some(sender),
         indexer: Some(thread),
+        sent: AtomicU64::new(0),
         indexed: indexed_seen,
         broken,
         clock,

@@ -1,0 +1,216 @@
+//! Builds everything from the configuration and wires it: the only place where concrete parts meet.
+
+mod cores;
+mod reload;
+mod ticker;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio_rustls::TlsAcceptor;
+
+use crate::admin::{self, Admin};
+use crate::call::CallId;
+use crate::clock::Clock;
+use crate::config::{self, Config};
+use crate::gates::breaker::Breakers;
+use crate::gates::hold::Holds;
+use crate::gates::idempotency::Calls;
+use crate::gates::route::Runs;
+use crate::gates::upstream::fetch;
+use crate::signals::Throttle;
+use crate::snapshot::{Lasting, Snapshot, Snapshots};
+use crate::store::{Options, Recovery, Store};
+use crate::tasks::{Draining, Tracker};
+use crate::telemetry::Metrics;
+use crate::wire::{Cores, Surface, tls};
+
+/// What all cores share.
+#[derive(Debug, Clone)]
+pub(crate) struct Shared {
+    pub(crate) snapshots: Arc<Snapshots>,
+    pub(crate) surface: Arc<arc_swap::ArcSwap<Surface>>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) breakers: Arc<Breakers>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) strangers: Arc<Throttle>,
+    pub(crate) runs: Arc<Runs>,
+    pub(crate) draining: Draining,
+    pub(crate) tracker: Tracker,
+    lasting: Lasting,
+    path: PathBuf,
+}
+
+/// A proxy that runs.
+#[derive(Debug)]
+pub struct Running {
+    /// Where agents connect.
+    pub agents: SocketAddr,
+    /// Where reviewers connect.
+    pub admin: SocketAddr,
+    /// What recovery found.
+    pub recovery: Recovery,
+    shared: Shared,
+    drain: watch::Sender<bool>,
+    stop: watch::Sender<bool>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+    grace: Duration,
+}
+
+/// Recovers the store, builds every gate, and opens the listeners. Runs on the caller's runtime, which carries the
+/// admin side; calls run on threads of their own, one for each core.
+///
+/// # Errors
+/// Everything that keeps it from starting, each with what would help.
+pub async fn start(path: PathBuf, config: Config, clock: Arc<dyn Clock>, cores: usize) -> anyhow::Result<Running> {
+    tls::install_provider();
+    let metrics = Arc::new(Metrics::new()?);
+    let lasting = lasting(&clock, &metrics);
+    let listen = config.listen.clone();
+    let grace = listen.drain;
+    let state = config.state.clone();
+    let snapshot = Snapshot::build(config, &lasting, None)?;
+    if let Err(fault) = snapshot.identity.warm().await {
+        tracing::warn!(fault = %fault.chain(), "the key set of tokens cannot be had yet; tokens are refused until it can");
+    }
+    let options = Options { key: state.encryption_key, ..Options::default() };
+    let opened = {
+        let (clock, path) = (Arc::clone(&clock), state.path.clone());
+        tokio::task::spawn_blocking(move || Store::open(&path, clock, options))
+    };
+    let (store, recovery) = opened.await??;
+    let (drain, draining) = watch::channel(false);
+    let (stop, stopped) = watch::channel(false);
+    let shared = Shared {
+        surface: Arc::new(arc_swap::ArcSwap::from_pointee(reload::surface(&snapshot))),
+        breakers: Arc::new(Breakers::new(Arc::clone(&clock))),
+        snapshots: Arc::new(Snapshots::new(snapshot)),
+        store: Arc::new(store),
+        metrics,
+        clock,
+        strangers: Arc::default(),
+        runs: Arc::clone(&lasting.runs),
+        draining: Draining::new(draining),
+        tracker: Tracker::default(),
+        lasting,
+        path,
+    };
+    let s = shared.snapshots.current();
+    shared.breakers.configure(s.config.tools.iter().map(|t| (t.tool.name.clone(), t.breaker)));
+    reload::started(&shared).await?;
+
+    let agents = TcpListener::bind(listen.agents).await.map_err(|e| busy("agents", listen.agents, &e))?;
+    let admin_listener = TcpListener::bind(listen.admin).await.map_err(|e| busy("admin", listen.admin, &e))?;
+    let addresses = (agents.local_addr()?, admin_listener.local_addr()?);
+    let (agent_tls, admin_tls) = acceptors(&s.config)?;
+
+    let mut hands = Cores::default();
+    let (resume, resumed) = mpsc::unbounded_channel::<CallId>();
+    let threads = cores::start(&shared, cores, &mut hands, agent_tls, resumed, &stopped)?;
+    for id in &recovery.approved {
+        resume.send(*id)?;
+    }
+    crate::tasks::spawn(crate::wire::accept(agents, hands, stopped.clone()));
+    crate::tasks::spawn(ticker::run(shared.clone(), resume.clone(), stopped.clone()));
+    let admin = Arc::new(Admin {
+        snapshots: Arc::clone(&shared.snapshots),
+        store: Arc::clone(&shared.store),
+        metrics: Arc::clone(&shared.metrics),
+        clock: Arc::clone(&shared.clock),
+        resume,
+        draining: shared.draining.clone(),
+    });
+    crate::tasks::spawn(admin::serve(admin_listener, admin_tls, admin::router(admin), stopped));
+    Ok(Running { agents: addresses.0, admin: addresses.1, recovery, shared, drain, stop, threads, grace })
+}
+
+fn busy(which: &str, address: SocketAddr, e: &std::io::Error) -> anyhow::Error {
+    anyhow::anyhow!("cannot listen on {address} (listen.{which}): {e}")
+}
+
+fn lasting(clock: &Arc<dyn Clock>, metrics: &Arc<Metrics>) -> Lasting {
+    let counted = Arc::clone(metrics);
+    let time = Arc::clone(clock);
+    Lasting {
+        clock: Arc::clone(clock),
+        runs: Arc::new(Runs::default()),
+        fetch: Arc::new(move |uri| Box::pin(fetch(uri, Arc::clone(&time)))),
+        on_policy_error: Arc::new(move |policy| counted.policy_errors.with_label_values(&[policy]).inc()),
+    }
+}
+
+fn acceptors(config: &Config) -> anyhow::Result<(Option<TlsAcceptor>, Option<TlsAcceptor>)> {
+    let Some(files) = &config.listen.tls else { return Ok((None, None)) };
+    let ca = config.identity.mtls.as_ref().map(|m| m.ca.as_path());
+    let agents = tls::server(&files.cert, &files.key, ca, &["h2", "http/1.1"])?;
+    let admin = tls::server(&files.cert, &files.key, None, &["http/1.1"])?;
+    Ok((Some(TlsAcceptor::from(agents)), Some(TlsAcceptor::from(admin))))
+}
+
+impl Shared {
+    /// The path as one core walks it.
+    pub(crate) fn pipeline(&self) -> crate::pipeline::Pipeline {
+        let (store, clock) = (Arc::clone(&self.store), Arc::clone(&self.clock));
+        crate::pipeline::Pipeline {
+            snapshots: Arc::clone(&self.snapshots),
+            holds: Holds::new(Arc::clone(&store), Arc::clone(&clock), self.draining.clone()),
+            calls: Calls::new(Arc::clone(&store), Arc::clone(&clock), Arc::clone(&self.metrics), self.tracker.clone()),
+            breakers: Arc::clone(&self.breakers),
+            upstreams: Arc::new(crate::gates::upstream::Upstreams::new(Arc::clone(&clock))),
+            metrics: Arc::clone(&self.metrics),
+            strangers: Arc::clone(&self.strangers),
+            draining: self.draining.clone(),
+            tracker: self.tracker.clone(),
+            store,
+            clock,
+        }
+    }
+}
+
+impl Running {
+    /// Reads configuration, schemas and policies again: all or nothing.
+    ///
+    /// # Errors
+    /// Every mistake; the old version stays in force.
+    pub async fn reload(&self) -> anyhow::Result<()> {
+        reload::reload(&self.shared).await
+    }
+
+    /// The metrics, for tests and for the demo.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.shared.metrics
+    }
+
+    /// The store, for the demo's summary and for tests.
+    #[must_use]
+    pub fn store(&self) -> &Arc<Store> {
+        &self.shared.store
+    }
+
+    /// Stops: nothing new begins, calls under way end in the time that the configuration gives them.
+    pub async fn stop(self) {
+        self.drain.send_replace(true);
+        let ended = tokio::time::timeout(self.grace, self.shared.tracker.idle()).await;
+        if ended.is_err() {
+            tracing::warn!("calls were still under way when the drain time was over; their outcome will be unknown");
+        }
+        self.stop.send_replace(true);
+        let threads = self.threads;
+        let joined = tokio::task::spawn_blocking(move || threads.into_iter().all(|t| t.join().is_ok())).await;
+        tracing::info!(clean = ended.is_ok() && joined.is_ok_and(|ok| ok), "stopped");
+    }
+}
+
+/// Loads the configuration for `start`.
+///
+/// # Errors
+/// Every mistake at once.
+pub fn load(path: &std::path::Path) -> Result<Config, config::Mistakes> {
+    config::load(path)
+}

@@ -1,0 +1,115 @@
+//! A new version of everything, or the old one stays.
+
+use std::collections::BTreeMap;
+
+use crate::call::{Fault, ToolKind};
+use crate::config::Config;
+use crate::snapshot::Snapshot;
+use crate::store::AuditNote;
+use crate::wire::{Mount, Surface};
+
+use super::Shared;
+
+/// What a version shows to agents.
+pub(super) fn surface(s: &Snapshot) -> Surface {
+    let mount = |t: &crate::config::ToolConfig| {
+        let operations = t.rest.iter().map(|r| &r.2).chain(t.mcp.values()).chain(&t.session);
+        let envelope = if t.tool.kind == ToolKind::Mcp { 64 << 10 } else { 0 };
+        Mount {
+            segments: t.tool.mount.clone(),
+            tool: t.tool.name.clone(),
+            kind: t.tool.kind,
+            body_limit: operations.map(|o| o.limits.body).max().unwrap_or(0) + envelope,
+        }
+    };
+    Surface { allowed_hosts: s.config.listen.allowed_hosts.clone(), mounts: s.config.tools.iter().map(mount).collect() }
+}
+
+fn note(kind: &str, s: &Snapshot, error: Option<String>) -> AuditNote {
+    let (config, policies) = s.digests();
+    let mut more = BTreeMap::from([
+        ("config_digest".to_owned(), config.to_string().into()),
+        ("policy_digest".to_owned(), policies.to_string().into()),
+    ]);
+    if let Some(error) = error {
+        more.insert("error".to_owned(), error.into());
+    }
+    AuditNote {
+        kind: kind.into(),
+        call: None,
+        principal: None,
+        agent: None,
+        run: None,
+        operation: None,
+        code: None,
+        more,
+    }
+}
+
+/// Records which version rules from the start.
+pub(super) async fn started(shared: &Shared) -> Result<(), Fault> {
+    let s = shared.snapshots.current();
+    shared.store.append(note("config.loaded", &s, None), true).await
+}
+
+/// Loads, builds, swaps; or says everything that is wrong.
+pub(super) async fn reload(shared: &Shared) -> anyhow::Result<()> {
+    let path = shared.path.clone();
+    let (lasting, old) = (shared.lasting.clone(), shared.snapshots.current());
+    let before = std::sync::Arc::clone(&old);
+    let built = tokio::task::spawn_blocking(move || build(&path, &lasting, &before)).await;
+    let built = built.map_err(anyhow::Error::from).and_then(|b| b);
+    let result = match built {
+        Ok(next) => match shared.store.append(note("config.reloaded", &next, None), true).await {
+            Ok(()) => {
+                shared.breakers.configure(next.config.tools.iter().map(|t| (t.tool.name.clone(), t.breaker)));
+                shared.surface.store(std::sync::Arc::new(surface(&next)));
+                shared.snapshots.replace(next);
+                Ok(())
+            }
+            Err(fault) => Err(anyhow::anyhow!("the new version could not be recorded: {}", fault.chain())),
+        },
+        Err(e) => {
+            let noted = shared.store.append(note("config.rejected", &old, Some(e.to_string())), true).await;
+            if let Err(fault) = noted {
+                tracing::error!(fault = %fault.chain(), "a rejected reload could not be recorded");
+            }
+            Err(e)
+        }
+    };
+    let label = if result.is_ok() { "ok" } else { "rejected" };
+    shared.metrics.config_reloads.with_label_values(&[label]).inc();
+    match &result {
+        Ok(()) => {
+            let (config, policies) = shared.snapshots.current().digests();
+            tracing::info!(config.digest = %config, policy.digest = %policies, "a new version is in force");
+        }
+        Err(e) => tracing::error!(error = %e, "the new version was rejected; the old one stays in force"),
+    }
+    result
+}
+
+fn build(path: &std::path::Path, lasting: &crate::snapshot::Lasting, old: &Snapshot) -> anyhow::Result<Snapshot> {
+    let config = super::load(path)?;
+    needs_restart(&old.config, &config)?;
+    Ok(Snapshot::build(config, lasting, Some(old))?)
+}
+
+fn needs_restart(old: &Config, new: &Config) -> anyhow::Result<()> {
+    let same_tls = match (&old.listen.tls, &new.listen.tls) {
+        (Some(a), Some(b)) => a.cert == b.cert && a.key == b.key,
+        (None, None) => true,
+        _ => false,
+    };
+    let moved = [
+        ("listen.agents", old.listen.agents == new.listen.agents),
+        ("listen.admin", old.listen.admin == new.listen.admin),
+        ("listen.tls", same_tls),
+        ("state.path", old.state.path == new.state.path),
+        ("state.encryption_key", old.state.encryption_key == new.state.encryption_key),
+    ];
+    match moved.iter().find(|(_, same)| !same) {
+        Some((key, _)) => Err(anyhow::anyhow!("`{key}` changed: that needs a restart")),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,170 @@
+//! `holdpoint check`: configuration, schemas and policies, every mistake at once, without opening a port.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::Exit;
+use crate::call::Operation;
+use crate::config::Config;
+use crate::gates::schema::Schemas;
+use crate::policy::{self, Finding, Severity};
+use crate::{app, clock, snapshot};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The configuration.
+    #[arg(long, default_value = "holdpoint.yaml")]
+    config: PathBuf,
+    /// Other policies than the configuration names.
+    #[arg(long)]
+    policies: Option<PathBuf>,
+    /// Write the generated Cedar schema beside the policies, for editors.
+    #[arg(long)]
+    write_schema: bool,
+    /// One JSON object instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was found, ready to be printed.
+struct Report {
+    config: Result<String, String>,
+    schemas: (usize, Vec<String>),
+    policies: Option<(usize, usize, String, String)>,
+    never: Vec<String>,
+    findings: Vec<Finding>,
+}
+
+pub(super) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<Exit> {
+    let report = check(args)?;
+    let errors = report.errors();
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&report.json())?)?;
+    } else {
+        report.print(args, out)?;
+    }
+    Ok(if errors == 0 { Exit::Ok } else { Exit::Rejected })
+}
+
+fn check(args: &Args) -> anyhow::Result<Report> {
+    let mut config = match app::load(&args.config) {
+        Ok(config) => config,
+        Err(mistakes) => return Ok(Report::rejected(mistakes.to_string())),
+    };
+    if let Some(dir) = &args.policies {
+        config.policy_dir.clone_from(dir);
+    }
+    let operations: Vec<_> =
+        config.tools.iter().flat_map(|t| t.rest.iter().map(|r| &r.2).chain(t.mcp.values())).cloned().collect();
+    let schemas =
+        Schemas::new(operations.iter(), std::collections::HashMap::new(), std::sync::Arc::new(clock::SystemClock));
+    let broken = schemas.broken().map(|(op, why)| format!("{op}: {why}")).collect();
+    let mut report = Report {
+        config: Ok(args.config.display().to_string()),
+        schemas: (operations.iter().filter(|o| is_typed(o)).count(), broken),
+        policies: None,
+        never: Vec::new(),
+        findings: unlisted(&config),
+    };
+    match policy::load(&config.policy_dir, &snapshot::model(&config), snapshot::defaults(&config)) {
+        Err(findings) => report.findings.extend(findings),
+        Ok(loaded) => {
+            if args.write_schema {
+                policy::generated::write(&config.policy_dir, loaded.schema_text())?;
+            }
+            report.findings.extend(
+                policy::generated::compare(&config.policy_dir, loaded.schema_text())
+                    .map(|f| f.with_help("run `holdpoint check --write-schema`")),
+            );
+            report.findings.extend(loaded.findings().iter().cloned());
+            report.never = loaded.nobody_can_release().iter().map(|id| (*id).to_owned()).collect();
+            let counts = loaded.counts().to_string();
+            report.policies = Some((loaded.policies().len(), loaded.files(), loaded.digest().to_string(), counts));
+        }
+    }
+    Ok(report)
+}
+
+fn is_typed(operation: &Operation) -> bool {
+    operation.schema.is_some()
+}
+
+/// Tools of a lock file that no operation lists are refused: worth a word.
+fn unlisted(config: &Config) -> Vec<Finding> {
+    let named = config.tools.iter().filter(|t| !t.unlisted.is_empty());
+    named
+        .map(|t| {
+            let what = format!("{}: not listed under `operations`, so refused: {}", t.tool.name, t.unlisted.join(", "));
+            Finding::new(Severity::Note, "tool-unlisted", what)
+        })
+        .collect()
+}
+
+impl Report {
+    fn rejected(why: String) -> Self {
+        Self { config: Err(why), schemas: (0, Vec::new()), policies: None, never: Vec::new(), findings: Vec::new() }
+    }
+
+    fn errors(&self) -> usize {
+        let mistakes = self.config.as_ref().err().map_or(0, |text| text.lines().count());
+        mistakes + self.schemas.1.len() + self.count(Severity::Error)
+    }
+
+    fn count(&self, severity: Severity) -> usize {
+        self.findings.iter().filter(|f| f.severity == severity).count()
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let findings: Vec<_> = self
+            .findings
+            .iter()
+            .map(|f| {
+                json!({"severity": format!("{:?}", f.severity).to_lowercase(), "code": f.code, "message": f.message,
+                       "help": f.help, "file": f.file, "line": f.line, "column": f.column})
+            })
+            .collect();
+        json!({
+            "version": 1, "ok": self.errors() == 0,
+            "config": self.config.as_ref().map_or_else(|e| e.lines().collect::<Vec<_>>(), |_| Vec::new()),
+            "schemas": {"typed": self.schemas.0, "errors": self.schemas.1},
+            "policies": self.policies.as_ref().map(|(n, files, digest, _)| json!({"count": n, "files": files, "digest": digest})),
+            "nobody_can_release": self.never, "findings": findings,
+        })
+    }
+
+    fn print(&self, args: &Args, out: &mut impl Write) -> std::io::Result<()> {
+        match &self.config {
+            Err(mistakes) => writeln!(out, "{mistakes}")?,
+            Ok(path) => writeln!(out, "config    {path:<36} ok")?,
+        }
+        if self.config.is_ok() {
+            writeln!(out, "schemas   {} operations typed", self.schemas.0)?;
+            for why in &self.schemas.1 {
+                writeln!(out, "error[schema]: {why}")?;
+            }
+        }
+        if let Some((count, files, digest, tiers)) = &self.policies {
+            let plural = if *files == 1 { "" } else { "s" };
+            let what = format!("{count} in {files} file{plural}");
+            let digest: String = digest.trim_start_matches("sha256:").chars().take(8).collect();
+            writeln!(out, "policies  {what:<36} ok   digest {digest}…")?;
+            writeln!(out, "  tiers   {tiers}")?;
+            for id in &self.never {
+                writeln!(out, "  note    {id}: nobody can release this one. Intended?")?;
+            }
+        }
+        for finding in &self.findings {
+            writeln!(out, "{finding}")?;
+        }
+        let (errors, warnings) = (self.errors(), self.count(Severity::Warning));
+        let plural = |n: usize, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
+        let verdict = if errors == 0 { "ok       " } else { "rejected " };
+        writeln!(out, "{verdict} {}, {}", plural(errors, "error"), plural(warnings, "warning"))?;
+        if errors > 0 && self.config.is_err() {
+            writeln!(out, "          fix {} and run `holdpoint check` again", args.config.display())?;
+        }
+        Ok(())
+    }
+}

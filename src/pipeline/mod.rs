@@ -1,0 +1,255 @@
+//! The path of a call, top to bottom. Nothing else in this crate decides whether a call may pass.
+//!
+//! The order, and the reason for each place in it:
+//! 1. **identify**: every limit, key and decision is per principal.
+//! 2. **recognize**: limits differ by tool; what is unknown, or may not be seen, ends here.
+//! 3. **check rates** before any work that costs: a storm of calls that policy will refuse dies early.
+//! 4. **validate**: policy, approver, digest and upstream all see this one value.
+//! 5. **look up** before policy: a retry of a call that has run gets its answer even if the budget is spent since.
+//! 6. **authorize** with facts gathered once. Low goes on, medium and high are parked, the rest is refused.
+//! 7. **park** writes the hold; nothing is reserved, no breaker is asked: a call may wait for hours.
+//! 8. **begin** claims the key, reserves every budget and records the intent in one durable step.
+//! 9. **forward** spends the permit.
+//! 10. **conclude** records the outcome; only then does the agent hear its end.
+
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+
+use crate::call::{Call, CallId, Code, Ended, Fault, HeldAs, Incoming, Outcome, Principal, Refusal, Terms, Tier};
+use crate::clock::Clock;
+use crate::gates::authz::{Permit, Verdict};
+use crate::gates::breaker::Breakers;
+use crate::gates::hold::{Attached, Holds};
+use crate::gates::idempotency::{Calls, NotBegun, read_outcome};
+use crate::gates::upstream::{Manner, Upstreams};
+use crate::signals::{Entry, Throttle};
+use crate::snapshot::{Snapshot, Snapshots};
+use crate::store::{AuditNote, CallRecord, Known, Made, State, Store};
+use crate::tasks::{Draining, Tracker};
+use crate::telemetry::Metrics;
+
+mod release;
+mod support;
+
+pub(crate) use support::counted;
+
+/// The path, as one core walks it.
+#[derive(Debug, Clone)]
+pub struct Pipeline {
+    /// The version in force.
+    pub snapshots: Arc<Snapshots>,
+    /// Durable state.
+    pub store: Arc<Store>,
+    /// The hold gate.
+    pub holds: Holds,
+    /// Look up, begin, conclude.
+    pub calls: Calls,
+    /// One breaker for each tool.
+    pub breakers: Arc<Breakers>,
+    /// This core's connections.
+    pub upstreams: Arc<Upstreams>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Refusals that are recorded by count alone.
+    pub strangers: Arc<Throttle>,
+    /// Set when the process is about to stop: nothing new begins.
+    pub draining: Draining,
+    /// Calls under way.
+    pub tracker: Tracker,
+}
+
+/// A call on its way, with all that was found out about it.
+struct Asking<'a> {
+    s: &'a Snapshot,
+    principal: &'a Principal,
+    call: &'a Call,
+    /// The client's own credential, for `auth: pass_through`.
+    token: Option<&'a str>,
+}
+
+/// What begins.
+enum Start {
+    /// A plain read: nothing to claim.
+    Read,
+    /// A call that policy allowed by itself.
+    Fresh,
+    /// A hold that people approved; the proxy sends it by itself, or for the client that came back.
+    Release { record: Box<CallRecord>, by_proxy: bool },
+}
+
+impl Pipeline {
+    /// Carries one message through every gate and records what became of it.
+    ///
+    /// Runs in its own task: an agent that hangs up must not tear a call in half.
+    pub async fn handle(&self, incoming: Incoming) -> Ended {
+        let s = self.snapshots.current();
+        let mut entry = Entry::open(&incoming, s.digests(), self.clock.instant());
+        let passed = std::panic::AssertUnwindSafe(self.pass(&s, incoming, &mut entry)).catch_unwind().await;
+        let passed = passed.unwrap_or_else(|_| Err(Fault::new("a gate panicked").into()));
+        let outcome = passed.unwrap_or_else(|refusal| Outcome::Refused(refusal.for_call(entry.id())));
+        let outcome = self.close(&entry, outcome).await;
+        Ended { call: entry.id(), outcome, headers: entry.take_headers() }
+    }
+
+    async fn pass(&self, s: &Snapshot, incoming: Incoming, entry: &mut Entry) -> Result<Outcome, Refusal> {
+        let token = incoming.credentials.token.clone();
+        let principal = s.identity.identify(&incoming.credentials).await?;
+        entry.principal(&principal);
+        let draft = s.routes.recognize(&principal, incoming, |o| s.policies.visible(&principal, o))?;
+        entry.operation(&draft.operation);
+        support::rate_headers(entry, s.rates.check(&principal, &draft)?);
+        let call = s.schemas.validate(&principal, draft)?;
+        entry.call(&call);
+        let a = Asking { s, principal: &principal, call: &call, token: token.as_deref() };
+        if support::is_session(&call) {
+            let permit = s.policies.admit(&principal, &call)?;
+            return self.perform(&a, permit, Start::Read, entry).await;
+        }
+        match self.calls.look_up(&principal, &call).await? {
+            Known::New => {}
+            known => return self.known(&a, known, entry).await,
+        }
+        let facts = self.facts(&a, None).await?;
+        support::budget_header(entry, &a, self);
+        match self.authorize(&a, &facts)? {
+            Verdict::Allow(permit) if Calls::is_claimed(&call) => self.perform(&a, permit, Start::Fresh, entry).await,
+            Verdict::Allow(permit) => self.perform(&a, permit, Start::Read, entry).await,
+            Verdict::Hold(terms) => self.park(&a, terms, entry).await,
+        }
+    }
+
+    /// Writes the hold, then waits in place for a little while.
+    async fn park(&self, a: &Asking<'_>, terms: Terms, entry: &mut Entry) -> Result<Outcome, Refusal> {
+        self.not_draining()?;
+        let policies = terms.why.iter().map(|w| w.policy.clone()).collect();
+        let record = self.record(a, State::Held, terms.tier, policies, Some(terms))?;
+        let id = match self.holds.park(record, a.call, a.presentation()).await? {
+            Ok(record) => {
+                entry.recorded();
+                record.id
+            }
+            Err(other) => other,
+        };
+        self.attach(a, id, entry).await
+    }
+
+    /// A call that is held, running or over already.
+    async fn known(&self, a: &Asking<'_>, known: Known, entry: &mut Entry) -> Result<Outcome, Refusal> {
+        let accepted = a.call.prefer().respond_async || a.call.operation().held_as == HeldAs::Accepted;
+        match known {
+            Known::Held(record) => self.attach(a, record.id, entry).await,
+            Known::InFlight(id) => self.attach(a, id, entry).await,
+            Known::Concluded(record) | Known::Over(record) | Known::Unknown(record) => {
+                self.holds.tell(&record, accepted, a.s.config.reviews.url.as_deref()).await
+            }
+            Known::New | Known::KeyReused(_) => {
+                Err(Fault::new("an answer of the store that was dealt with before").into())
+            }
+        }
+    }
+
+    async fn attach(&self, a: &Asking<'_>, id: CallId, entry: &mut Entry) -> Result<Outcome, Refusal> {
+        match self.holds.attach(id, a.call, a.presentation()).await? {
+            Attached::Outcome(outcome) => Ok(outcome),
+            Attached::Collect(record) => self.release(a.s, *record, a.token, entry).await,
+        }
+    }
+
+    /// The part that has effects. Nothing after `forward` may turn the answer into a refusal.
+    async fn perform(
+        &self,
+        a: &Asking<'_>,
+        permit: Permit,
+        start: Start,
+        entry: &mut Entry,
+    ) -> Result<Outcome, Refusal> {
+        self.not_draining()?;
+        let tier = permit.tier();
+        let endpoint =
+            a.s.endpoints.get(&a.call.operation().tool.name).ok_or_else(|| Fault::new("a tool without upstream"))?;
+        let probe = self.breakers.acquire(a.call)?;
+        let own_session = matches!(start, Start::Release { by_proxy: true, .. });
+        let flight = match self.begin(a, &permit, start).await {
+            Ok(flight) => flight,
+            Err(NotBegun::Again) => return self.again(a, entry).await,
+            Err(not_begun) => return Err(support::not_begun(a, not_begun, self.clock.now())),
+        };
+        if flight.is_some() {
+            entry.recorded();
+        }
+        let sent = self.clock.instant();
+        let manner = Manner { token: a.token, own_session };
+        let answer = self.upstreams.forward(endpoint, permit, a.call, manner).await;
+        support::count_answer(self, a.call, &answer, sent);
+        probe.observe(support::is_healthy(&answer));
+        match flight {
+            Some(flight) => self.calls.conclude(flight, answer, a.call).await,
+            None => support::listed(a, read_outcome(answer, a.call, tier)?).await,
+        }
+    }
+
+    /// The claim was taken between look-up and begin: what is known now is the answer.
+    async fn again(&self, a: &Asking<'_>, entry: &mut Entry) -> Result<Outcome, Refusal> {
+        match self.calls.look_up(a.principal, a.call).await? {
+            Known::New => {
+                Err(Refusal::new(Code::InFlight, "the same call was under way; send it again").for_call(a.call.id()))
+            }
+            known => Box::pin(self.known(a, known, entry)).await,
+        }
+    }
+
+    fn record(
+        &self,
+        a: &Asking<'_>,
+        state: State,
+        tier: Tier,
+        policies: Vec<String>,
+        terms: Option<Terms>,
+    ) -> Result<CallRecord, Refusal> {
+        let now = self.clock.now();
+        let charges = a.s.budgets.charges(a.principal, a.call, now)?;
+        let money = crate::gates::budget::Budgets::money(a.call)?;
+        let (config_digest, policy_digest) = a.s.digests();
+        let charges = if state == State::Held { Vec::new() } else { charges };
+        let made = Made { state, tier, policies, terms, charges, money, config_digest, policy_digest, now };
+        Ok(CallRecord::fresh(a.call, a.principal, made))
+    }
+
+    /// Records what no step of the store has recorded; what cannot be recorded is refused.
+    async fn close(&self, entry: &Entry, outcome: Outcome) -> Outcome {
+        let outcome = match self.note(entry, &outcome).await {
+            Ok(()) => outcome,
+            Err(fault) if matches!(outcome, Outcome::Refused(_)) => {
+                tracing::error!(fault = %fault.chain(), "a refusal could not be recorded");
+                outcome
+            }
+            Err(fault) => {
+                self.metrics.store_errors.with_label_values(&["append"]).inc();
+                Outcome::Refused(Refusal::from(fault).for_call(entry.id()))
+            }
+        };
+        entry.tell(&outcome, &self.metrics, self.clock.instant());
+        outcome
+    }
+
+    async fn note(&self, entry: &Entry, outcome: &Outcome) -> Result<(), Fault> {
+        let code = if let Outcome::Refused(r) = outcome { Some(r.code()) } else { None };
+        if !entry.is_identified() || code == Some(Code::RateLimited) {
+            return match self.strangers.count(self.clock.now()) {
+                Some(count) => self.store.append(support::counted(count), false).await,
+                None => Ok(()),
+            };
+        }
+        match entry.note(outcome) {
+            Some(note) => self.append(note, entry.is_durable()).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn append(&self, note: AuditNote, durable: bool) -> Result<(), Fault> {
+        self.store.append(note, durable).await
+    }
+}

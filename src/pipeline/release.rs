@@ -1,0 +1,159 @@
+//! People approved: policy is asked again with today's versions and today's facts, then the call carries on.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use serde_json::Value;
+
+use crate::call::{Call, CallId, Checked, Code, OutRequest, Outcome, Preference, Protocol, Refusal, Tier};
+use crate::gates::authz::{GivenApprovals, Release};
+use crate::signals::Entry;
+use crate::snapshot::Snapshot;
+use crate::store::{CallRecord, Note, Renew, State};
+
+use super::{Asking, Pipeline, Start};
+
+impl Pipeline {
+    /// Sends an approved call by itself, once. A gate that is closed for now leaves it approved; it is tried again.
+    pub async fn resume(&self, id: CallId) {
+        let s = self.snapshots.current();
+        let record = match self.store.get(id).await {
+            Ok(Some(record)) => record,
+            Ok(None) => return,
+            Err(fault) => {
+                return tracing::error!(fault = %fault.chain(), call.id = %id, "an approved call cannot be read");
+            }
+        };
+        if record.state_at(self.clock.now()) != State::Approved || !record.release_by_proxy {
+            return;
+        }
+        let mut entry = Entry::resumed(&record, s.digests(), self.clock.instant());
+        let outcome = self.release(&s, record, None, &mut entry).await.unwrap_or_else(Outcome::Refused);
+        entry.tell(&outcome, &self.metrics, self.clock.instant());
+    }
+
+    /// Asks everything again, then sends. What has changed so that it may not pass is recorded on the hold.
+    pub(super) async fn release(
+        &self,
+        s: &Snapshot,
+        record: CallRecord,
+        token: Option<&str>,
+        entry: &mut Entry,
+    ) -> Result<Outcome, Refusal> {
+        let id = record.id;
+        entry.recorded();
+        match Box::pin(self.released(s, record, token, entry)).await {
+            Err(refusal) if refusal.code() == Code::Revoked => {
+                self.store.revoke(id, note(&refusal)).await.map_err(|_| unrecorded())?;
+                Err(refusal)
+            }
+            Err(refusal) if waits(refusal.code()) => {
+                if self.store.wait_reason(id, note(&refusal)).await.is_err() {
+                    tracing::debug!(call.id = %id, "the hold has moved on");
+                }
+                Err(refusal)
+            }
+            done => done,
+        }
+    }
+
+    async fn released(
+        &self,
+        s: &Snapshot,
+        record: CallRecord,
+        token: Option<&str>,
+        entry: &mut Entry,
+    ) -> Result<Outcome, Refusal> {
+        if !s.identity.still_active(&record.principal) {
+            return Err(revoked("the agent is not one that may act any more"));
+        }
+        let call = self.restored(s, &record).await?;
+        if call.digest() != record.digest {
+            return Err(revoked("the request is not the one that was approved: its tool has moved"));
+        }
+        let principal = record.principal.clone();
+        let a = Asking { s, principal: &principal, call: &call, token };
+        let facts = self.facts(&a, Some(&record)).await?;
+        let given = approvals(&record);
+        match s.policies.authorize_release(&principal, &call, &facts, &given)? {
+            Release::Allow(permit) => {
+                let by_proxy = record.release_by_proxy;
+                self.perform(&a, permit, Start::Release { record: Box::new(record), by_proxy }, entry).await
+            }
+            Release::Stronger(terms) => {
+                let (config_digest, policy_digest) = s.digests();
+                let text = "policy demands more approval now than when it was asked first".to_owned();
+                let renewed = self.store.renew(Renew {
+                    id: record.id,
+                    version: Some(record.version),
+                    terms,
+                    digest: record.digest,
+                    config_digest,
+                    policy_digest,
+                    what_changed: Note { code: "stronger_need".into(), text, by: None },
+                });
+                let record = renewed.await.map_err(|_| unrecorded())?;
+                self.holds.tell(&record, false, s.config.reviews.url.as_deref()).await
+            }
+        }
+    }
+
+    /// The call again, from what was stored with the hold.
+    async fn restored(&self, s: &Snapshot, record: &CallRecord) -> Result<Call, Refusal> {
+        let operation = s.operation(&record.operation).ok_or_else(|| revoked("the operation is gone"))?;
+        let arguments: Value = self.store.arguments(record).await?;
+        let body = self.store.request_body(record).await?;
+        let stored = &record.request;
+        let era = |modern: bool| if modern { Protocol::McpModern } else { Protocol::McpLegacy };
+        let parts = Checked {
+            id: record.id,
+            operation: std::sync::Arc::clone(operation),
+            arguments,
+            request: OutRequest {
+                target: stored.target.clone(),
+                content_type: stored.content_type.clone(),
+                body,
+                headers: stored.headers.clone(),
+                rpc: stored.rpc.as_ref().map(|(id, modern)| (id.clone(), era(*modern))),
+            },
+            key: record.key.clone(),
+            key_derived: record.key_derived,
+            context: record.context.clone(),
+            evidence: record.evidence.iter().map(|e| e.id).collect(),
+            source_ip: record.context.source_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            prefer: Preference::default(),
+            deadline: self.clock.instant(),
+        };
+        s.schemas.restore(&record.principal, parts).map_err(|refusal| match refusal.code() {
+            Code::InvalidArguments => revoked("the arguments break today's schema of the operation"),
+            _ => refusal,
+        })
+    }
+}
+
+/// What the votes really add up to.
+fn approvals(record: &CallRecord) -> GivenApprovals {
+    let people = record.people();
+    let complete = record
+        .terms
+        .as_ref()
+        .is_none_or(|t| t.needs.evidence.iter().all(|kind| record.evidence.iter().any(|e| e.kind == *kind)));
+    let granted = people >= 1 && complete;
+    GivenApprovals { granted, dual: granted && people >= 2 && record.is_justified() && record.tier == Tier::High }
+}
+
+/// Refusals that pass by themselves: the call stays approved and is tried again.
+const fn waits(code: Code) -> bool {
+    matches!(code, Code::BreakerOpen | Code::BudgetExhausted | Code::Paused | Code::Unavailable)
+}
+
+fn note(refusal: &Refusal) -> Note {
+    Note { code: refusal.code().as_str().into(), text: refusal.public_text().to_owned(), by: None }
+}
+
+fn revoked(text: &'static str) -> Refusal {
+    Refusal::new(Code::Revoked, text)
+}
+
+fn unrecorded() -> Refusal {
+    Refusal::new(Code::Unavailable, "the change could not be recorded")
+}

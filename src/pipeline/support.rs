@@ -1,0 +1,234 @@
+//! Small steps of the path that decide nothing: facts, headers, counters, filtered lists.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use crate::call::{Broken, Call, Code, Facts, Fault, Meters, Outcome, Refusal, Reply, ReplyBody, Timestamp, ToolKind};
+use crate::gates::authz::{Permit, Verdict};
+use crate::gates::budget::Budgets;
+use crate::gates::hold::Presentation;
+use crate::gates::idempotency::{InFlight, NotBegun};
+use crate::gates::rate::Standing;
+use crate::gates::upstream::{Answer, Lost};
+use crate::signals::{self, Entry};
+use crate::store::{AuditNote, CallRecord, State};
+
+use super::{Asking, Pipeline, Start};
+
+impl Asking<'_> {
+    pub(super) fn presentation(&self) -> Presentation<'_> {
+        let reviews = &self.s.config.reviews;
+        Presentation { inline_wait: reviews.inline_wait, page: reviews.url.as_deref(), max_held: reviews.max_held }
+    }
+}
+
+impl Pipeline {
+    /// Facts for one decision, gathered once; for a release, with the evidence of its hold.
+    pub(super) async fn facts(&self, a: &Asking<'_>, hold: Option<&CallRecord>) -> Result<Facts, Refusal> {
+        let now = self.clock.now();
+        let mut evidence: BTreeSet<String> = hold.iter().flat_map(|r| &r.evidence).map(|e| e.kind.clone()).collect();
+        if hold.is_none() {
+            for id in a.call.evidence() {
+                let artifact = self.store.artifact(*id).await?.map(|(artifact, _)| artifact);
+                let own = artifact.filter(|artifact| artifact.principal_key == a.principal.key());
+                let Some(own) = own else {
+                    return Err(Refusal::new(Code::InvalidArguments, format!("`{id}` is not evidence of yours")));
+                };
+                evidence.insert(own.evidence.kind);
+            }
+        }
+        let meters = self.meters(a, now)?;
+        Ok(signals::gather(&self.store, a.principal, a.call, meters, evidence, now)?)
+    }
+
+    fn meters(&self, a: &Asking<'_>, now: Timestamp) -> Result<Meters, Fault> {
+        let ledgers = a.s.budgets.ledgers(a.principal, a.call, now);
+        let keys: Vec<_> = ledgers.iter().map(|(_, key)| key.clone()).collect();
+        Ok(a.s.budgets.meters(&ledgers, &self.store.balances(&keys)?))
+    }
+
+    pub(super) fn authorize(&self, a: &Asking<'_>, facts: &Facts) -> Result<Verdict, Refusal> {
+        let asked = self.clock.instant();
+        let verdict = a.s.policies.authorize(a.principal, a.call, facts);
+        let took = self.clock.instant().saturating_duration_since(asked);
+        self.metrics.policy_seconds.with_label_values::<&str>(&[]).observe(took.as_secs_f64());
+        verdict
+    }
+
+    /// Claim, reservations and intent in one durable step; nothing for a plain read.
+    pub(super) async fn begin(
+        &self,
+        a: &Asking<'_>,
+        permit: &Permit,
+        start: Start,
+    ) -> Result<Option<InFlight>, NotBegun> {
+        match start {
+            Start::Read => Ok(None),
+            Start::Fresh => {
+                let record = self.record(a, State::Dispatching, permit.tier(), permit.policies().to_vec(), None);
+                // The cost was checked with the arguments; what cannot be priced is not begun.
+                let record = record.map_err(|_| NotBegun::Unavailable)?;
+                self.calls.begin(record, a.call).await.map(Some)
+            }
+            Start::Release { record, .. } => {
+                let charges = a.s.budgets.charges(a.principal, a.call, self.clock.now());
+                let charges = charges.map_err(|_| NotBegun::Unavailable)?;
+                self.calls.begin_release(*record, charges).await.map(Some)
+            }
+        }
+    }
+
+    pub(super) fn not_draining(&self) -> Result<(), Refusal> {
+        if self.draining.is_on() {
+            let text = "this proxy is about to stop; nothing was sent";
+            return Err(Refusal::new(Code::Unavailable, text).with_retry_after(std::time::Duration::from_secs(5)));
+        }
+        if !self.store.healthy() {
+            return Err(Refusal::new(Code::Unavailable, "calls cannot be recorded right now; nothing was sent"));
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn is_session(call: &Call) -> bool {
+    let operation = call.operation();
+    operation.tool.kind == ToolKind::Mcp && operation.name == format!("{}:session", operation.tool.name)
+}
+
+pub(super) fn rate_headers(entry: &mut Entry, standing: Option<Standing>) {
+    if let Some(standing) = standing {
+        entry.header("ratelimit-policy", &standing.policy);
+        entry.header("ratelimit", &standing.limit);
+    }
+}
+
+/// `Holdpoint-Budget` from the warning mark on.
+pub(super) fn budget_header(entry: &mut Entry, a: &Asking<'_>, p: &Pipeline) {
+    let ledgers = a.s.budgets.ledgers(a.principal, a.call, p.clock.now());
+    let keys: Vec<_> = ledgers.iter().map(|(_, key)| key.clone()).collect();
+    let Ok(balances) = p.store.balances(&keys) else { return };
+    if let Some(warning) = a.s.budgets.warning(&ledgers, &balances) {
+        entry.header("holdpoint-budget", &format!("{};used={}", warning.scope, warning.used));
+    }
+}
+
+pub(super) fn not_begun(a: &Asking<'_>, why: NotBegun, now: Timestamp) -> Refusal {
+    let refusal = match why {
+        NotBegun::Budget(charge) => Budgets::exhausted(&charge, now, a.s.budgets.window(&charge)),
+        NotBegun::Over => Refusal::new(Code::HoldExpired, "the approval is not in force any more; nothing was sent"),
+        NotBegun::Again | NotBegun::Unavailable => {
+            Refusal::new(Code::Unavailable, "the call could not be recorded; nothing was sent")
+        }
+    };
+    refusal.for_call(a.call.id())
+}
+
+/// Whether the upstream worked, whatever it thought of the call.
+pub(super) fn is_healthy(answer: &Answer) -> bool {
+    matches!(answer, Answer::Got(got) if !got.status.is_server_error())
+}
+
+pub(super) fn count_answer(p: &Pipeline, call: &Call, answer: &Answer, sent: Instant) {
+    let (tool, op) = (call.operation().tool.name.as_str(), call.operation().name.as_str());
+    let class = match answer {
+        Answer::NotSent(_) => "unreachable",
+        Answer::Lost(Lost::Deadline) => "timeout",
+        Answer::Lost(_) => "broken",
+        Answer::Got(got) if got.status.is_success() => "success",
+        Answer::Got(got) if got.status.is_client_error() => "client_error",
+        Answer::Got(got) if got.status.is_server_error() => "server_error",
+        Answer::Got(_) => "other",
+    };
+    p.metrics.upstream_requests.with_label_values(&[tool, op, class]).inc();
+    if class == "timeout" {
+        p.metrics.upstream_timeouts.with_label_values(&[tool]).inc();
+    }
+    let took = p.clock.instant().saturating_duration_since(sent);
+    p.metrics.upstream_seconds.with_label_values(&[tool, op]).observe(took.as_secs_f64());
+}
+
+/// What was refused before anybody was known, and floods: by count.
+pub(crate) fn counted(count: u64) -> AuditNote {
+    AuditNote {
+        kind: "calls.refused_unrecorded".into(),
+        call: None,
+        principal: None,
+        agent: None,
+        run: None,
+        operation: None,
+        code: None,
+        more: BTreeMap::from([("count".to_owned(), count.into())]),
+    }
+}
+
+/// A list of tools shows what the principal may see, as it was accepted. Any other answer passes as it is.
+pub(super) async fn listed(a: &Asking<'_>, outcome: Outcome) -> Result<Outcome, Refusal> {
+    let asked = serde_json::from_slice::<Value>(&a.call.request().body).unwrap_or_default();
+    let is_list = is_session(a.call) && asked.get("method").and_then(Value::as_str) == Some("tools/list");
+    let Outcome::Forwarded { call, tier, reply } = outcome else { return Ok(outcome) };
+    if !is_list || !reply.status.is_success() {
+        return Ok(Outcome::Forwarded { call, tier, reply });
+    }
+    let Reply { status, mut headers, body } = reply;
+    let bytes = whole(body, a.call.operation().limits.answer).await.map_err(|_| cut())?;
+    let message = message(&bytes, asked.get("id")).ok_or_else(cut)?;
+    headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    let body = ReplyBody::Whole(Bytes::from(filtered(a, message).to_string()));
+    Ok(Outcome::Forwarded { call, tier, reply: Reply { status, headers, body } })
+}
+
+fn cut() -> Refusal {
+    Refusal::new(Code::InvalidAnswer, "the list of tools could not be read")
+}
+
+async fn whole(body: ReplyBody, limit: usize) -> Result<Bytes, Broken> {
+    let mut rx = match body {
+        ReplyBody::Whole(bytes) => return Ok(bytes),
+        ReplyBody::Stream(rx) => rx,
+    };
+    let mut all = Vec::new();
+    while let Some(piece) = rx.recv().await {
+        all.extend_from_slice(&piece?);
+        if all.len() > limit {
+            return Err(Broken);
+        }
+    }
+    Ok(Bytes::from(all))
+}
+
+/// The response in a JSON answer or in a stream of events.
+fn message(bytes: &Bytes, id: Option<&Value>) -> Option<Value> {
+    if let Ok(message) = serde_json::from_slice::<Value>(bytes) {
+        return Some(message);
+    }
+    let mut splitter = crate::call::sse::Splitter::new(bytes.len() + 1);
+    let events = splitter.push(bytes).ok()?;
+    let read = |e: crate::call::sse::Event| e.data.and_then(|d| serde_json::from_str::<Value>(&d).ok());
+    events.into_iter().filter_map(read).find(|m| m.get("id") == id && m.get("method").is_none())
+}
+
+fn filtered(a: &Asking<'_>, mut message: Value) -> Value {
+    let Some(result) = message.get_mut("result").and_then(Value::as_object_mut) else { return message };
+    let tool = &a.call.operation().tool.name;
+    let config = a.s.config.tools.iter().find(|t| t.tool.name == *tool);
+    let shown = |definition: &Value| {
+        let name = definition.get("name").and_then(Value::as_str).unwrap_or_default();
+        let operation = config.and_then(|c| c.mcp.get(name));
+        let pinned = config.and_then(|c| c.pins.get(name)) == Some(&crate::config::lock::definition_digest(definition));
+        if operation.is_some() && !pinned {
+            tracing::warn!(tool.name = tool, name, "a tool's definition differs from the lock file; it is not shown");
+        }
+        pinned && operation.is_some_and(|o| a.s.policies.visible(a.principal, o))
+    };
+    if let Some(tools) = result.get_mut("tools").and_then(Value::as_array_mut) {
+        tools.retain(shown);
+    }
+    // What one principal may see is not for a shared cache.
+    if result.contains_key("cacheScope") {
+        result.insert("cacheScope".into(), "private".into());
+    }
+    message
+}

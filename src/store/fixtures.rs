@@ -1,0 +1,120 @@
+//! Records for tests.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::call::{
+    AuthMethod, CallContext, CallId, Digest, Needs, Principal, Requirement, Target, Terms, Tier, Timestamp,
+};
+
+use super::{CallRecord, State, StoredRequest, Vote};
+
+pub(crate) const START: Timestamp = Timestamp::from_millis(1_795_440_600_000);
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
+
+pub(crate) fn principal() -> Principal {
+    Principal {
+        agent: "bot".into(),
+        groups: vec![],
+        org: "acme".into(),
+        owner: None,
+        operator: Some("olga".into()),
+        acting_for: Some("anna".into()),
+        acting_for_email: Some("Anna@acme.example".into()),
+        claims: Default::default(),
+        method: AuthMethod::ApiKey,
+        subject: "key|bot".into(),
+    }
+}
+
+pub(crate) fn terms(tier: Tier, requirements: &[(&[&str], bool)], people: usize) -> Terms {
+    let requirement = |(i, (groups, all)): (usize, &(&[&str], bool))| Requirement {
+        policy: format!("p{i}"),
+        groups: groups.iter().map(|g| (*g).to_owned()).collect(),
+        all: *all,
+    };
+    Terms {
+        tier,
+        why: vec![],
+        needs: Needs {
+            people,
+            requirements: requirements.iter().enumerate().map(requirement).collect(),
+            justification: tier == Tier::High,
+            evidence: vec![],
+        },
+        sla: MINUTE * 15,
+        expires: MINUTE * 60,
+        window: MINUTE * 15,
+        policy_digest: Digest::of(b"policy"),
+    }
+}
+
+pub(crate) fn record(state: State, fingerprint: &str, key: Option<&str>) -> CallRecord {
+    let held = state == State::Held || state == State::Approved;
+    CallRecord {
+        id: CallId::new(),
+        version: 1,
+        state,
+        operation: "crm.refund".into(),
+        tool: "crm".into(),
+        effects: vec!["money".into()],
+        principal: principal(),
+        context: CallContext { workflow: "w".into(), run: "r1".into(), ..CallContext::default() },
+        key: key.map(str::to_owned),
+        key_derived: false,
+        keep: MINUTE * 60 * 24,
+        fingerprint: Digest::of(fingerprint.as_bytes()),
+        digest: Digest::of(b"digest"),
+        request: StoredRequest {
+            target: Target { method: "POST".into(), path: "/refunds".into() },
+            content_type: None,
+            headers: vec![],
+            rpc: None,
+            body: None,
+            arguments: None,
+        },
+        arguments: json!({"amount": 5, "card": "[redacted]"}),
+        schema_digest: Digest::of(b"schema"),
+        config_digest: Digest::of(b"config"),
+        policy_digest: Digest::of(b"policy"),
+        tier: if held { Tier::Medium } else { Tier::Low },
+        policies: vec![],
+        terms: held.then(|| terms(Tier::Medium, &[(&["ops", "lead"], false)], 1)),
+        release_by_proxy: false,
+        title: "Refund".into(),
+        approvals: vec![],
+        evidence: vec![],
+        created: START,
+        updated: START,
+        expires: (state == State::Held).then(|| START.plus(MINUTE * 60)),
+        window_closes: (state == State::Approved).then(|| START.plus(MINUTE * 15)),
+        renewals: 0,
+        attempt: 0,
+        epoch: 0,
+        begun: None,
+        charges: vec![],
+        answer: None,
+        note: None,
+        opinion: None,
+        collected: None,
+        target: None,
+        money: None,
+        seq: 0,
+    }
+}
+
+pub(crate) fn vote(record: &CallRecord, person: &str, groups: &[&str]) -> Vote {
+    Vote {
+        id: record.id,
+        version: None,
+        digest: record.digest,
+        person: person.into(),
+        aliases: vec![format!("{person}@acme.example")],
+        subject: format!("idp|{person}"),
+        groups: groups.iter().map(|g| (*g).to_owned()).collect(),
+        as_group: None,
+        channel: "api".into(),
+        justification: Some("looked at it".into()),
+    }
+}
