@@ -158,6 +158,8 @@ pub(super) struct Field {
     pub(super) place: String,
     /// As JSON text, in visible characters.
     pub(super) value: String,
+    /// Length of that value in bytes: of a string's own text, else of its JSON.
+    pub(super) bytes: usize,
     /// What a glance may miss.
     pub(super) note: String,
     /// Money, its currency, or the target.
@@ -212,6 +214,7 @@ fn field(place: &str, value: &Value, risky: &[String], redacted: &[String]) -> F
     Field {
         place: visible(place),
         value: visible(&text),
+        bytes: value.as_str().map_or(text.len(), str::len),
         note: notes.join("; "),
         risky: risky.iter().any(|r| r == place),
     }

@@ -15,6 +15,7 @@ mod page;
 mod problem;
 mod serve;
 mod sessions;
+mod show;
 #[cfg(test)]
 mod tests;
 mod view;

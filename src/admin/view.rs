@@ -38,6 +38,7 @@ fn who(record: &CallRecord) -> Value {
         "stage": record.context.stage,
         "run": record.context.run,
         "step": record.context.step,
+        "source_ip": record.context.source_ip,
     })
 }
 

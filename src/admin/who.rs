@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
-use http::StatusCode;
+use axum::response::Response;
 use http::header::{AUTHORIZATION, COOKIE, HeaderMap};
 use http::request::Parts;
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
@@ -13,6 +13,7 @@ use crate::config::{IdentityConfig, Reviewer};
 use crate::snapshot::Snapshot;
 
 use super::Desk;
+use super::page;
 use super::problem::Problem;
 use super::sessions::Live;
 
@@ -154,21 +155,24 @@ pub(super) fn session_id(snapshot: &Snapshot, headers: &HeaderMap) -> Option<Str
     if ours.next().is_some() { None } else { Some(first.to_owned()) }
 }
 
-impl FromRequestParts<Arc<Desk>> for Visitor {
-    type Rejection = Problem;
-
+impl Visitor {
     /// The session's reviewer must still be one, with the same token.
-    async fn from_request_parts(parts: &mut Parts, admin: &Arc<Desk>) -> Result<Self, Problem> {
-        let snapshot = admin.snapshots.current();
-        let ended = || Problem::new(StatusCode::UNAUTHORIZED, "unauthenticated", "sign in first");
-        let id = session_id(&snapshot, &parts.headers).ok_or_else(ended)?;
-        let session = admin.sessions.find(&id, admin.clock.instant()).ok_or_else(ended)?;
-        match Who::by_token_digest(&snapshot, &session.reviewer, "page") {
-            Some(who) => Ok(Self { who, session }),
-            None => {
-                admin.sessions.end(&id);
-                Err(ended())
-            }
+    fn find(desk: &Desk, headers: &HeaderMap) -> Option<Self> {
+        let snapshot = desk.snapshots.current();
+        let id = session_id(&snapshot, headers)?;
+        let session = desk.sessions.find(&id, desk.clock.instant())?;
+        let who = Who::by_token_digest(&snapshot, &session.reviewer, "page");
+        if who.is_none() {
+            desk.sessions.end(&id);
         }
+        Some(Self { who: who?, session })
+    }
+}
+
+impl FromRequestParts<Arc<Desk>> for Visitor {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, desk: &Arc<Desk>) -> Result<Self, Response> {
+        Self::find(desk, &parts.headers).ok_or_else(|| page::signed_out(&parts.method, &parts.uri))
     }
 }
