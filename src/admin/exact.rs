@@ -209,7 +209,7 @@ fn field(place: &str, value: &Value, risky: &[String], redacted: &[String]) -> F
         notes.push(format!("{foreign} characters outside ASCII"));
     }
     if spaced {
-        notes.push("has spaces at an edge, or several in a row".to_owned());
+        notes.push("has white space at an edge, or several spaces in a row".to_owned());
     }
     Field {
         place: visible(place),
@@ -265,7 +265,7 @@ mod tests {
             [("/amount", "\"1\\u{202e}0\""), ("/amount ", "1"), ("/deep/x", "[]"), ("/deep/y", "\"\\\\u{202e}\"")];
         assert_eq!(shown[..4], want);
         assert!(all[0].risky && all[0].note.contains("hidden"));
-        assert!(all[1].note.contains("spaces"));
+        assert!(all[1].note.contains("white space"));
         assert!(!all[3].note.contains("hidden"));
         assert!(all[4].note.contains("outside ASCII"));
         assert_eq!(visible_bytes(b"a\n\xff\x00b"), "a\\u{a}\n\\xff\\u{0}b");
