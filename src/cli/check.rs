@@ -58,7 +58,8 @@ fn check(args: &Args) -> anyhow::Result<Report> {
     }
     let operations: Vec<_> =
         config.tools.iter().flat_map(|t| t.rest.iter().map(|r| &r.2).chain(t.mcp.values())).cloned().collect();
-    let schemas = Schemas::new(operations.iter(), std::collections::HashMap::new(), std::sync::Arc::new(clock::SystemClock));
+    let schemas =
+        Schemas::new(operations.iter(), std::collections::HashMap::new(), std::sync::Arc::new(clock::SystemClock));
     let broken = schemas.broken().map(|(op, why)| format!("{op}: {why}")).collect();
     let mut report = Report {
         config: Ok(args.config.display().to_string()),
@@ -73,9 +74,10 @@ fn check(args: &Args) -> anyhow::Result<Report> {
             if args.write_schema {
                 policy::generated::write(&config.policy_dir, loaded.schema_text())?;
             }
-            report.findings.extend(policy::generated::compare(&config.policy_dir, loaded.schema_text()).map(|f| {
-                f.with_help("run `holdpoint check --write-schema`")
-            }));
+            report.findings.extend(
+                policy::generated::compare(&config.policy_dir, loaded.schema_text())
+                    .map(|f| f.with_help("run `holdpoint check --write-schema`")),
+            );
             report.findings.extend(loaded.findings().iter().cloned());
             report.never = loaded.nobody_can_release().iter().map(|id| (*id).to_owned()).collect();
             let counts = loaded.counts().to_string();

@@ -24,7 +24,13 @@ pub(super) struct Timed {
 
 impl Agent {
     #[expect(clippy::disallowed_methods, reason = "the outside world has no injected clock")]
-    async fn ask(&self, method: Method, path: &str, more: &[(&str, &str)], body: Option<&Value>) -> anyhow::Result<Timed> {
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        more: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> anyhow::Result<Timed> {
         let bearer = format!("Bearer {}", self.key);
         let mut headers = vec![("authorization", bearer.as_str())];
         headers.extend_from_slice(more);

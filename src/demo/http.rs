@@ -89,12 +89,8 @@ where
                     let (parts, body) = request.into_parts();
                     let bytes = collect(body).await?;
                     let json = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-                    let asked = Asked {
-                        method: parts.method,
-                        path: parts.uri.path().to_owned(),
-                        headers: parts.headers,
-                        json,
-                    };
+                    let asked =
+                        Asked { method: parts.method, path: parts.uri.path().to_owned(), headers: parts.headers, json };
                     let (status, json) = answer(asked).await;
                     let body = if json.is_null() { Bytes::new() } else { Bytes::from(json.to_string()) };
                     let response = Response::builder().status(status).header("content-type", "application/json");

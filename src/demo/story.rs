@@ -46,7 +46,11 @@ pub(super) async fn tell<W: Write>(world: &World, script: bool, out: &mut W) -> 
 impl<W: Write> Story<'_, W> {
     fn opening(&mut self) -> anyhow::Result<()> {
         let w = self.world;
-        writeln!(self.out, "holdpoint {} demo        everything is local and thrown away at the end\n", env!("CARGO_PKG_VERSION"))?;
+        writeln!(
+            self.out,
+            "holdpoint {} demo        everything is local and thrown away at the end\n",
+            env!("CARGO_PKG_VERSION")
+        )?;
         writeln!(self.out, "  toy CRM       http://{}", w.crm)?;
         writeln!(self.out, "  toy tickets   http://{}/mcp", w.tickets)?;
         writeln!(self.out, "  proxy         http://{}        agents talk to this", w.running.agents)?;
@@ -84,7 +88,14 @@ impl<W: Write> Story<'_, W> {
     }
 
     /// A refund that people must approve; then the agent comes back for the real answer.
-    async fn held(&mut self, order: &str, minor: i64, key: &str, evidence: &str, by: &[&'static str]) -> anyhow::Result<()> {
+    async fn held(
+        &mut self,
+        order: &str,
+        minor: i64,
+        key: &str,
+        evidence: &str,
+        by: &[&'static str],
+    ) -> anyhow::Result<()> {
         let what = format!("refund {}  {order}", crate::call::money_text(minor, "EUR"));
         let first = self.agent.refund(order, minor, key, evidence).await?;
         self.line(&what, &first)?;
@@ -131,7 +142,12 @@ impl<W: Write> Story<'_, W> {
             let state = vote.json.get("state").and_then(Value::as_str).unwrap_or("refused");
             let mark = if vote.status.is_success() { "✓" } else { "✗" };
             let detail = if vote.status.is_success() { String::new() } else { vote.json.to_string() };
-            writeln!(self.out, "  {:<13} {:<38} {mark} {state} {detail}", person.name, format!("approves {}", short(hold)))?;
+            writeln!(
+                self.out,
+                "  {:<13} {:<38} {mark} {state} {detail}",
+                person.name,
+                format!("approves {}", short(hold))
+            )?;
         }
         Ok(())
     }
@@ -140,7 +156,11 @@ impl<W: Write> Story<'_, W> {
         let names: Vec<_> = people.iter().map(|p| p.name).collect();
         let admin = self.world.running.admin;
         writeln!(self.out, "                waiting for {}: http://{admin}/holds/{hold}", names.join(" and "))?;
-        writeln!(self.out, "                or  HOLDPOINT_TOKEN=… holdpoint holds --url http://{admin} approve {}", short(hold))?;
+        writeln!(
+            self.out,
+            "                or  HOLDPOINT_TOKEN=… holdpoint holds --url http://{admin} approve {}",
+            short(hold)
+        )?;
         let Some(watcher) = people.first() else { return Ok(()) };
         while matches!(watcher.state(hold).await?.as_str(), "held" | "approved" | "dispatching") {
             tokio::time::sleep(WAIT).await;

@@ -62,9 +62,18 @@ fn definitions() -> Value {
     json!([
         tool("search_tickets", "Find tickets by words", json!({"query": text()}), &["query"]),
         tool("get_ticket", "Read one ticket", json!({"ticketId": text()}), &["ticketId"]),
-        tool("add_comment", "Add a comment to a ticket", json!({"ticketId": text(), "text": text()}), &["ticketId", "text"]),
-        tool("delete_ticket", "Delete a ticket; hard deletes cannot be undone",
-             json!({"ticketId": text(), "hard": {"type": "boolean"}}), &["ticketId"]),
+        tool(
+            "add_comment",
+            "Add a comment to a ticket",
+            json!({"ticketId": text(), "text": text()}),
+            &["ticketId", "text"]
+        ),
+        tool(
+            "delete_ticket",
+            "Delete a ticket; hard deletes cannot be undone",
+            json!({"ticketId": text(), "hard": {"type": "boolean"}}),
+            &["ticketId"]
+        ),
     ])
 }
 

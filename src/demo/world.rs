@@ -82,10 +82,20 @@ impl World {
         writeln!(
             out,
             "  summary       {} through · {} refused · {} held, {} released · {} replayed · {} moved of {} asked",
-            told.through, told.refused, told.held, told.released, told.replayed, text(moved), text(told.asked)
+            told.through,
+            told.refused,
+            told.held,
+            told.released,
+            told.replayed,
+            text(moved),
+            text(told.asked)
         )?;
         if books == told.refunds {
-            writeln!(out, "  books         the CRM made exactly the {} refunds that the agent was told of", books.len())?;
+            writeln!(
+                out,
+                "  books         the CRM made exactly the {} refunds that the agent was told of",
+                books.len()
+            )?;
             writeln!(out, "  next          put it before your own tools: README.md, \"Yours\"")?;
             return Ok(Exit::Ok);
         }

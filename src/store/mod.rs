@@ -7,9 +7,9 @@
 //! quorum, both without I/O; `embedded` is the implementation over journal and sled.
 
 mod embedded;
-mod fresh;
 #[cfg(test)]
 mod fixtures;
+mod fresh;
 mod record;
 mod state;
 mod votes;

@@ -38,7 +38,8 @@ impl Ctx<'_> {
     fn path(&self, p: &Path) -> PathBuf {
         let mut clean = PathBuf::new();
         for part in self.base.join(p).components() {
-            let parent = part == Component::ParentDir && matches!(clean.components().next_back(), Some(Component::Normal(_)));
+            let parent =
+                part == Component::ParentDir && matches!(clean.components().next_back(), Some(Component::Normal(_)));
             if parent {
                 clean.pop();
             } else {

@@ -157,7 +157,9 @@ impl Client<'_> {
         while let Some(piece) = flow.next().await {
             match piece? {
                 Piece::Bytes(bytes) => all.extend_from_slice(&bytes),
-                Piece::Response(_, message) => return serde_json::from_str(&message).map(Some).map_err(|e| e.to_string()),
+                Piece::Response(_, message) => {
+                    return serde_json::from_str(&message).map(Some).map_err(|e| e.to_string());
+                }
             }
         }
         match serde_json::from_slice(&all) {
