@@ -170,6 +170,7 @@ fn replay(dir: &Path, log: &mut Log, options: &Options) -> Result<Replayed, Open
     match Index::open(&path) {
         Ok(index) => {
             let mut pass = Pass::new(index, options)?;
+            log.check_older(pass.synced, options.check_bytes)?;
             let frames = log.replay(pass.synced, |frame| pass.visit(frame))?;
             match pass.finish() {
                 Ok(()) => return Ok(pass.done(frames, 0)),

@@ -296,3 +296,18 @@ fn the_index_of_another_journal_is_not_believed() {
     assert!(b.recovery.index_rebuilt);
     assert_eq!(b.known(&r, Some("k")), "concluded succeeded");
 }
+
+#[test]
+fn damage_in_an_older_segment_refuses_to_open_too() {
+    let mut b = Bench::with(Options { segment_bytes: 20_000, preallocate: 4096, ..Options::default() });
+    fill(&b);
+    b.store = None;
+    let file = crate::journal::segments(&b.dir.path().join("journal")).unwrap()[1].path.clone();
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[5000] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let error = Store::open(b.dir.path(), b.clock.clone(), b.options).unwrap_err();
+    assert!(matches!(&error, OpenError::Damaged(bad) if bad.seq > 1), "{error}");
+    b.options.check_bytes = 0;
+    b.reopen();
+}
