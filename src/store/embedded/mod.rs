@@ -104,6 +104,10 @@ pub struct Recovery {
     /// What they said is not known; an operator should look before calls with effects are taken.
     #[serde(default)]
     pub records_lost: u64,
+    /// The last process did not end in order: records that were not made durable one by one (reads,
+    /// refusals, collections) may be missing.
+    #[serde(default)]
+    pub audit_gap: bool,
     /// What is set aside did not match the open calls, and was corrected.
     pub ledgers_corrected: bool,
 }
@@ -302,6 +306,19 @@ impl Store {
     }
 }
 
+impl Inner {
+    /// Writes that this is an orderly end. Nobody else writes any more.
+    fn close(&self) {
+        let Ok(now) = self.lock_healthy().map(|(_, now)| now) else { return };
+        let entry = Arc::new(Entry::Closed { epoch: self.epoch });
+        let appended = self.journal.append(now, false, Vec::new(), |_| entry.render());
+        let closed = appended.and_then(|seq| self.journal.durable_blocking(seq));
+        if closed.is_err() {
+            tracing::warn!("the end could not be recorded; the next open reports a gap");
+        }
+    }
+}
+
 impl Drop for Inner {
     /// Ends the threads: what is queued is written and indexed first.
     fn drop(&mut self) {
@@ -310,6 +327,7 @@ impl Drop for Inner {
             let ended = indexer.join();
             debug_assert!(ended.is_ok(), "the indexer's thread panicked");
         }
+        self.close();
         let Head { seq, hash } = self.journal.head();
         let whole = !self.broken.load(Relaxed) && self.journal.healthy();
         let marked = if whole { self.index.apply(&[], Some(Applied { seq, hash })) } else { Ok(()) };

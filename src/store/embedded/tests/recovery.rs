@@ -222,11 +222,11 @@ fn every_step_is_one_audit_record_and_the_whole_verifies() {
     block(b.store().conclude(begun, conclusion(State::Succeeded))).unwrap();
     b.store = None;
     let kinds: Vec<String> = crate::audit::lines(b.dir.path(), 1).unwrap().map(|l| l.unwrap().kind()).collect();
-    assert_eq!(kinds, ["snapshot", "epoch", "recovery", "parked", "approved", "begun", "concluded"]);
+    assert_eq!(kinds, ["snapshot", "epoch", "recovery", "parked", "approved", "begun", "concluded", "closed"]);
     let report = crate::audit::verify(b.dir.path()).unwrap();
-    assert_eq!((report.records, report.segments, report.first_at), (7, 1, Some(START)));
-    assert!(report.to_string().contains("7 records (1 to 7)"));
-    assert_eq!(crate::audit::lines(b.dir.path(), 5).unwrap().count(), 3);
+    assert_eq!((report.records, report.segments, report.first_at), (8, 1, Some(START)));
+    assert!(report.to_string().contains("8 records (1 to 8)"));
+    assert_eq!(crate::audit::lines(b.dir.path(), 5).unwrap().count(), 4);
 }
 
 #[test]
@@ -310,4 +310,13 @@ fn damage_in_an_older_segment_refuses_to_open_too() {
     assert!(matches!(&error, OpenError::Damaged(bad) if bad.seq > 1), "{error}");
     b.options.check_bytes = 0;
     b.reopen();
+}
+
+#[test]
+fn only_an_orderly_end_leaves_no_gap() {
+    let mut b = Bench::new();
+    assert!(!b.recovery.audit_gap);
+    assert!(b.killed().recovery.audit_gap);
+    b.reopen();
+    assert!(!b.recovery.audit_gap);
 }
