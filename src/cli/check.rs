@@ -151,9 +151,6 @@ impl Report {
             let digest: String = digest.trim_start_matches("sha256:").chars().take(8).collect();
             writeln!(out, "policies  {what:<36} ok   digest {digest}…")?;
             writeln!(out, "  tiers   {tiers}")?;
-            for id in &self.never {
-                writeln!(out, "  note    {id}: nobody can release this one. Intended?")?;
-            }
         }
         for finding in &self.findings {
             writeln!(out, "{finding}")?;

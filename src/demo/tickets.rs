@@ -92,3 +92,19 @@ fn call(gone: &Deleted, message: &Value) -> Value {
     };
     json!({"content": [{"type": "text", "text": text}]})
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::lock::Lock;
+
+    #[test]
+    fn the_lock_file_pins_what_the_server_offers() {
+        let offered = Lock::of("tickets", definitions().as_array().unwrap().clone());
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/demo/tickets.lock.json");
+        if std::env::var_os("HOLDPOINT_WRITE_LOCK").is_some() {
+            std::fs::write(path, offered.text()).unwrap();
+        }
+        assert_eq!(Lock::parse(&std::fs::read_to_string(path).unwrap(), "tickets").unwrap(), offered);
+    }
+}

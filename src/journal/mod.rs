@@ -233,6 +233,31 @@ impl Log {
         Ok(count)
     }
 
+    /// Checks the newest `max_bytes` of segments before the one that a replay from `from` begins with.
+    ///
+    /// # Errors
+    /// With the first bad record, or when a file cannot be read.
+    pub fn check_older(&self, from: u64, max_bytes: u64) -> Result<(), ReadError> {
+        let mut older = segments(&self.dir)?;
+        let end = older.iter().rposition(|s| s.first <= from).unwrap_or(0);
+        let until = older.get(end).map_or(0, |s| s.first);
+        older.truncate(end);
+        let (mut left, mut start) = (max_bytes, None);
+        for segment in older.iter().rev() {
+            match left.checked_sub(fs::metadata(&segment.path)?.len()) {
+                Some(rest) => (left, start) = (rest, Some(segment.first)),
+                None => break,
+            }
+        }
+        let Some(start) = start else { return Ok(()) };
+        for frame in Frames::open(&self.dir, start)? {
+            if frame?.seq + 1 >= until {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Starts the writer behind the last good frame. What stands behind that is cut off.
     ///
     /// # Errors

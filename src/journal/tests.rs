@@ -252,7 +252,8 @@ fn frames_of_one_batch_say_what_was_durable_before_it() {
         wait.recv().map_err(|e| e.to_string())?;
         event("slow")()
     });
-    journal.append(Timestamp::default(), true, Vec::new(), |_| slow).unwrap();
+    let first = journal.wants_rotation();
+    journal.append(Timestamp::default(), first, Vec::new(), |_| slow).unwrap();
     add(&journal, 1, b"x");
     add(&journal, 2, b"x");
     go.send(()).unwrap();

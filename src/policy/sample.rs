@@ -184,7 +184,7 @@ pub(crate) fn call(model: &Model, name: &str, arguments: Value) -> Call {
             step: Some("refund".to_owned()),
             intent: None,
             confidence: None,
-            source_ip: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            source_ip: None,
         },
         evidence: Vec::new(),
         source_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),

@@ -6,7 +6,7 @@ mod tools;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use crate::call::Digest;
@@ -34,8 +34,19 @@ impl Ctx<'_> {
         self.wrong.push((pointer.into(), message.into()));
     }
 
+    /// Relative to the file; `..` is taken back by name, so that messages read well.
     fn path(&self, p: &Path) -> PathBuf {
-        self.base.join(p)
+        let mut clean = PathBuf::new();
+        for part in self.base.join(p).components() {
+            let parent =
+                part == Component::ParentDir && matches!(clean.components().next_back(), Some(Component::Normal(_)));
+            if parent {
+                clean.pop();
+            } else {
+                clean.push(part);
+            }
+        }
+        clean
     }
 
     /// Takes the value, or notes the mistake.

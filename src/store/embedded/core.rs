@@ -71,7 +71,7 @@ impl Core {
     pub(super) fn apply(&mut self, seq: u64, at: Timestamp, entry: &Entry) -> Result<Vec<Change>, IndexError> {
         self.high = self.high.max(at);
         match entry {
-            Entry::Snapshot(_) | Entry::Recovery { .. } => Ok(Vec::new()),
+            Entry::Snapshot(_) | Entry::Recovery { .. } | Entry::Closed { .. } => Ok(Vec::new()),
             Entry::Epoch { epoch, key_id, .. } => {
                 self.epoch = self.epoch.max(*epoch);
                 self.key_id = Some(*key_id);

@@ -31,6 +31,8 @@ pub(super) enum Entry {
     Note { note: AuditNote },
     /// What an open found and did.
     Recovery { recovery: Recovery },
+    /// An orderly end: nothing that was recorded before it is missing.
+    Closed { epoch: u64 },
 }
 
 /// The state that older segments carry.

@@ -13,6 +13,7 @@ mod query;
 mod steps;
 mod tally;
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::thread::JoinHandle;
@@ -41,7 +42,7 @@ const MAX_BACKLOG: u64 = 4096;
 const MAX_LAG: u64 = 32_768;
 
 /// How a store is kept.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Options {
     /// Seals payloads. `None`: the file `payload.key` in the state directory, made at the first open.
     pub key: Option<[u8; 32]>,
@@ -51,6 +52,9 @@ pub struct Options {
     pub preallocate: u64,
     /// Newest payloads kept in memory, in bytes.
     pub cache_bytes: usize,
+    /// An open checks at most so much of the journal before where its replay begins; `audit::verify`
+    /// checks it all.
+    pub check_bytes: u64,
     /// The answer of a hold stays collectable without its key for so long after it was collected.
     pub collect_for: Duration,
     /// A denial is repeated for so long after it was first told.
@@ -67,10 +71,17 @@ impl Default for Options {
             segment_bytes: journal.segment_bytes,
             preallocate: journal.preallocate,
             cache_bytes: journal.cache_bytes,
+            check_bytes: 256 << 20,
             collect_for: Duration::from_secs(120),
             denial_for: Duration::from_secs(60),
             hold_keep: Duration::from_secs(86_400),
         }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options").field("segment_bytes", &self.segment_bytes).finish_non_exhaustive()
     }
 }
 
@@ -93,6 +104,10 @@ pub struct Recovery {
     /// What they said is not known; an operator should look before calls with effects are taken.
     #[serde(default)]
     pub records_lost: u64,
+    /// The last process did not end in order: records that were not made durable one by one (reads,
+    /// refusals, collections) may be missing.
+    #[serde(default)]
+    pub audit_gap: bool,
     /// What is set aside did not match the open calls, and was corrected.
     pub ledgers_corrected: bool,
 }
@@ -291,6 +306,19 @@ impl Store {
     }
 }
 
+impl Inner {
+    /// Writes that this is an orderly end. Nobody else writes any more.
+    fn close(&self) {
+        let Ok(now) = self.lock_healthy().map(|(_, now)| now) else { return };
+        let entry = Arc::new(Entry::Closed { epoch: self.epoch });
+        let appended = self.journal.append(now, false, Vec::new(), |_| entry.render());
+        let closed = appended.and_then(|seq| self.journal.durable_blocking(seq));
+        if closed.is_err() {
+            tracing::warn!("the end could not be recorded; the next open reports a gap");
+        }
+    }
+}
+
 impl Drop for Inner {
     /// Ends the threads: what is queued is written and indexed first.
     fn drop(&mut self) {
@@ -299,6 +327,7 @@ impl Drop for Inner {
             let ended = indexer.join();
             debug_assert!(ended.is_ok(), "the indexer's thread panicked");
         }
+        self.close();
         let Head { seq, hash } = self.journal.head();
         let whole = !self.broken.load(Relaxed) && self.journal.healthy();
         let marked = if whole { self.index.apply(&[], Some(Applied { seq, hash })) } else { Ok(()) };

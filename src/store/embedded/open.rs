@@ -94,6 +94,7 @@ struct Replayed {
     frames: u64,
     rebuilt: bool,
     lost: u64,
+    closed: bool,
 }
 
 impl Store {
@@ -125,6 +126,7 @@ impl Store {
             torn_bytes: journal.torn_bytes(),
             index_rebuilt: replayed.rebuilt,
             records_lost: replayed.lost,
+            audit_gap: replayed.frames > 0 && !replayed.closed,
             ..Recovery::default()
         };
         let mut inner = assemble(replayed, journal, clock, lock, recovery.epoch)
@@ -170,6 +172,7 @@ fn replay(dir: &Path, log: &mut Log, options: &Options) -> Result<Replayed, Open
     match Index::open(&path) {
         Ok(index) => {
             let mut pass = Pass::new(index, options)?;
+            log.check_older(pass.synced, options.check_bytes)?;
             let frames = log.replay(pass.synced, |frame| pass.visit(frame))?;
             match pass.finish() {
                 Ok(()) => return Ok(pass.done(frames, 0)),
@@ -200,6 +203,7 @@ struct Pass {
     index: Arc<Index>,
     applied: Option<Applied>,
     synced: u64,
+    closed: bool,
     started: bool,
     agrees: bool,
     /// An index that failed in the middle; the pass goes on to find the journal's end.
@@ -217,12 +221,23 @@ impl Pass {
         let synced = index.synced()?.map_or(0, |a| a.seq);
         let core = Core::new(Arc::clone(&index), collecting);
         let agrees = applied.is_none();
-        Ok(Self { core, index, applied, synced, started: false, agrees, failed: None, changes: Vec::new(), head: None })
+        Ok(Self {
+            core,
+            index,
+            applied,
+            synced,
+            closed: false,
+            started: false,
+            agrees,
+            failed: None,
+            changes: Vec::new(),
+            head: None,
+        })
     }
 
     fn done(self, frames: u64, lost: u64) -> Replayed {
         let rebuilt = self.applied.is_none() && frames > 0;
-        Replayed { core: self.core, index: self.index, frames, rebuilt, lost }
+        Replayed { core: self.core, index: self.index, frames, rebuilt, lost, closed: self.closed }
     }
 
     /// How many records the index knows of that the journal does not have any more.
@@ -246,6 +261,7 @@ impl Pass {
             self.core.restore(image, frame.at);
         }
         self.started = true;
+        self.closed = matches!(entry, Entry::Closed { .. });
         self.agrees |= self.applied.is_some_and(|a| a.seq == frame.seq && a.hash == frame.hash);
         self.head = Some(Applied { seq: frame.seq, hash: frame.hash });
         let taken = self.core.apply(frame.seq, frame.at, &entry).and_then(|changes| {

@@ -142,7 +142,7 @@ impl Inner {
         let (mut core, now) = self.lock_healthy()?;
         let stored = core.record(record.id).map_err(Unavailable::from)?.ok_or(BeginError::NotApproved)?;
         match (stored.state, stored.state_at(now)) {
-            (State::Approved, State::Expired) => {
+            (State::Approved | State::Expired, State::Expired) if stored.window_closes.is_some() => {
                 self.settle(&mut core, stored.id, now)?;
                 return Err(BeginError::WindowClosed);
             }

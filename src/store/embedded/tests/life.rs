@@ -31,6 +31,7 @@ fn a_hold_goes_all_the_way_and_its_answer_is_replayed() {
     assert_eq!(balance(&b), Balance { used: 10, reserved: 0 });
     assert_eq!(b.known(&r, Some("k")), "concluded succeeded");
     b.indexed();
+    assert_eq!(b.store().inner.core.lock().unwrap().names(), 0);
     let again = block(b.store().get(r.id)).unwrap().unwrap();
     assert_eq!(again, r);
     assert_eq!(block(b.store().answer_body(&again)).unwrap().unwrap(), "canary-answer");
@@ -226,8 +227,10 @@ fn expire_due_records_what_is_over() {
     assert_eq!((r.state, r.note.unwrap().code.as_str()), (State::Expired, "hold_expired"));
     let late = approve(&b, &park(&b, CallRecord { fingerprint: Digest::of(b"2"), ..held("g", None) }));
     b.pass(MINUTE * 60);
-    let begun = block(b.store().begin(beginning(late, vec![], true)));
-    assert!(matches!(begun, Err(BeginError::WindowClosed)));
+    for _ in 0..2 {
+        let begun = block(b.store().begin(beginning(late.clone(), vec![], true)));
+        assert!(matches!(begun, Err(BeginError::WindowClosed)));
+    }
 }
 
 #[test]

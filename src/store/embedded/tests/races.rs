@@ -6,7 +6,8 @@ use crate::store::{Balance, Begun, CallRecord, Filter, State, WithdrawnBy};
 
 use super::super::{MAX_LAG, Options};
 use super::{
-    Bench, audit_note, balance, beginning, block, charge, conclusion, fresh, held, ledger, parking, wait_indexed,
+    Bench, audit_note, balance, beginning, block, charge, conclusion, fresh, held, ledger, parking, question,
+    wait_indexed,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -151,4 +152,21 @@ fn random_steps_keep_budgets_and_calls_over_kills() {
         }
         crate::journal::verify(&b.dir.path().join("journal")).unwrap();
     }
+}
+
+#[test]
+fn every_step_can_be_awaited_on_any_thread() {
+    fn send<T: Send>(_: T) {}
+    let b = Bench::new();
+    let (s, r) = (b.store(), held("f", None));
+    send(s.look_up(question(&r)));
+    send(s.get(r.id));
+    send(s.list(Filter::default()));
+    send(s.append(audit_note("x"), true));
+    send(s.vote(vote(&r, "eve", &[])));
+    send(s.withdraw(r.id, WithdrawnBy::Person("p".into()), "x"));
+    send(s.expire_due(s.inner.clock.now()));
+    send(s.arguments(&r));
+    send(s.answer_body(&r));
+    send(s.artifact(crate::call::ArtifactId::new()));
 }

@@ -222,11 +222,11 @@ fn every_step_is_one_audit_record_and_the_whole_verifies() {
     block(b.store().conclude(begun, conclusion(State::Succeeded))).unwrap();
     b.store = None;
     let kinds: Vec<String> = crate::audit::lines(b.dir.path(), 1).unwrap().map(|l| l.unwrap().kind()).collect();
-    assert_eq!(kinds, ["snapshot", "epoch", "recovery", "parked", "approved", "begun", "concluded"]);
+    assert_eq!(kinds, ["snapshot", "epoch", "recovery", "parked", "approved", "begun", "concluded", "closed"]);
     let report = crate::audit::verify(b.dir.path()).unwrap();
-    assert_eq!((report.records, report.segments, report.first_at), (7, 1, Some(START)));
-    assert!(report.to_string().contains("7 records (1 to 7)"));
-    assert_eq!(crate::audit::lines(b.dir.path(), 5).unwrap().count(), 3);
+    assert_eq!((report.records, report.segments, report.first_at), (8, 1, Some(START)));
+    assert!(report.to_string().contains("8 records (1 to 8)"));
+    assert_eq!(crate::audit::lines(b.dir.path(), 5).unwrap().count(), 4);
 }
 
 #[test]
@@ -295,4 +295,28 @@ fn the_index_of_another_journal_is_not_believed() {
     b.reopen();
     assert!(b.recovery.index_rebuilt);
     assert_eq!(b.known(&r, Some("k")), "concluded succeeded");
+}
+
+#[test]
+fn damage_in_an_older_segment_refuses_to_open_too() {
+    let mut b = Bench::with(Options { segment_bytes: 20_000, preallocate: 4096, ..Options::default() });
+    fill(&b);
+    b.store = None;
+    let file = crate::journal::segments(&b.dir.path().join("journal")).unwrap()[1].path.clone();
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[5000] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let error = Store::open(b.dir.path(), b.clock.clone(), b.options).unwrap_err();
+    assert!(matches!(&error, OpenError::Damaged(bad) if bad.seq > 1), "{error}");
+    b.options.check_bytes = 0;
+    b.reopen();
+}
+
+#[test]
+fn only_an_orderly_end_leaves_no_gap() {
+    let mut b = Bench::new();
+    assert!(!b.recovery.audit_gap);
+    assert!(b.killed().recovery.audit_gap);
+    b.reopen();
+    assert!(!b.recovery.audit_gap);
 }

@@ -1,0 +1,1 @@
+//! Bad input: each row with the code of the contract, and an upstream that sees zero bytes.

@@ -1,0 +1,428 @@
+//! A proxy with its upstream in one process: real sockets on port 0, a temporary folder, a clock that tests move.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use holdpoint::app::{self, Running};
+use holdpoint::clock::{Clock, SystemClock};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+
+pub const SUPPORT_KEY: &str = "support-bot-key-0123456789";
+pub const OTHER_KEY: &str = "other-bot-key-0123456789";
+pub const CRM_TOKEN: &str = "crm-upstream-token-canary";
+
+/// A request that reached the upstream.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    pub method: Method,
+    pub target: String,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+type Script = Box<dyn Fn(&Seen) -> Reaction + Send + Sync>;
+
+/// What the upstream does with a request.
+pub enum Reaction {
+    /// Answers.
+    Answer(StatusCode, Vec<(&'static str, String)>, Bytes),
+    /// Answers only once the gate is opened.
+    Wait(Arc<Notify>, Box<Reaction>),
+    /// Closes the connection without an answer.
+    Drop,
+    /// Answers with these pieces, then breaks off unless `whole`.
+    Pieces(Vec<(&'static str, String)>, Vec<Bytes>, bool),
+}
+
+/// Answers with JSON.
+pub fn answer(status: u16, body: &Value) -> Reaction {
+    let json = ("content-type", "application/json".to_owned());
+    Reaction::Answer(StatusCode::from_u16(status).unwrap(), vec![json], Bytes::from(body.to_string()))
+}
+
+/// An upstream that records every request and counts every byte that reached it.
+#[derive(Clone)]
+pub struct Upstream {
+    pub at: SocketAddr,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    bytes: Arc<AtomicUsize>,
+    script: Arc<Mutex<Script>>,
+    pub arrived: Arc<Notify>,
+}
+
+impl Upstream {
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let default: Script =
+            Box::new(|seen| answer(200, &json!({"method": seen.method.as_str(), "target": seen.target})));
+        let upstream = Self {
+            at: listener.local_addr().unwrap(),
+            seen: Arc::default(),
+            bytes: Arc::default(),
+            script: Arc::new(Mutex::new(default)),
+            arrived: Arc::default(),
+        };
+        let serving = upstream.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serving.clone().serve(stream));
+            }
+        });
+        upstream
+    }
+
+    async fn serve(self, stream: TcpStream) {
+        let io = Counting { inner: TokioIo::new(stream), bytes: Arc::clone(&self.bytes) };
+        let service = service_fn(move |request: Request<Incoming>| {
+            let me = self.clone();
+            async move { me.respond(request).await }
+        });
+        let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, service).await;
+    }
+
+    async fn respond(&self, request: Request<Incoming>) -> Result<Response<Out>, std::io::Error> {
+        let (parts, body) = request.into_parts();
+        let body = body.collect().await.map_err(std::io::Error::other)?.to_bytes();
+        let target = parts.uri.path_and_query().map(|p| p.to_string()).unwrap_or_default();
+        let seen = Seen { method: parts.method, target, headers: parts.headers, body };
+        let reaction = (self.script.lock().unwrap())(&seen);
+        self.seen.lock().unwrap().push(seen);
+        self.arrived.notify_one();
+        react(reaction).await
+    }
+
+    pub fn script(&self, script: impl Fn(&Seen) -> Reaction + Send + Sync + 'static) {
+        *self.script.lock().unwrap() = Box::new(script);
+    }
+
+    pub fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    pub fn count(&self) -> usize {
+        self.seen.lock().unwrap().len()
+    }
+
+    /// Bytes that reached it, whether or not they made up a request.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::SeqCst)
+    }
+}
+
+type Out = http_body_util::combinators::BoxBody<Bytes, std::io::Error>;
+
+fn react(reaction: Reaction) -> std::pin::Pin<Box<dyn Future<Output = Result<Response<Out>, std::io::Error>> + Send>> {
+    Box::pin(async move {
+        match reaction {
+            Reaction::Answer(status, headers, body) => {
+                let mut response = Response::builder().status(status);
+                for (name, value) in headers {
+                    response = response.header(name, value);
+                }
+                Ok(response.body(Full::new(body).map_err(|e| match e {}).boxed()).unwrap())
+            }
+            Reaction::Wait(gate, then) => {
+                gate.notified().await;
+                react(*then).await
+            }
+            Reaction::Drop => Err(std::io::Error::other("dropped")),
+            Reaction::Pieces(headers, pieces, whole) => {
+                let mut response = Response::builder();
+                for (name, value) in headers {
+                    response = response.header(name, value);
+                }
+                let mut frames: Vec<Result<_, std::io::Error>> =
+                    pieces.into_iter().map(|p| Ok(http_body::Frame::data(p))).collect();
+                if !whole {
+                    frames.push(Err(std::io::Error::other("cut")));
+                }
+                let body = http_body_util::StreamBody::new(futures_util::stream::iter(frames));
+                Ok(response.body(body.boxed()).unwrap())
+            }
+        }
+    })
+}
+
+struct Counting<S> {
+    inner: S,
+    bytes: Arc<AtomicUsize>,
+}
+
+impl<S: hyper::rt::Read + Unpin> hyper::rt::Read for Counting<S> {
+    fn poll_read(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        mut buf: hyper::rt::ReadBufCursor<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        let before = buf.remaining();
+        let mut own = vec![0u8; before.min(64 << 10)];
+        let mut read = hyper::rt::ReadBuf::new(&mut own);
+        let polled = std::pin::Pin::new(&mut self.inner).poll_read(cx, read.unfilled());
+        if let std::task::Poll::Ready(Ok(())) = &polled {
+            self.bytes.fetch_add(read.filled().len(), Ordering::SeqCst);
+            buf.put_slice(read.filled());
+        }
+        polled
+    }
+}
+
+impl<S: hyper::rt::Write + Unpin> hyper::rt::Write for Counting<S> {
+    fn poll_write(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        buf: &[u8],
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        std::pin::Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+    fn poll_flush(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.inner).poll_flush(cx)
+    }
+    fn poll_shutdown(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+/// A proxy before its upstream. Dropped, it stops with its runtime.
+pub struct Proxy {
+    pub dir: tempfile::TempDir,
+    pub running: Running,
+    pub upstream: Upstream,
+}
+
+/// How a proxy is set up; each part can be replaced.
+#[must_use]
+pub struct Setup {
+    config: String,
+    policies: String,
+    people: String,
+    files: Vec<(String, String)>,
+    clock: Arc<dyn Clock>,
+}
+
+pub const CONFIG: &str = include_str!("config.yaml");
+pub const POLICIES: &str = include_str!("policies.cedar");
+pub const PEOPLE: &str = include_str!("people.cedar");
+
+impl Setup {
+    pub fn new() -> Self {
+        Self {
+            config: CONFIG.into(),
+            policies: POLICIES.into(),
+            people: PEOPLE.into(),
+            files: Vec::new(),
+            clock: Arc::new(SystemClock),
+        }
+    }
+
+    /// Replaces a piece of the configuration; it must stand there.
+    pub fn config(mut self, from: &str, to: &str) -> Self {
+        assert!(self.config.contains(from), "{from} does not stand in the configuration");
+        self.config = self.config.replace(from, to);
+        self
+    }
+
+    pub fn policies(mut self, text: &str) -> Self {
+        self.policies = text.into();
+        self
+    }
+
+    pub fn more_policies(mut self, text: &str) -> Self {
+        self.policies.push_str(text);
+        self
+    }
+
+    pub fn file(mut self, name: &str, text: &str) -> Self {
+        self.files.push((name.into(), text.into()));
+        self
+    }
+
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Writes the files into `dir`.
+    pub fn write(&self, dir: &Path, upstream: SocketAddr) -> PathBuf {
+        let put = |name: &str, text: &str| {
+            let path = dir.join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        put("policies/agents.cedar", &self.policies);
+        put("policies/people.cedar", &self.people);
+        put("refund.json", include_str!("../../schemas/refund.json"));
+        put("update.json", include_str!("../../schemas/update_customer.json"));
+        put("tickets.lock.json", include_str!("../../deploy/demo/tickets.lock.json"));
+        for (name, secret) in [("support", SUPPORT_KEY), ("other", OTHER_KEY), ("crm", CRM_TOKEN)] {
+            put(&format!("secrets/{name}"), secret);
+        }
+        for name in ["maya", "mia", "li", "sam", "omar", "ana"] {
+            put(&format!("secrets/{name}"), &token(name));
+        }
+        for (name, text) in &self.files {
+            put(name, text);
+        }
+        put("holdpoint.yaml", &self.config.replace("UPSTREAM", &upstream.to_string()));
+        dir.join("holdpoint.yaml")
+    }
+
+    pub async fn start(self) -> Proxy {
+        let dir = tempfile::tempdir().unwrap();
+        let upstream = Upstream::start().await;
+        let path = self.write(dir.path(), upstream.at);
+        let config = app::load(&path).unwrap_or_else(|e| panic!("{e}"));
+        let running = app::start(path, config, self.clock, 2).await.unwrap_or_else(|e| panic!("{e:#}"));
+        Proxy { dir, running, upstream }
+    }
+}
+
+/// The token of a reviewer.
+pub fn token(name: &str) -> String {
+    format!("{name}-reviewer-token-0123456789")
+}
+
+/// An answer, read whole.
+#[derive(Debug)]
+pub struct Got {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Got {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or(Value::Null)
+    }
+    pub fn code(&self) -> String {
+        self.json()["code"].as_str().unwrap_or_default().to_owned()
+    }
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default()
+    }
+    pub fn decision(&self) -> &str {
+        self.header("holdpoint-decision")
+    }
+}
+
+/// One request on a connection of its own.
+pub async fn send(to: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Got {
+    let stream = TcpStream::connect(to).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let mut request = Request::builder().method(method).uri(path).header("host", to.to_string());
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let response = sender.send_request(request.body(Full::new(Bytes::copy_from_slice(body))).unwrap()).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.map(|b| b.to_bytes()).unwrap_or_default();
+    Got { status: parts.status.as_u16(), headers: parts.headers, body }
+}
+
+/// Raw bytes in, raw bytes out until the proxy closes or is quiet with an answer complete.
+pub async fn raw(to: SocketAddr, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(to).await.unwrap();
+    stream.write_all(bytes).await.unwrap();
+    let mut all = Vec::new();
+    let mut buf = [0u8; 4096];
+    while let Ok(Ok(n)) = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut buf)).await {
+        if n == 0 {
+            break;
+        }
+        all.extend_from_slice(&buf[..n]);
+        if let Some(end) = all.windows(4).position(|w| w == b"\r\n\r\n") {
+            let head = String::from_utf8_lossy(&all[..end]).to_lowercase();
+            let length =
+                head.lines().find_map(|l| l.strip_prefix("content-length: ").and_then(|n| n.parse::<usize>().ok()));
+            if length.is_some_and(|n| all.len() >= end + 4 + n) {
+                break;
+            }
+        }
+    }
+    String::from_utf8_lossy(&all).into_owned()
+}
+
+impl Proxy {
+    pub fn agents(&self) -> SocketAddr {
+        self.running.agents
+    }
+
+    /// As the support agent.
+    pub async fn agent(&self, method: &str, path: &str, more: &[(&str, &str)], body: Option<&Value>) -> Got {
+        self.agent_as(SUPPORT_KEY, method, path, more, body).await
+    }
+
+    pub async fn agent_as(
+        &self,
+        key: &str,
+        method: &str,
+        path: &str,
+        more: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Got {
+        let bearer = format!("Bearer {key}");
+        let mut headers = vec![("authorization", bearer.as_str())];
+        if body.is_some() {
+            headers.push(("content-type", "application/json"));
+        }
+        headers.extend_from_slice(more);
+        let bytes = body.map(|b| b.to_string().into_bytes()).unwrap_or_default();
+        send(self.agents(), method, path, &headers, &bytes).await
+    }
+
+    pub async fn refund(&self, order: &str, minor: i64, more: &[(&str, &str)]) -> Got {
+        let body = json!({"customerId": "c_1", "amountMinor": minor, "currency": "EUR"});
+        self.agent("POST", &format!("/crm/orders/{order}/refunds"), more, Some(&body)).await
+    }
+
+    /// As a reviewer on the admin API.
+    pub async fn reviewer(&self, name: &str, method: &str, path: &str, body: Option<&Value>) -> Got {
+        let bearer = format!("Bearer {}", token(name));
+        let mut headers = vec![("authorization", bearer.as_str())];
+        if body.is_some() {
+            headers.push(("content-type", "application/json"));
+        }
+        let bytes = body.map(|b| b.to_string().into_bytes()).unwrap_or_default();
+        send(self.running.admin, method, path, &headers, &bytes).await
+    }
+
+    /// Reads the hold and approves what was read.
+    pub async fn approve(&self, name: &str, hold: &str, justification: Option<&str>) -> Got {
+        let digest = self.reviewer(name, "GET", &format!("/v1/holds/{hold}"), None).await.json()["digest"].clone();
+        let mut vote = json!({"digest": digest});
+        if let Some(words) = justification {
+            vote["justification"] = words.into();
+        }
+        self.reviewer(name, "POST", &format!("/v1/holds/{hold}/approve"), Some(&vote)).await
+    }
+
+    /// Asks again until the answer is not "held" or "in flight" any more.
+    pub async fn until_answered(&self, ask: impl AsyncFn() -> Got) -> Got {
+        for _ in 0..200 {
+            let got = ask().await;
+            if got.decision() != "held" && got.code() != "in_flight" && got.code() != "held" {
+                return got;
+            }
+            tokio::task::yield_now().await;
+        }
+        panic!("still held");
+    }
+}

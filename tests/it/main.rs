@@ -1,0 +1,7 @@
+//! The integration tests: a real listener, a real upstream, one binary. No sleeps, no fixed ports.
+#![expect(unreachable_pub, clippy::disallowed_methods, reason = "tests may use what the product may not")]
+
+mod bad_input;
+mod harness;
+mod mcp;
+mod rest;

@@ -1,0 +1,1 @@
+//! MCP calls from an agent's point of view.
