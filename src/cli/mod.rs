@@ -3,6 +3,7 @@
 mod audit;
 mod check;
 mod client;
+mod hold_text;
 pub mod holds;
 mod lock;
 mod schema;
