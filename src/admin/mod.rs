@@ -17,7 +17,7 @@ mod serve;
 mod sessions;
 mod show;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod view;
 mod who;
 
