@@ -23,9 +23,29 @@ const EDGES: &[(&str, &[&str])] = &[
     ("wire", &["call", "clock", "telemetry", "tasks"]),
     ("pipeline", &["call", "clock", "config", "gates", "signals", "snapshot", "store", "tasks", "telemetry"]),
     ("inquiry", &["call", "gates", "pipeline", "store", "wire"]),
-    ("admin", &["call", "clock", "config", "gates", "policy", "signals", "snapshot", "store", "tasks", "telemetry", "wire"]),
+    (
+        "admin",
+        &["call", "clock", "config", "gates", "policy", "signals", "snapshot", "store", "tasks", "telemetry", "wire"],
+    ),
     ("demo", &["app", "call", "cli", "clock", "config", "tasks", "telemetry"]),
-    ("cli", &["admin", "app", "audit", "call", "clock", "config", "demo", "gates", "policy", "snapshot", "tasks", "telemetry", "wire"]),
+    (
+        "cli",
+        &[
+            "admin",
+            "app",
+            "audit",
+            "call",
+            "clock",
+            "config",
+            "demo",
+            "gates",
+            "policy",
+            "snapshot",
+            "tasks",
+            "telemetry",
+            "wire",
+        ],
+    ),
 ];
 
 /// Crates that only one room may name.
@@ -89,7 +109,9 @@ fn crates_stay_in_their_rooms() {
     let mut wrong = Vec::new();
     for (file, code) in shipped() {
         for (name, rooms) in KEPT_IN {
-            let named = code.contains(&format!("use {name}")) || code.contains(&format!(" {name}")) || code.contains(&format!("<{name}"));
+            let named = code.contains(&format!("use {name}"))
+                || code.contains(&format!(" {name}"))
+                || code.contains(&format!("<{name}"));
             if named && !rooms.iter().any(|r| file.starts_with(r)) {
                 wrong.push(format!("{file} names {name}"));
             }
@@ -126,7 +148,8 @@ fn the_shipped_configuration_passes_check() {
         std::fs::write(secrets.join(name), format!("{name}-0123456789abcdef")).unwrap();
     }
     let config = dir.path().join("deploy/demo/holdpoint.yaml");
-    let checked = Command::new(env!("CARGO_BIN_EXE_holdpoint")).args(["check", "--config"]).arg(config).output().unwrap();
+    let checked =
+        Command::new(env!("CARGO_BIN_EXE_holdpoint")).args(["check", "--config"]).arg(config).output().unwrap();
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
 }
 
@@ -158,8 +181,12 @@ const ROWS: &[(&str, &str, &str)] = &[
 #[test]
 fn the_demo_shows_what_the_readme_promises() {
     let readme = std::fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
-    let table: Vec<&str> =
-        readme.lines().skip_while(|l| !l.starts_with("| the agent asks for")).skip(2).take_while(|l| l.starts_with('|')).collect();
+    let table: Vec<&str> = readme
+        .lines()
+        .skip_while(|l| !l.starts_with("| the agent asks for"))
+        .skip(2)
+        .take_while(|l| l.starts_with('|'))
+        .collect();
     assert_eq!(table.len(), ROWS.len(), "a row of the README that no line of the demo shows");
     let demo = Command::new(env!("CARGO_BIN_EXE_holdpoint")).args(["demo", "--script"]).output().unwrap();
     let told = String::from_utf8_lossy(&demo.stdout).into_owned();
@@ -171,6 +198,10 @@ fn the_demo_shows_what_the_readme_promises() {
         let shown = told.lines().find(|l| l.contains(line)).unwrap_or_else(|| panic!("no line `{line}` in\n{told}"));
         assert!(shown.contains(gets), "{shown}");
     }
-    assert_eq!(told.matches("approves").count(), 5, "one person for 88.00, two for 880.00, two for the hard delete\n{told}");
+    assert_eq!(
+        told.matches("approves").count(),
+        5,
+        "one person for 88.00, two for 880.00, two for the hard delete\n{told}"
+    );
     assert!(told.contains("books         the CRM made exactly the 3 refunds"), "{told}");
 }
