@@ -61,7 +61,7 @@ fn write(mut file: File, rx: &mpsc::Receiver<Waiter>) {
         file.sync_data().unwrap();
         written += batch.len();
         for waiter in waiting {
-            drop(waiter.send(()));
+            waiter.send(()).unwrap_or_default();
         }
     }
 }
