@@ -72,7 +72,6 @@ impl Deref for Desk {
 }
 
 /// Everything that the admin listener answers.
-#[must_use]
 pub fn router(admin: Arc<Admin>) -> Router {
     let desk = Arc::new(Desk { admin, sessions: Sessions::default() });
     let nothing = || async { problem::Problem::not_found() };
