@@ -127,7 +127,8 @@ pub async fn start(path: PathBuf, config: Config, clock: Arc<dyn Clock>, cores: 
         resume,
         draining: shared.draining.clone(),
     });
-    crate::tasks::spawn(admin::serve(admin_listener, admin_tls, admin::router(admin), stopped));
+    let router = admin::router(admin);
+    crate::tasks::spawn(admin::serve(admin_listener, admin_tls, router, stopped));
     Ok(Running { agents: addresses.0, admin: addresses.1, recovery, shared, drain, stop, threads, grace })
 }
 

@@ -71,6 +71,7 @@ fn held(hold: HoldId, refusal: &Refusal, asked: &Asked) -> Response<OutBody> {
             about.insert(to.into(), value.clone());
         }
     }
+    about.insert("policies".into(), json!(refusal.policies()));
     is_error(asked, text, "dev.holdpoint/hold", Value::Object(about))
 }
 
