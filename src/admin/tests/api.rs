@@ -22,6 +22,7 @@ async fn one_approval_releases_a_medium_call_and_tells_who_sends() {
     assert!(json["me"]["cannot"]["withdraw"].as_str().unwrap().starts_with("forbidden"));
     assert_eq!(json["why"][0]["policy"], "refund-review");
     assert_eq!(json["evidence"]["missing"], json!([]));
+    assert_eq!(json["evidence"]["items"][0]["content"], "<script>evidence</script>");
     assert_eq!(json["call"]["request"]["redacted"], json!(["/customerId"]));
     assert!(!got.text.contains("c_204_secret"), "{}", got.text);
     assert_eq!(json["call"]["request"]["url"], "http://127.0.0.1:9/v2/orders/o_881/refunds?for=[redacted]");
