@@ -190,14 +190,18 @@ impl Pipeline {
             entry.recorded();
         }
         let sent = self.clock.instant();
+        support::overhead(self, "request", entry.started(), sent);
         let manner = Manner { token: a.token, own_session };
         let answer = self.upstreams.forward(endpoint, permit, a.call, manner).await;
         support::count_answer(self, a.call, &answer, sent);
         probe.observe(support::is_healthy(&answer));
-        match flight {
+        let came = self.clock.instant();
+        let outcome = match flight {
             Some(flight) => self.calls.conclude(flight, answer, a.call).await,
             None => support::answered(self, a, read_outcome(answer, a.call, tier)?).await,
-        }
+        };
+        support::overhead(self, "answer", came, self.clock.instant());
+        outcome
     }
 
     /// The claim was taken between look-up and begin: what is known now is the answer.

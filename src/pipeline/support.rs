@@ -141,6 +141,12 @@ pub(super) fn is_healthy(answer: &Answer) -> bool {
     matches!(answer, Answer::Got(got) if !got.status.is_server_error())
 }
 
+/// Time that a call spent in the proxy itself: before it was sent, and after its answer came.
+pub(super) fn overhead(p: &Pipeline, phase: &str, from: Instant, to: Instant) {
+    let took = to.saturating_duration_since(from);
+    p.metrics.overhead.with_label_values(&[phase]).observe(took.as_secs_f64());
+}
+
 pub(super) fn count_answer(p: &Pipeline, call: &Call, answer: &Answer, sent: Instant) {
     let (tool, op) = (call.operation().tool.name.as_str(), call.operation().name.as_str());
     let class = match answer {
