@@ -168,16 +168,7 @@ pub(super) fn count_answer(p: &Pipeline, call: &Call, answer: &Answer, sent: Ins
 
 /// What was refused before anybody was known, and floods: by count.
 pub(crate) fn counted(count: u64) -> AuditNote {
-    AuditNote {
-        kind: "calls.refused_unrecorded".into(),
-        call: None,
-        principal: None,
-        agent: None,
-        run: None,
-        operation: None,
-        code: None,
-        more: BTreeMap::from([("count".to_owned(), count.into())]),
-    }
+    AuditNote::plain("calls.refused_unrecorded", BTreeMap::from([("count".to_owned(), count.into())]))
 }
 
 /// A session that was given out is remembered; a list is filtered.
