@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use holdpoint::app::{self, Running};
+use holdpoint::audit::Line;
 use holdpoint::clock::{Clock, SystemClock};
+use holdpoint::store::{CallRecord, State};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -44,6 +46,8 @@ pub enum Reaction {
     Drop,
     /// Answers with these pieces, then breaks off unless `whole`.
     Pieces(Vec<(&'static str, String)>, Vec<Bytes>, bool),
+    /// Answers with these pieces, and ends (or breaks off unless `whole`) only once the gate is opened.
+    Gated(Vec<(&'static str, String)>, Vec<Bytes>, bool, Arc<Notify>),
 }
 
 /// Answers with JSON.
@@ -150,6 +154,24 @@ fn react(reaction: Reaction) -> std::pin::Pin<Box<dyn Future<Output = Result<Res
                 }
                 let body = http_body_util::StreamBody::new(futures_util::stream::iter(frames));
                 Ok(response.body(body.boxed()).unwrap())
+            }
+            Reaction::Gated(headers, pieces, whole, gate) => {
+                let mut response = Response::builder();
+                for (name, value) in headers {
+                    response = response.header(name, value);
+                }
+                let (tx, rx) = tokio::sync::mpsc::channel(1);
+                tokio::spawn(async move {
+                    for piece in pieces {
+                        let _ = tx.send(Ok(http_body::Frame::data(piece))).await;
+                    }
+                    gate.notified().await;
+                    if !whole {
+                        let _ = tx.send(Err(std::io::Error::other("cut"))).await;
+                    }
+                });
+                let frames = futures_util::stream::unfold(rx, |mut rx| async { Some((rx.recv().await?, rx)) });
+                Ok(response.body(BodyExt::boxed(http_body_util::StreamBody::new(frames))).unwrap())
             }
         }
     })
@@ -360,6 +382,33 @@ pub async fn raw(to: SocketAddr, bytes: &[u8]) -> String {
     String::from_utf8_lossy(&all).into_owned()
 }
 
+/// How long a test waits for what must come. Only a test that fails ever waits so long.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Polls for what nothing announces.
+pub async fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    let mut beat = tokio::time::interval(Duration::from_millis(2));
+    let found = async {
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
+            beat.tick().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, found).await.expect("it never came")
+}
+
+/// The records of a state directory. A batch that is being written ends the list.
+pub fn lines(state: &Path) -> Vec<Line> {
+    holdpoint::audit::lines(state, 0).unwrap().map_while(Result::ok).collect()
+}
+
+/// The event of a record as JSON.
+pub fn event(line: &Line) -> Value {
+    serde_json::from_str(line.event.get()).unwrap()
+}
+
 impl Proxy {
     pub fn agents(&self) -> SocketAddr {
         self.running.agents
@@ -412,6 +461,43 @@ impl Proxy {
             vote["justification"] = words.into();
         }
         self.reviewer(name, "POST", &format!("/v1/holds/{hold}/approve"), Some(&vote)).await
+    }
+
+    /// The record of a call, as the store has it now.
+    pub async fn record(&self, call: &str) -> CallRecord {
+        self.running.store().get(call.parse().unwrap()).await.unwrap().expect("no such call")
+    }
+
+    /// Where the call stands.
+    pub async fn state(&self, call: &str) -> State {
+        self.record(call).await.state
+    }
+
+    /// Waits until the call is in this state.
+    pub async fn until_state(&self, call: &str, state: State) -> CallRecord {
+        let mut changes = self.running.store().watch(call.parse().unwrap()).unwrap().expect("no such call");
+        let moved = changes.wait_for(|(s, _)| *s == state);
+        tokio::time::timeout(PATIENCE, moved).await.expect("never got there").unwrap();
+        self.record(call).await
+    }
+
+    /// The journal's records so far, oldest first.
+    pub fn lines(&self) -> Vec<Line> {
+        lines(&self.dir.path().join("state"))
+    }
+
+    /// Waits for a journal record.
+    pub async fn until_line(&self, wanted: impl Fn(&str, &Value) -> bool) -> Value {
+        until(|| {
+            let found = self.lines().into_iter().map(|l| (l.kind(), event(&l)));
+            found.into_iter().find(|(kind, event)| wanted(kind, event)).map(|(_, event)| event)
+        })
+        .await
+    }
+
+    /// Waits until the upstream has seen so many requests.
+    pub async fn until_seen(&self, count: usize) {
+        until(|| (self.upstream.count() >= count).then_some(())).await;
     }
 
     /// Asks again until the answer is not "held" or "in flight" any more.

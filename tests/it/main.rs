@@ -2,6 +2,10 @@
 #![expect(unreachable_pub, clippy::disallowed_methods, reason = "tests may use what the product may not")]
 
 mod bad_input;
+mod exact;
+mod hangup;
 mod harness;
 mod mcp;
+mod overflow;
 mod rest;
+mod streams;
