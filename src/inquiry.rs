@@ -1,5 +1,4 @@
 //! `/-/…`: what an agent may ask about its own calls. Another principal's call id answers like one that does not exist.
-
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -62,8 +61,10 @@ async fn state(p: &Pipeline, principal: &Principal, id: &str, request: &OwnReque
     let mut headers = HeaderMap::new();
     if matches!(state, State::Succeeded | State::Failed) {
         let at = format!("/-/calls/{}/result", record.id);
-        body["executed"] = "yes".into();
-        body["result"] = at.clone().into();
+        if let Some(members) = body.as_object_mut() {
+            members.insert("executed".into(), "yes".into());
+            members.insert("result".into(), at.clone().into());
+        }
         if let Ok(value) = HeaderValue::from_str(&at) {
             headers.insert(LOCATION, value);
         }
@@ -146,13 +147,14 @@ async fn evidence(
     let by = format!("agent {}", principal.agent);
     let artifact = NewArtifact { id: ArtifactId::new(), kind, title, by, principal_key: principal.key(), content };
     let id = p.store.put_artifact(artifact).await?;
-    let mut answer = json!({"artifact": id.to_string()});
-    if let Some(record) = record {
-        let attached = p.store.attach_evidence(record.id, id).await;
-        let attached = attached.map_err(|e| Refusal::new(Code::InvalidArguments, e.to_string()).for_call(record.id))?;
-        answer["call"] = attached.id.to_string().into();
-        answer["evidence"] = attached.evidence.iter().map(|e| e.kind.clone()).collect();
-    }
+    let Some(record) = record else {
+        return Ok(OwnReply::Json(StatusCode::CREATED, json!({"artifact": id.to_string()}), HeaderMap::new()));
+    };
+
+    let attached = p.store.attach_evidence(record.id, id).await;
+    let attached = attached.map_err(|e| Refusal::new(Code::InvalidArguments, e.to_string()).for_call(record.id))?;
+    let kinds: Vec<&str> = attached.evidence.iter().map(|e| e.kind.as_str()).collect();
+    let answer = json!({"artifact": id.to_string(), "call": attached.id.to_string(), "evidence": kinds});
     Ok(OwnReply::Json(StatusCode::CREATED, answer, HeaderMap::new()))
 }
 

@@ -1,15 +1,121 @@
-//! placeholder until merge
+//! The second listener: review pages, admin API, health, metrics. It never shares a port with agents.
+//!
+//! `edge` is what every request meets first, `who` proves the reviewer, `ask` puts the question to Cedar's admin
+//! plane, `decide` takes a decision to the store. `api` and `page` are two doors to the same steps. Nothing here
+//! runs a call: an approved one is told to whoever sends, by its id.
+
+mod api;
+mod ask;
+mod decide;
+mod edge;
+mod exact;
+mod find;
+mod health;
+mod page;
+mod problem;
+mod serve;
+mod sessions;
+mod show;
+#[cfg(test)]
+mod tests;
+mod view;
+mod who;
+
+use std::ops::Deref;
 use std::sync::Arc;
-use tokio::sync::{mpsc, watch};
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{get, post};
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::call::CallId;
+use crate::clock::Clock;
+use crate::snapshot::Snapshots;
+use crate::store::Store;
+use crate::tasks::Draining;
+use crate::telemetry::Metrics;
+
+pub use serve::serve;
+
+use self::sessions::Sessions;
+
+/// What the admin side works with.
 #[derive(Debug)]
 pub struct Admin {
-    pub snapshots: Arc<crate::snapshot::Snapshots>,
-    pub store: Arc<crate::store::Store>,
-    pub metrics: Arc<crate::telemetry::Metrics>,
-    pub clock: Arc<dyn crate::clock::Clock>,
-    pub resume: mpsc::UnboundedSender<crate::call::CallId>,
-    pub draining: crate::tasks::Draining,
+    /// The version in force, and whoever may review under it.
+    pub snapshots: Arc<Snapshots>,
+    /// Holds and calls.
+    pub store: Arc<Store>,
+    /// Counts decisions, and is shown to scrapers.
+    pub metrics: Arc<Metrics>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Hears of every call that people have just approved and that the proxy sends.
+    pub resume: UnboundedSender<CallId>,
+    /// No new calls are taken: not ready.
+    pub draining: Draining,
 }
-pub fn router(_: Arc<Admin>) {}
-pub async fn serve(_: tokio::net::TcpListener, _: Option<tokio_rustls::TlsAcceptor>, (): (), _: watch::Receiver<bool>) {
+
+/// The admin side of one process: its parts, and who is signed in.
+#[derive(Debug)]
+struct Desk {
+    admin: Arc<Admin>,
+    sessions: Sessions,
+}
+
+impl Deref for Desk {
+    type Target = Admin;
+    fn deref(&self) -> &Admin {
+        &self.admin
+    }
+}
+
+/// Everything that the admin listener answers.
+#[must_use]
+pub fn router(admin: Arc<Admin>) -> Router {
+    let desk = Arc::new(Desk { admin, sessions: Sessions::default() });
+    let nothing = || async { problem::Problem::not_found() };
+    let wrong_method = || async {
+        let status = http::StatusCode::METHOD_NOT_ALLOWED;
+        problem::Problem::new(status, "method_not_allowed", "this resource does not take this method")
+    };
+    Router::new()
+        .route("/livez", get(health::live))
+        .route("/startupz", get(health::live))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .nest("/v1", v1())
+        .merge(pages())
+        .fallback(nothing)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn_with_state(Arc::clone(&desk), edge::guard))
+        .with_state(desk)
+}
+
+fn v1() -> Router<Arc<Desk>> {
+    Router::new()
+        .route("/me", get(api::me))
+        .route("/holds", get(api::holds))
+        .route("/holds/{id}", get(api::hold))
+        .route("/holds/{id}/wait", get(api::wait))
+        .route("/holds/{id}/approve", post(api::approve))
+        .route("/holds/{id}/reject", post(api::reject))
+        .route("/holds/{id}/withdraw", post(api::withdraw))
+        .route("/calls", get(api::calls))
+        .route("/calls/{id}", get(api::call))
+        .route("/calls/{id}/reconcile", post(api::reconcile))
+}
+
+fn pages() -> Router<Arc<Desk>> {
+    Router::new()
+        .route("/", get(page::inbox))
+        .route("/style.css", get(page::style))
+        .route("/sign-in", get(page::sign_in_form).post(page::sign_in))
+        .route("/sign-out", post(page::sign_out))
+        .route("/holds/{id}", get(page::hold))
+        .route("/holds/{id}/approve", post(page::approve))
+        .route("/holds/{id}/reject", post(page::reject))
+        .route("/calls", get(page::calls))
+        .route("/calls/{id}", get(page::call))
 }

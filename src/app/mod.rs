@@ -42,6 +42,7 @@ pub(crate) struct Shared {
     pub(crate) runs: Arc<Runs>,
     pub(crate) draining: Draining,
     pub(crate) tracker: Tracker,
+    rolled_back: bool,
     lasting: Lasting,
     path: PathBuf,
 }
@@ -97,6 +98,7 @@ pub async fn start(path: PathBuf, config: Config, clock: Arc<dyn Clock>, cores: 
         runs: Arc::clone(&lasting.runs),
         draining: Draining::new(draining),
         tracker: Tracker::default(),
+        rolled_back: recovery.records_lost > 0,
         lasting,
         path,
     };
@@ -166,6 +168,7 @@ impl Shared {
             strangers: Arc::clone(&self.strangers),
             draining: self.draining.clone(),
             tracker: self.tracker.clone(),
+            rolled_back: self.rolled_back,
             store,
             clock,
         }

@@ -1,7 +1,322 @@
+//! `holdpoint holds`: look at held calls and decide them, over the admin API.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+
+use anyhow::{Context, bail};
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::call::{encode_part, visible};
+use crate::clock::{Clock, SystemClock};
+
+use super::Exit;
+use super::client::{Answer, At, Client};
+use super::hold_text as text;
+
+/// Lines that one request asks for, and how many requests one list makes.
+const PAGE: usize = 200;
+const PAGES: usize = 10;
+
+/// What to do with held calls.
 #[derive(Debug, clap::Subcommand)]
 pub enum Holds {
-    Ls,
+    /// List held calls, newest first.
+    Ls {
+        /// Only these states, such as `held,unknown`; `all` for every one.
+        #[arg(long, default_value = "held,approved")]
+        state: String,
+        /// Only this tier: medium or high.
+        #[arg(long)]
+        tier: Option<String>,
+        /// Only this tool.
+        #[arg(long)]
+        tool: Option<String>,
+        /// Only this operation.
+        #[arg(long)]
+        op: Option<String>,
+        /// Only this agent.
+        #[arg(long)]
+        agent: Option<String>,
+        /// Only this workflow.
+        #[arg(long)]
+        workflow: Option<String>,
+        /// Only this run.
+        #[arg(long)]
+        run: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Show one hold in full.
+    Show {
+        /// Its id, a unique end of it, or its code.
+        id: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Approve one: shows it in full, then asks for its code.
+    Approve {
+        /// Its id, a unique end of it, or its code.
+        id: String,
+        /// The digest that you have read; needed without a terminal.
+        #[arg(long)]
+        digest: Option<String>,
+        /// Why, in writing; kept in the record.
+        #[arg(long, value_name = "TEXT")]
+        justify: Option<String>,
+        /// On behalf of this group.
+        #[arg(long)]
+        group: Option<String>,
+        /// Never ask.
+        #[arg(long)]
+        no_input: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Reject one.
+    Reject {
+        /// Its id, a unique end of it, or its code.
+        id: String,
+        /// `wrong_target`, `wrong_amount`, `duplicate`, `not_needed`, `missing_evidence`, `policy_gap`, `unsafe`,
+        /// `suspected_injection`, `wrong_time`, `other`, or your own that begins with `x_`.
+        #[arg(long, value_name = "CODE")]
+        reason: String,
+        /// Words to the agent.
+        #[arg(long, value_name = "TEXT")]
+        message: Option<String>,
+        /// The digest that you have read; else whatever it is now.
+        #[arg(long)]
+        digest: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
 }
-pub async fn run(_: Holds, _: &mut impl std::io::Write) -> anyhow::Result<super::Exit> {
-    Ok(super::Exit::Ok)
+
+/// What every verb takes.
+#[derive(Debug, clap::Args)]
+pub struct Common {
+    /// Where, and as whom.
+    #[command(flatten)]
+    pub at: At,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
+
+/// Runs one verb.
+///
+/// # Errors
+/// Usage and I/O; what the server refuses is [`Exit::Rejected`], said on stderr.
+pub async fn run(verb: Holds, out: &mut impl Write) -> anyhow::Result<Exit> {
+    let is_terminal = io::stdin().is_terminal() && io::stderr().is_terminal();
+    let mut input = io::BufReader::new(io::stdin());
+    let mut err = io::stderr();
+    run_with(verb, Console { input: &mut input, err: &mut err, is_terminal }, out).await
+}
+
+/// Whom to ask, and where to complain.
+struct Console<'a> {
+    input: &'a mut dyn BufRead,
+    err: &'a mut dyn Write,
+    is_terminal: bool,
+}
+
+impl Console<'_> {
+    fn ask(&mut self, question: &str) -> anyhow::Result<String> {
+        write!(self.err, "{question} ")?;
+        self.err.flush()?;
+        let mut line = String::new();
+        self.input.read_line(&mut line)?;
+        Ok(line.trim().to_owned())
+    }
+}
+
+async fn run_with(verb: Holds, mut console: Console<'_>, out: &mut impl Write) -> anyhow::Result<Exit> {
+    match verb {
+        Holds::Ls { state, tier, tool, op, agent, workflow, run, common } => {
+            let state = Some(state).filter(|s| s != "all");
+            let filters = [
+                ("state", state),
+                ("tier", tier),
+                ("tool", tool),
+                ("op", op),
+                ("agent", agent),
+                ("workflow", workflow),
+                ("run", run),
+            ];
+            list(&filters, &common, &mut console, out).await
+        }
+        Holds::Show { id, common } => {
+            let client = Client::new(&common.at)?;
+            let read = hold(&client, &id).await?;
+            match ok(read, &common, &mut console, out)? {
+                Err(exit) => Ok(exit),
+                Ok(hold) if common.json => printed(&hold, out),
+                Ok(hold) => {
+                    text::whole(&hold, out)?;
+                    Ok(Exit::Ok)
+                }
+            }
+        }
+        Holds::Approve { id, digest, justify, group, no_input, common } => {
+            let said = Said { id, digest, justify, group, may_ask: console.is_terminal && !no_input };
+            approve(said, &common, &mut console, out).await
+        }
+        Holds::Reject { id, reason, message, digest, common } => {
+            let client = Client::new(&common.at)?;
+            let hold = match ok(hold(&client, &id).await?, &common, &mut console, out)? {
+                Ok(hold) => hold,
+                Err(exit) => return Ok(exit),
+            };
+            let digest = digest.unwrap_or_else(|| text::of(&hold, "/digest"));
+            let mut body = json!({"digest": digest, "reason_code": reason});
+            add(&mut body, "message_to_agent", message);
+            decide(&client, &hold, "reject", &body, &common, &mut console, out).await
+        }
+    }
+}
+
+fn add(body: &mut Value, name: &str, value: Option<String>) {
+    if let (Some(members), Some(value)) = (body.as_object_mut(), value) {
+        members.insert(name.to_owned(), value.into());
+    }
+}
+
+async fn hold(client: &Client, id: &str) -> anyhow::Result<Answer> {
+    client.send(Method::GET, &format!("/v1/holds/{}", encode_part(id)), None).await
+}
+
+fn printed(value: &Value, out: &mut impl Write) -> anyhow::Result<Exit> {
+    writeln!(out, "{value:#}")?;
+    Ok(Exit::Ok)
+}
+
+/// The answer's content; or what the server refused, said.
+fn ok(
+    answer: Answer,
+    common: &Common,
+    console: &mut Console<'_>,
+    out: &mut impl Write,
+) -> anyhow::Result<Result<Value, Exit>> {
+    if answer.status.is_success() {
+        return Ok(Ok(answer.json));
+    }
+    if common.json {
+        printed(&answer.json, out)?;
+    } else {
+        text::problem(&answer.json, answer.status, console.err)?;
+    }
+    Ok(Err(if answer.status.is_server_error() { Exit::Usage } else { Exit::Rejected }))
+}
+
+async fn list(
+    filters: &[(&str, Option<String>)],
+    common: &Common,
+    console: &mut Console<'_>,
+    out: &mut impl Write,
+) -> anyhow::Result<Exit> {
+    let client = Client::new(&common.at)?;
+    let given = filters.iter().filter_map(|(name, value)| value.as_ref().map(|v| (name, v)));
+    let base: String = given.map(|(name, value)| format!("&{name}={}", encode_part(value))).collect();
+    let (mut items, mut next) = (Vec::new(), String::new());
+    for _ in 0..PAGES {
+        let path = format!("/v1/holds?limit={PAGE}{base}{next}");
+        let mut page = match ok(client.send(Method::GET, &path, None).await?, common, console, out)? {
+            Ok(page) => page,
+            Err(exit) => return Ok(exit),
+        };
+        if let Some(Value::Array(found)) = page.get_mut("items").map(Value::take) {
+            items.extend(found);
+        }
+        next = match page.get("next").and_then(Value::as_str) {
+            Some(cursor) => format!("&cursor={}", encode_part(cursor)),
+            None => String::new(),
+        };
+        if next.is_empty() {
+            break;
+        }
+    }
+    if common.json {
+        return printed(&json!({"items": items, "complete": next.is_empty()}), out);
+    }
+    text::table(&items, SystemClock.now(), out)?;
+    if !next.is_empty() {
+        writeln!(console.err, "there are more; narrow the list with --tier, --tool, --op, --agent or --workflow")?;
+    }
+    Ok(Exit::Ok)
+}
+
+struct Said {
+    id: String,
+    digest: Option<String>,
+    justify: Option<String>,
+    group: Option<String>,
+    may_ask: bool,
+}
+
+async fn approve(said: Said, common: &Common, console: &mut Console<'_>, out: &mut impl Write) -> anyhow::Result<Exit> {
+    if said.digest.is_none() && !said.may_ask {
+        let id = visible(&said.id);
+        bail!(
+            "nobody can be asked here, so say which bytes you approve: read it with\n  \
+             holdpoint holds show {id}\nthen run, with the digest that it shows,\n  \
+             holdpoint holds approve {id} --digest sha256:…"
+        );
+    }
+    let client = Client::new(&common.at)?;
+    let hold = match ok(hold(&client, &said.id).await?, common, console, out)? {
+        Ok(hold) => hold,
+        Err(exit) => return Ok(exit),
+    };
+    let mut body = json!({});
+    let mut justify = said.justify;
+    if let Some(digest) = said.digest {
+        add(&mut body, "digest", Some(digest));
+    } else {
+        text::whole(&hold, console.err)?;
+        let code = text::of(&hold, "/code");
+        let typed = console.ask(&format!("Type its code ({code}) to approve it:"))?;
+        if plain(&typed) != plain(&code) || code.is_empty() {
+            bail!("this is not its code: nothing was approved");
+        }
+        let needed = hold.pointer("/needs/justification").and_then(Value::as_bool).unwrap_or(false);
+        if needed && justify.is_none() {
+            justify = Some(console.ask("Why (kept in the record):")?);
+        }
+        add(&mut body, "digest", hold.get("digest").and_then(Value::as_str).map(str::to_owned));
+        add(&mut body, "confirm", Some(typed));
+    }
+    add(&mut body, "justification", justify);
+    add(&mut body, "group", said.group);
+    decide(&client, &hold, "approve", &body, common, console, out).await
+}
+
+fn plain(code: &str) -> String {
+    code.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_uppercase()
+}
+
+async fn decide(
+    client: &Client,
+    hold: &Value,
+    verb: &str,
+    body: &Value,
+    common: &Common,
+    console: &mut Console<'_>,
+    out: &mut impl Write,
+) -> anyhow::Result<Exit> {
+    let id = hold.get("id").and_then(Value::as_str).context("the server names no hold")?;
+    let path = format!("/v1/holds/{}/{verb}", encode_part(id));
+    let done = match ok(client.send(Method::POST, &path, Some(body)).await?, common, console, out)? {
+        Ok(done) => done,
+        Err(exit) => return Ok(exit),
+    };
+    if common.json {
+        return printed(&done, out);
+    }
+    writeln!(out, "{}: {}", visible(id), text::of(&done, "/state"))?;
+    text::needs(&done, out)?;
+    Ok(Exit::Ok)
+}
+
+#[cfg(test)]
+#[path = "holds_tests.rs"]
+mod tests;

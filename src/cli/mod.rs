@@ -2,6 +2,8 @@
 
 mod audit;
 mod check;
+mod client;
+mod hold_text;
 pub mod holds;
 mod lock;
 mod schema;

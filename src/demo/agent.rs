@@ -69,10 +69,13 @@ impl Agent {
 
     /// One MCP message in the modern era.
     pub(super) async fn mcp(&self, id: u32, method: &str, mut params: Value) -> anyhow::Result<Timed> {
-        params["_meta"] = json!({
+        let meta = json!({
             "io.modelcontextprotocol/protocolVersion": "2026-07-28",
             "io.modelcontextprotocol/clientInfo": {"name": "demo-agent", "version": "1"},
             "io.modelcontextprotocol/clientCapabilities": {}});
+        if let Some(params) = params.as_object_mut() {
+            params.insert("_meta".into(), meta);
+        }
         let name = params.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
         let message = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
         let mut more = vec![

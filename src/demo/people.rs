@@ -24,10 +24,11 @@ impl Person {
     /// Reads the hold, then approves the digest that was read.
     pub(super) async fn approve(&self, hold: &str, justification: Option<&str>) -> anyhow::Result<Answer> {
         let read = self.ask(Method::GET, &format!("/v1/holds/{hold}"), None).await?;
-        let mut vote = json!({"digest": read.json.get("digest")});
-        if let Some(words) = justification {
-            vote["justification"] = words.into();
-        }
+        let digest = read.json.get("digest");
+        let vote = match justification {
+            Some(words) => json!({"digest": digest, "justification": words}),
+            None => json!({"digest": digest}),
+        };
         self.ask(Method::POST, &format!("/v1/holds/{hold}/approve"), Some(&vote)).await
     }
 

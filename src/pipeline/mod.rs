@@ -59,6 +59,8 @@ pub struct Pipeline {
     pub draining: Draining,
     /// Calls under way.
     pub tracker: Tracker,
+    /// Records that were durable are gone: nothing with effects is sent until an operator has looked.
+    pub rolled_back: bool,
 }
 
 /// A call on its way, with all that was found out about it.
@@ -167,6 +169,7 @@ impl Pipeline {
         entry: &mut Entry,
     ) -> Result<Outcome, Refusal> {
         self.not_draining()?;
+        self.knows_its_past(!matches!(start, Start::Read))?;
         let tier = permit.tier();
         let endpoint =
             a.s.endpoints.get(&a.call.operation().tool.name).ok_or_else(|| Fault::new("a tool without upstream"))?;

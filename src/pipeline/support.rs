@@ -91,6 +91,15 @@ impl Pipeline {
         }
         Ok(())
     }
+
+    /// A store that has lost records it once held does not know what was sent before.
+    pub(super) fn knows_its_past(&self, claimed: bool) -> Result<(), Refusal> {
+        if self.rolled_back && claimed {
+            let text = "the state was rolled back or has lost records; an operator must look first; nothing was sent";
+            return Err(Refusal::new(Code::Unavailable, text));
+        }
+        Ok(())
+    }
 }
 
 pub(super) fn is_session(call: &Call) -> bool {

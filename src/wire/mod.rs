@@ -14,6 +14,7 @@ mod surface;
 mod tap;
 pub mod tls;
 
+pub(crate) use ingress::allowed;
 pub use listener::{Core, Cores, accept};
 pub use own::{OwnReply, OwnRequest};
 pub use surface::{Edge, Mount, Surface};

@@ -13,7 +13,7 @@ use crate::call::{Broken, CallId, Code, Ended, Outcome, Preference, Refusal, Rep
 
 /// The body of any answer on the agents' side.
 #[derive(Debug)]
-pub enum OutBody {
+pub(super) enum OutBody {
     /// All of it.
     Whole(Option<Bytes>),
     /// It flows.

@@ -66,7 +66,8 @@ fn read(schema: Option<&Value>, text: &str) -> Value {
 /// Only what JSON itself would write, so that no reader reads it differently.
 fn number(text: &str) -> Option<Value> {
     let value: Value = serde_json::from_str(text).ok().filter(Value::is_number)?;
-    (value.to_string() == text).then_some(value)
+    let written = value.to_string();
+    (written == text).then_some(value)
 }
 
 /// The body with defaults in: every argument that is not a path or query parameter.

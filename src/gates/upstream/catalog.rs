@@ -114,10 +114,13 @@ impl Client<'_> {
     async fn ask(&mut self, method: &str, mut params: Value) -> Result<Value, String> {
         let mut head = HeaderMap::new();
         if self.modern {
-            params["_meta"] = json!({
+            let meta = json!({
                 "io.modelcontextprotocol/protocolVersion": MODERN,
                 "io.modelcontextprotocol/clientInfo": {"name": "holdpoint", "version": env!("CARGO_PKG_VERSION")},
                 "io.modelcontextprotocol/clientCapabilities": {}});
+            if let Some(params) = params.as_object_mut() {
+                params.insert("_meta".into(), meta);
+            }
             head.insert("mcp-protocol-version", HeaderValue::from_static(MODERN));
             head.insert("mcp-method", HeaderValue::from_str(method).map_err(|e| e.to_string())?);
         }

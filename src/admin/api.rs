@@ -1,0 +1,309 @@
+//! `/v1`: the admin API. Bearer tokens only, JSON only.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Path, RawQuery, State};
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::header::{CONTENT_TYPE, ETAG, HeaderMap, IF_MATCH, IF_NONE_MATCH};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::call::{CallId, HoldId, Tier};
+use crate::snapshot::Snapshot;
+use crate::store::{CallRecord, Filter, State as CallState};
+
+use super::Desk;
+use super::ask::Asker;
+use super::decide::{Approve, Decision, Refuse};
+use super::edge;
+use super::exact::Exact;
+use super::find;
+use super::problem::Problem;
+use super::view;
+use super::who::{Who, bearer};
+
+type Answer = Result<Response, Problem>;
+
+/// Longest time that one request waits for a change.
+const MAX_WAIT: u64 = 60;
+const DEFAULT_WAIT: u64 = 25;
+/// Lines of one answer.
+const MAX_LINES: usize = 200;
+const DEFAULT_LINES: usize = 50;
+
+fn ok(value: &Value, version: Option<u64>) -> Response {
+    let mut response = (StatusCode::OK, [(CONTENT_TYPE, "application/json")], value.to_string()).into_response();
+    if let Some(tag) = version.and_then(|v| format!("\"{v}\"").parse().ok()) {
+        response.headers_mut().insert(ETAG, tag);
+    }
+    response
+}
+
+/// A version in quotes, as `If-Match` and `If-None-Match` carry it.
+fn version(headers: &HeaderMap, name: http::HeaderName) -> Result<Option<u64>, Problem> {
+    let Some(value) = headers.get(&name) else { return Ok(None) };
+    let text = value.to_str().unwrap_or_default().trim();
+    let number = text.strip_prefix('"').and_then(|t| t.strip_suffix('"')).and_then(|t| t.parse().ok());
+    number.map(Some).ok_or_else(|| Problem::malformed(format!("`{name}` is one version in quotes, such as `\"3\"`")))
+}
+
+/// Query parameters; one that is not known is refused rather than ignored.
+fn parameters(query: Option<&str>, known: &[&str]) -> Result<Vec<(String, String)>, Problem> {
+    let pairs = crate::wire::path::query(query).map_err(Problem::malformed)?;
+    match pairs.iter().find(|(name, _)| !known.contains(&name.as_str())) {
+        Some((name, _)) => {
+            let text = format!("the query parameter `{}` is not known", name.escape_debug());
+            Err(Problem::new(StatusCode::BAD_REQUEST, "unknown_parameter", text))
+        }
+        None => Ok(pairs),
+    }
+}
+
+fn states(text: &str) -> Result<Vec<CallState>, Problem> {
+    let one = |name: &str| {
+        let found = CallState::ALL.into_iter().find(|s| s.as_str() == name);
+        found.ok_or_else(|| Problem::invalid(format!("`{}` is not a state", name.escape_debug())))
+    };
+    text.split(',').map(one).collect()
+}
+
+fn filter(query: Option<&str>) -> Result<Filter, Problem> {
+    let known = ["state", "tier", "tool", "op", "agent", "workflow", "run", "limit", "cursor"];
+    let mut filter = Filter { limit: DEFAULT_LINES, ..Filter::default() };
+    for (name, value) in parameters(query, &known)? {
+        match name.as_str() {
+            "state" => filter.states = states(&value)?,
+            "tier" => {
+                let tier = [Tier::Low, Tier::Medium, Tier::High].into_iter().find(|t| t.as_str() == value);
+                filter.tier = Some(tier.ok_or_else(|| Problem::invalid("`tier` is low, medium or high"))?);
+            }
+            "tool" => filter.tool = Some(value),
+            "op" => filter.operation = Some(value),
+            "agent" => filter.agent = Some(value),
+            "workflow" => filter.workflow = Some(value),
+            "run" => filter.run = Some(value),
+            "limit" => {
+                let limit = value.parse().ok().filter(|n| (1..=MAX_LINES).contains(n));
+                filter.limit = limit.ok_or_else(|| Problem::invalid(format!("`limit` is 1 to {MAX_LINES}")))?;
+            }
+            _ => {
+                let id = value.parse::<CallId>().or_else(|_| value.parse::<HoldId>().map(HoldId::call));
+                filter.before = Some(id.map_err(|_| Problem::invalid("`cursor` is not one that was given here"))?);
+            }
+        }
+    }
+    Ok(filter)
+}
+
+/// One request: the snapshot it is judged by, and who asks.
+struct Asked {
+    admin: Arc<Desk>,
+    snapshot: Arc<Snapshot>,
+    who: Who,
+}
+
+impl Asked {
+    fn new(admin: Arc<Desk>, who: Who) -> Self {
+        Self { snapshot: admin.snapshots.current(), admin, who }
+    }
+
+    fn asker(&self) -> Asker<'_> {
+        Asker { snapshot: &self.snapshot, who: &self.who, now: self.admin.clock.now() }
+    }
+
+    async fn hold(&self, id: &str) -> Result<CallRecord, Problem> {
+        find::hold(&self.admin, &self.asker(), id).await
+    }
+
+    async fn exact(&self, record: &CallRecord) -> Exact {
+        Exact::of(&self.snapshot, &self.admin.store, record).await
+    }
+
+    fn decision<'a>(&'a self, record: &'a CallRecord, version: Option<u64>) -> Decision<'a> {
+        Decision { admin: &self.admin, snapshot: &self.snapshot, who: &self.who, record, version }
+    }
+
+    async fn shown(&self, record: &CallRecord) -> Response {
+        let exact = self.exact(record).await;
+        ok(&view::full(&self.asker(), record, &exact), Some(record.version))
+    }
+
+    fn decided(&self, record: &CallRecord) -> Response {
+        ok(&view::decided(record, self.admin.clock.now()), Some(record.version))
+    }
+
+    async fn listed(&self, action: &str, filter: Filter) -> Answer {
+        let (records, next) = find::list(&self.admin, &self.asker(), action, filter).await?;
+        let asker = self.asker();
+        let items: Vec<Value> = records.iter().map(|r| view::summary(&asker, r)).collect();
+        Ok(ok(&json!({"items": items, "next": next}), None))
+    }
+}
+
+pub(super) async fn me(State(admin): State<Arc<Desk>>, who: Who) -> Answer {
+    let asked = Asked::new(admin, who);
+    let (config, policies) = asked.snapshot.digests();
+    let who = &asked.who;
+    let value = json!({
+        "user": who.user, "person": who.person, "groups": who.groups, "email": who.email, "mfa": who.mfa,
+        "channel": who.channel, "config_digest": config, "policy_digest": policies,
+        "version": env!("CARGO_PKG_VERSION"),
+    });
+    Ok(ok(&value, None))
+}
+
+pub(super) async fn holds(State(admin): State<Arc<Desk>>, who: Who, RawQuery(query): RawQuery) -> Answer {
+    let filter = Filter { holds_only: true, ..filter(query.as_deref())? };
+    Asked::new(admin, who).listed("hold.view", filter).await
+}
+
+pub(super) async fn calls(State(admin): State<Arc<Desk>>, who: Who, RawQuery(query): RawQuery) -> Answer {
+    let filter = filter(query.as_deref())?;
+    Asked::new(admin, who).listed("call.view", filter).await
+}
+
+pub(super) async fn hold(
+    State(admin): State<Arc<Desk>>,
+    who: Who,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Answer {
+    parameters(query.as_deref(), &[])?;
+    let asked = Asked::new(admin, who);
+    let record = asked.hold(&id).await?;
+    Ok(asked.shown(&record).await)
+}
+
+pub(super) async fn call(
+    State(admin): State<Arc<Desk>>,
+    who: Who,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Answer {
+    parameters(query.as_deref(), &[])?;
+    let asked = Asked::new(admin, who);
+    let record = find::call(&asked.admin, &asked.asker(), &id).await?;
+    Ok(asked.shown(&record).await)
+}
+
+/// Waits until the hold differs from what it was, or from the version of `If-None-Match`.
+pub(super) async fn wait(
+    State(admin): State<Arc<Desk>>,
+    who: Who,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Answer {
+    let timeout = match parameters(query.as_deref(), &["timeout"])?.first() {
+        None => DEFAULT_WAIT,
+        Some((_, text)) => {
+            let seconds = text.parse().ok().filter(|s| *s <= MAX_WAIT);
+            seconds.ok_or_else(|| Problem::invalid(format!("`timeout` is 0 to {MAX_WAIT} seconds")))?
+        }
+    };
+    let known = version(&headers, IF_NONE_MATCH)?;
+    let asked = Asked::new(Arc::clone(&admin), who);
+    let id = asked.hold(&id).await?.id.hold().to_string();
+    let changes = admin.store.watch(asked.hold(&id).await?.id)?;
+    // Read after subscribing: what changed before is seen here, what changes after wakes us.
+    let record = asked.hold(&id).await?;
+    let known = known.unwrap_or(record.version);
+    if let Some(mut changes) = changes
+        && record.version == known
+        && !record.state_at(admin.clock.now()).is_final()
+    {
+        let moved = changes.wait_for(|(_, version)| *version != known);
+        let in_time = tokio::time::timeout(Duration::from_secs(timeout), moved).await.is_ok();
+        tracing::trace!(in_time, "waited for a hold");
+    }
+    // Time has passed: who asks, and what may be seen, is asked anew.
+    let asked = Asked::new(Arc::clone(&admin), bearer(&admin.snapshots.current(), &headers)?);
+    let record = asked.hold(&id).await?;
+    Ok(asked.shown(&record).await)
+}
+
+pub(super) async fn approve(
+    State(admin): State<Arc<Desk>>,
+    who: Who,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let said: Approve = edge::json(&headers, body).await?;
+    let asked = Asked::new(admin, who);
+    let record = asked.hold(&id).await?;
+    let done = asked.decision(&record, version(&headers, IF_MATCH)?).approve(said).await?;
+    Ok(asked.decided(&done))
+}
+
+pub(super) async fn reject(
+    State(admin): State<Arc<Desk>>,
+    who: Who,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let said: Refuse = edge::json(&headers, body).await?;
+    let asked = Asked::new(admin, who);
+    let record = asked.hold(&id).await?;
+    let exact = asked.exact(&record).await;
+    let done = asked.decision(&record, version(&headers, IF_MATCH)?).reject(said, &exact).await?;
+    Ok(asked.decided(&done))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Withdraw {
+    reason: String,
+}
+
+pub(super) async fn withdraw(
+    State(admin): State<Arc<Desk>>,
+    who: Who,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let said: Withdraw = edge::json(&headers, body).await?;
+    let asked = Asked::new(admin, who);
+    let record = asked.hold(&id).await?;
+    let exact = asked.exact(&record).await;
+    let done = asked.decision(&record, version(&headers, IF_MATCH)?).withdraw(said.reason, &exact).await?;
+    Ok(asked.decided(&done))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settle {
+    outcome: Outcome,
+    reason: String,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Outcome {
+    Succeeded,
+    NotExecuted,
+}
+
+pub(super) async fn reconcile(
+    State(admin): State<Arc<Desk>>,
+    who: Who,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let said: Settle = edge::json(&headers, body).await?;
+    let asked = Asked::new(admin, who);
+    let record = find::call(&asked.admin, &asked.asker(), &id).await?;
+    let outcome = match said.outcome {
+        Outcome::Succeeded => CallState::Succeeded,
+        Outcome::NotExecuted => CallState::NotExecuted,
+    };
+    let exact = asked.exact(&record).await;
+    let done = asked.decision(&record, version(&headers, IF_MATCH)?).reconcile(outcome, said.reason, &exact).await?;
+    Ok(asked.decided(&done))
+}

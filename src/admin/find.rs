@@ -1,0 +1,87 @@
+//! One record by what a person typed, and lists of them: only what policy shows this person exists.
+
+use http::StatusCode;
+
+use crate::call::{CallId, HoldId};
+use crate::store::{CallRecord, Filter, State};
+
+use super::Admin;
+use super::ask::Asker;
+use super::problem::Problem;
+
+/// Records read from the store at a time, and how many times, for one page of a list.
+const CHUNK: usize = 200;
+const ROUNDS: usize = 25;
+/// A suffix shorter than this is a typing mistake.
+const SUFFIX: usize = 4;
+
+fn full_id(text: &str) -> Option<CallId> {
+    text.parse::<HoldId>().map(HoldId::call).or_else(|_| text.parse::<CallId>()).ok()
+}
+
+/// A hold by id, unique suffix or code, if this person may see it.
+pub(super) async fn hold(admin: &Admin, asker: &Asker<'_>, text: &str) -> Result<CallRecord, Problem> {
+    let candidates = match full_id(text) {
+        Some(id) => vec![id],
+        None if text.chars().filter(char::is_ascii_alphanumeric).count() < SUFFIX => Vec::new(),
+        None => admin.store.find_by_suffix_or_code(text)?,
+    };
+    let mut seen = Vec::new();
+    for id in candidates {
+        if let Some(record) = admin.store.get(id).await?
+            && record.terms.is_some()
+            && asker.may("hold.view", &record)
+        {
+            seen.push(record);
+        }
+    }
+    match (seen.pop(), seen.is_empty()) {
+        (Some(record), true) => Ok(record),
+        (Some(_), false) => {
+            let text = "this fits more than one hold; give more of the id";
+            Err(Problem::new(StatusCode::CONFLICT, "ambiguous_id", text))
+        }
+        (None, _) => Err(Problem::not_found()),
+    }
+}
+
+/// A call by its whole id, if this person may see it.
+pub(super) async fn call(admin: &Admin, asker: &Asker<'_>, text: &str) -> Result<CallRecord, Problem> {
+    let id = full_id(text).ok_or_else(Problem::not_found)?;
+    let record = admin.store.get(id).await?.ok_or_else(Problem::not_found)?;
+    if asker.may("call.view", &record) { Ok(record) } else { Err(Problem::not_found()) }
+}
+
+/// One page of what this person may see, newest first, and where the next one begins.
+pub(super) async fn list(
+    admin: &Admin,
+    asker: &Asker<'_>,
+    action: &str,
+    mut filter: Filter,
+) -> Result<(Vec<CallRecord>, Option<CallId>), Problem> {
+    let wanted = filter.limit;
+    let mut seen: Vec<CallRecord> = Vec::new();
+    for _ in 0..ROUNDS {
+        filter.limit = CHUNK;
+        let chunk = admin.store.list(filter.clone()).await?;
+        let whole = chunk.len() < CHUNK;
+        for record in chunk {
+            if seen.len() >= wanted {
+                return Ok((seen, filter.before));
+            }
+            filter.before = Some(record.id);
+            if asker.may(action, &record) {
+                seen.push(record);
+            }
+        }
+        if whole {
+            return Ok((seen, None));
+        }
+    }
+    Ok((seen, filter.before))
+}
+
+/// Holds that wait, newest first.
+pub(super) fn waiting(limit: usize) -> Filter {
+    Filter { states: vec![State::Held, State::Approved], holds_only: true, limit, ..Filter::default() }
+}

@@ -1,0 +1,75 @@
+//! Health and metrics: no credential, nothing about any call.
+
+use std::sync::Arc;
+
+use axum::extract::{RawQuery, State};
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderName};
+
+use super::Desk;
+use super::problem::Problem;
+
+type Check = (&'static str, bool);
+
+impl Desk {
+    /// Configuration and policies are loaded as long as there is a snapshot; upstreams do not count.
+    fn checks(&self) -> [Check; 3] {
+        [
+            ("config and policies loaded", true),
+            ("store writable", self.store.healthy()),
+            ("not draining", !self.draining.is_on()),
+        ]
+    }
+
+    fn is_ready(&self) -> bool {
+        self.checks().iter().all(|(_, ok)| *ok)
+    }
+}
+
+fn text(status: StatusCode, text: String) -> Response {
+    let kind: (HeaderName, &str) = (CONTENT_TYPE, "text/plain; charset=utf-8");
+    (status, [kind], text).into_response()
+}
+
+fn answer(checks: &[Check], verbose: bool) -> Response {
+    let ok = checks.iter().all(|(_, ok)| *ok);
+    let status = if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let mut out = String::new();
+    if verbose {
+        for (what, ok) in checks {
+            out.push_str(&format!("[{}] {what}\n", if *ok { "+" } else { "-" }));
+        }
+    }
+    out.push_str(if ok { "ok\n" } else { "not ready\n" });
+    text(status, out)
+}
+
+fn is_verbose(query: Option<&str>) -> bool {
+    query.is_some_and(|q| q.split('&').any(|p| p == "verbose" || p.starts_with("verbose=")))
+}
+
+/// The loop turns. It is also the answer to whether it has started: this listener opens last, after recovery.
+pub(super) async fn live() -> Response {
+    text(StatusCode::OK, "ok\n".to_owned())
+}
+
+pub(super) async fn ready(State(admin): State<Arc<Desk>>, RawQuery(query): RawQuery) -> Response {
+    answer(&admin.checks(), is_verbose(query.as_deref()))
+}
+
+pub(super) async fn metrics(State(admin): State<Arc<Desk>>) -> Result<Response, Problem> {
+    let metrics = &admin.metrics;
+    metrics.holds.reset();
+    for count in admin.store.open_calls()? {
+        let labels = [count.state.as_str(), count.tier.as_str()];
+        metrics.holds.with_label_values(&labels).set(i64::try_from(count.calls).unwrap_or(i64::MAX));
+    }
+    metrics.ready.set(i64::from(admin.is_ready()));
+    let (config, policies) = admin.snapshots.current().digests();
+    let labels = [env!("CARGO_PKG_VERSION"), &config.to_string(), &policies.to_string(), "enforce"];
+    metrics.info.reset();
+    metrics.info.with_label_values(&labels).set(1);
+    let kind = (CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8");
+    Ok((StatusCode::OK, [kind], metrics.text()?).into_response())
+}

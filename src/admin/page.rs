@@ -1,0 +1,337 @@
+//! The review pages: forms that work without any script. A GET changes nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use askama::Template;
+use axum::body::Body;
+use axum::extract::{Path, RawQuery, State};
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, SET_COOKIE};
+use http::{Method, StatusCode, Uri};
+use serde::Deserialize;
+
+use crate::call::{CallId, Digest};
+use crate::snapshot::Snapshot;
+use crate::store::{AuditNote, CallRecord, Filter};
+
+use super::Desk;
+use super::ask::Asker;
+use super::decide::{Approve, Decision, Refuse};
+use super::edge;
+use super::exact::Exact;
+use super::find;
+use super::problem::Problem;
+use super::show::{Calls, Head, Inbox, Line, Message, Parts, Piece, Record, SignIn};
+use super::who::{Visitor, Who, cookie_name, session_id};
+
+const STYLE: &str = include_str!("../../templates/style.css");
+/// Holds on the inbox, calls on one page.
+const LINES: usize = 100;
+
+/// A problem as a page.
+#[derive(Debug)]
+pub(super) struct Wrong(Problem);
+
+impl From<Problem> for Wrong {
+    fn from(problem: Problem) -> Self {
+        Self(problem)
+    }
+}
+
+impl From<crate::call::Fault> for Wrong {
+    fn from(fault: crate::call::Fault) -> Self {
+        Self(fault.into())
+    }
+}
+
+impl IntoResponse for Wrong {
+    fn into_response(self) -> Response {
+        let mut text = self.0.detail().to_owned();
+        self.0.reasons().iter().for_each(|r| text.push_str(&format!(" · {r}")));
+        let page = Message { title: self.0.code().replace('_', " "), text };
+        html(self.0.status(), &page)
+    }
+}
+
+type Answer = Result<Response, Wrong>;
+
+fn html(status: StatusCode, page: &impl Template) -> Response {
+    match page.render() {
+        Ok(text) => (status, Html(text)).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "a page could not be written");
+            Problem::unavailable().into_response()
+        }
+    }
+}
+
+/// Where a person goes after signing in: a page of ours, by path alone.
+fn next_path(text: &str) -> &str {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/_-".contains(&b);
+    let ours = text.starts_with("/holds/") || text.starts_with("/calls");
+    if ours && !text.contains("//") && text.bytes().all(plain) { text } else { "/" }
+}
+
+/// Nobody is signed in: a page asks for it, a form is refused.
+pub(super) fn signed_out(method: &Method, uri: &Uri) -> Response {
+    if *method == Method::GET || *method == Method::HEAD {
+        let next = next_path(uri.path());
+        let to = if next == "/" { "/sign-in".to_owned() } else { format!("/sign-in?next={next}") };
+        return Redirect::to(&to).into_response();
+    }
+    Wrong(Problem::new(StatusCode::UNAUTHORIZED, "unauthenticated", "sign in first; nothing was decided"))
+        .into_response()
+}
+
+/// One visit: the snapshot it is judged by, and who looks.
+struct Visit {
+    desk: Arc<Desk>,
+    snapshot: Arc<Snapshot>,
+    visitor: Visitor,
+}
+
+impl Visit {
+    fn new(desk: Arc<Desk>, visitor: Visitor) -> Self {
+        Self { snapshot: desk.snapshots.current(), desk, visitor }
+    }
+
+    fn asker(&self) -> Asker<'_> {
+        Asker { snapshot: &self.snapshot, who: &self.visitor.who, now: self.desk.clock.now() }
+    }
+
+    fn head(&self) -> Head {
+        let who = &self.visitor.who;
+        let user = format!("{} ({})", who.person, who.groups.join(", "));
+        Head { user, csrf: self.visitor.session.csrf.clone() }
+    }
+
+    async fn exact(&self, record: &CallRecord) -> Exact {
+        Exact::of(&self.snapshot, &self.desk.store, record).await
+    }
+
+    async fn evidence(&self, record: &CallRecord) -> Result<Vec<Piece>, Problem> {
+        let may_read = self.asker().may("artifact.view", record);
+        let mut pieces = Vec::new();
+        for evidence in &record.evidence {
+            let content = if may_read { self.desk.store.artifact(evidence.id).await? } else { None };
+            pieces.push(Piece::new(evidence, content.as_ref().map(|(_, bytes)| bytes.as_ref())));
+        }
+        Ok(pieces)
+    }
+
+    async fn record(&self, record: &CallRecord, is_hold: bool, problem: Option<&Problem>) -> Answer {
+        let exact = self.exact(record).await;
+        let evidence = self.evidence(record).await?;
+        let parts = Parts { asker: self.asker(), record, exact: &exact, evidence, is_hold, problem };
+        let status = problem.map_or(StatusCode::OK, Problem::status);
+        Ok(html(status, &Record::new(self.head(), parts)))
+    }
+
+    /// A form must be ours: from this origin, with the word that only this session's pages carry.
+    fn own_form(&self, headers: &HeaderMap, csrf: &str) -> Result<(), Problem> {
+        edge::same_origin(headers)?;
+        if self.visitor.session.wrote(csrf) {
+            return Ok(());
+        }
+        Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "cross_origin",
+            "this form is not of your session; load the page again",
+        ))
+    }
+
+    fn decision<'a>(&'a self, record: &'a CallRecord) -> Decision<'a> {
+        Decision {
+            admin: &self.desk,
+            snapshot: &self.snapshot,
+            who: &self.visitor.who,
+            record,
+            // The digest that stands in the form binds what was seen.
+            version: None,
+        }
+    }
+
+    /// Back to the hold: as it stands now, or with what was wrong.
+    async fn after(&self, id: CallId, done: Result<CallRecord, Problem>) -> Answer {
+        let path = format!("/holds/{}", id.hold());
+        match done {
+            Ok(_) => Ok(Redirect::to(&path).into_response()),
+            Err(problem) => {
+                let record = find::hold(&self.desk, &self.asker(), &id.to_string()).await?;
+                self.record(&record, true, Some(&problem)).await
+            }
+        }
+    }
+}
+
+pub(super) async fn style() -> Response {
+    (StatusCode::OK, [(CONTENT_TYPE, "text/css; charset=utf-8")], STYLE).into_response()
+}
+
+pub(super) async fn inbox(State(desk): State<Arc<Desk>>, visitor: Visitor) -> Answer {
+    let visit = Visit::new(desk, visitor);
+    let (records, next) = find::list(&visit.desk, &visit.asker(), "hold.view", find::waiting(LINES)).await?;
+    let asker = visit.asker();
+    let (mut mine, mut others) = (Vec::new(), Vec::new());
+    // The one that expires first stands first.
+    let mut records = records;
+    records.sort_by_key(|r| (r.expires, r.id));
+    for record in &records {
+        let line = Line::new(&asker, record, true);
+        if asker.can(record).0.contains(&"approve") { mine.push(line) } else { others.push(line) }
+    }
+    Ok(html(StatusCode::OK, &Inbox { head: visit.head(), mine, others, more: next.is_some() }))
+}
+
+pub(super) async fn hold(State(desk): State<Arc<Desk>>, visitor: Visitor, Path(id): Path<String>) -> Answer {
+    let visit = Visit::new(desk, visitor);
+    let record = find::hold(&visit.desk, &visit.asker(), &id).await?;
+    visit.record(&record, true, None).await
+}
+
+pub(super) async fn call(State(desk): State<Arc<Desk>>, visitor: Visitor, Path(id): Path<String>) -> Answer {
+    let visit = Visit::new(desk, visitor);
+    let record = find::call(&visit.desk, &visit.asker(), &id).await?;
+    visit.record(&record, false, None).await
+}
+
+pub(super) async fn calls(State(desk): State<Arc<Desk>>, visitor: Visitor, RawQuery(query): RawQuery) -> Answer {
+    let before = query.as_deref().and_then(|q| q.strip_prefix("before=")).map(str::parse::<CallId>).transpose();
+    let before = before.map_err(|_| Problem::malformed("`before` is not a call's id"))?;
+    let visit = Visit::new(desk, visitor);
+    let filter = Filter { before, limit: LINES, ..Filter::default() };
+    let (records, next) = find::list(&visit.desk, &visit.asker(), "call.view", filter).await?;
+    let asker = visit.asker();
+    let lines = records.iter().map(|r| Line::new(&asker, r, false)).collect();
+    let next = next.map(|id| id.to_string()).unwrap_or_default();
+    Ok(html(StatusCode::OK, &Calls { head: visit.head(), lines, next }))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ApproveForm {
+    csrf: String,
+    digest: Digest,
+    group: Option<String>,
+    justification: Option<String>,
+    confirm: Option<String>,
+}
+
+pub(super) async fn approve(
+    State(desk): State<Arc<Desk>>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let form: ApproveForm = edge::form(&headers, body).await?;
+    let visit = Visit::new(desk, visitor);
+    visit.own_form(&headers, &form.csrf)?;
+    let record = find::hold(&visit.desk, &visit.asker(), &id).await?;
+    let ApproveForm { digest, group, justification, confirm, .. } = form;
+    let done = visit.decision(&record).approve(Approve { digest, group, justification, confirm }).await;
+    visit.after(record.id, done).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RejectForm {
+    csrf: String,
+    digest: Digest,
+    reason_code: Option<String>,
+    message_to_agent: Option<String>,
+}
+
+pub(super) async fn reject(
+    State(desk): State<Arc<Desk>>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let form: RejectForm = edge::form(&headers, body).await?;
+    let visit = Visit::new(desk, visitor);
+    visit.own_form(&headers, &form.csrf)?;
+    let record = find::hold(&visit.desk, &visit.asker(), &id).await?;
+    let exact = visit.exact(&record).await;
+    let said = Refuse {
+        digest: form.digest,
+        reason_code: form.reason_code.unwrap_or_default(),
+        message_to_agent: form.message_to_agent,
+    };
+    let done = visit.decision(&record).reject(said, &exact).await;
+    visit.after(record.id, done).await
+}
+
+pub(super) async fn sign_in_form(RawQuery(query): RawQuery) -> Response {
+    let next = query.as_deref().and_then(|q| q.strip_prefix("next=")).map_or("/", next_path);
+    html(StatusCode::OK, &SignIn { next: next.to_owned(), failed: false })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SignInForm {
+    token: Option<String>,
+    next: Option<String>,
+}
+
+fn cookie(snapshot: &Snapshot, value: &str, end: &str) -> Result<HeaderValue, Problem> {
+    let secure = if snapshot.config.listen.tls.is_some() { "; Secure" } else { "" };
+    let text = format!("{}={value}; Path=/; HttpOnly; SameSite=Lax{secure}{end}", cookie_name(snapshot));
+    HeaderValue::from_str(&text).map_err(|_| Problem::unavailable())
+}
+
+/// A reviewer's token, once, for a session. It is recorded before it counts.
+pub(super) async fn sign_in(State(desk): State<Arc<Desk>>, headers: HeaderMap, body: Body) -> Answer {
+    edge::same_origin(&headers)?;
+    let form: SignInForm = edge::form(&headers, body).await?;
+    let snapshot = desk.snapshots.current();
+    let next = form.next.as_deref().map_or("/", next_path);
+    let Some(who) = Who::by_token(&snapshot, form.token.as_deref().unwrap_or_default().trim(), "page") else {
+        desk.metrics.unidentified.with_label_values(&["unauthenticated"]).inc();
+        return Ok(html(StatusCode::UNAUTHORIZED, &SignIn { next: next.to_owned(), failed: true }));
+    };
+    let more = BTreeMap::from([("channel".to_owned(), "page".into()), ("subject".to_owned(), who.subject.into())]);
+    let note = AuditNote {
+        kind: "admin.signed_in".to_owned(),
+        call: None,
+        principal: Some(who.person),
+        agent: None,
+        run: None,
+        operation: None,
+        code: None,
+        more,
+    };
+    desk.store.append(note, true).await?;
+    if let Some(old) = session_id(&snapshot, &headers) {
+        desk.sessions.end(&old);
+    }
+    let id = desk.sessions.begin(who.digest, desk.clock.instant())?;
+    let mut response = Redirect::to(next).into_response();
+    response.headers_mut().insert(SET_COOKIE, cookie(&snapshot, &id, "")?);
+    Ok(response)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SignOutForm {
+    csrf: String,
+}
+
+pub(super) async fn sign_out(
+    State(desk): State<Arc<Desk>>,
+    visitor: Visitor,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let form: SignOutForm = edge::form(&headers, body).await?;
+    let visit = Visit::new(desk, visitor);
+    visit.own_form(&headers, &form.csrf)?;
+    if let Some(id) = session_id(&visit.snapshot, &headers) {
+        visit.desk.sessions.end(&id);
+    }
+    let mut response = Redirect::to("/sign-in").into_response();
+    response.headers_mut().insert(SET_COOKIE, cookie(&visit.snapshot, "", "; Max-Age=0")?);
+    Ok(response)
+}

@@ -1,0 +1,171 @@
+//! What a caller of the admin API reads when something is refused: RFC 9457, with the codes of the review page.
+
+use std::borrow::Cow;
+
+use axum::response::{IntoResponse, Response};
+use http::header::{CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use http::{HeaderName, StatusCode};
+use serde_json::{Map, Value, json};
+
+use crate::call::{Fault, PolicyNote, Refusal, Timestamp, short_code};
+use crate::store::{CallRecord, HoldError, State};
+
+/// One refusal.
+#[derive(Debug, Clone)]
+pub(super) struct Problem {
+    status: StatusCode,
+    code: Cow<'static, str>,
+    detail: Cow<'static, str>,
+    more: Box<Map<String, Value>>,
+}
+
+impl Problem {
+    pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, code: code.into(), detail: detail.into(), more: Box::default() }
+    }
+
+    pub(super) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.more.insert(name.to_owned(), value.into());
+        self
+    }
+
+    pub(super) fn with_policies(self, notes: &[PolicyNote]) -> Self {
+        let all: Vec<Value> = notes.iter().map(|n| json!({"id": n.id, "reason": n.reason})).collect();
+        if all.is_empty() { self } else { self.with("policies", all) }
+    }
+
+    pub(super) fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", "there is nothing here that you may see")
+    }
+
+    pub(super) fn unauthenticated() -> Self {
+        let text = "a reviewer's token is needed: `Authorization: Bearer …`";
+        Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", text)
+    }
+
+    pub(super) fn unavailable() -> Self {
+        let text = "nothing can be read or recorded now; no decision was taken";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", text)
+    }
+
+    pub(super) fn invalid(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_arguments", detail)
+    }
+
+    pub(super) fn malformed(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "malformed_request", detail)
+    }
+
+    pub(super) fn code(&self) -> &str {
+        &self.code
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// What policies said, for the page.
+    pub(super) fn reasons(&self) -> Vec<String> {
+        let policies = self.more.get("policies").and_then(Value::as_array);
+        let text = |p: &Value| {
+            let part = |name: &str| p.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+            format!("{} (policy {})", part("reason"), part("id"))
+        };
+        policies.into_iter().flatten().map(text).collect()
+    }
+
+    /// A step on a hold was refused.
+    pub(super) fn of_hold(error: HoldError, now: Timestamp) -> Self {
+        let conflict = |code, record: &CallRecord, text: &'static str| {
+            Self::new(StatusCode::CONFLICT, code, text)
+                .with("state", record.state_at(now).as_str())
+                .with("version", record.version)
+        };
+        let forbidden = |code, text: &'static str| Self::new(StatusCode::FORBIDDEN, code, text);
+        match error {
+            HoldError::NotFound => Self::not_found(),
+            HoldError::VersionChanged(r) => {
+                let mut problem = conflict("version_changed", &r, "it changed since you read it");
+                problem.status = StatusCode::PRECONDITION_FAILED;
+                problem.with("digest", r.digest.to_string())
+            }
+            HoldError::DigestChanged(r) => {
+                conflict("digest_changed", &r, "the call changed since you read it; read it again")
+                    .with("digest", r.digest.to_string())
+                    .with("short_code", short_code(&r.digest))
+                    .with("hold_title", r.title.as_str())
+            }
+            HoldError::AlreadyDecided(r) if r.state_at(now) == State::Stale => {
+                conflict("stale", &r, "what the approvers saw moved too often; it must be asked anew")
+            }
+            HoldError::AlreadyDecided(r) => conflict("already_decided", &r, "it is decided already"),
+            HoldError::Expired(r) => conflict("expired", &r, "its time is over; silence is no"),
+            HoldError::SelfReview => forbidden("self_review", "you cannot approve a call that you requested"),
+            HoldError::AlreadyCounted => forbidden("already_counted", "your word was counted already"),
+            HoldError::NotInGroup => forbidden("not_in_group", "you are in none of the groups that are still needed"),
+            HoldError::JustificationRequired => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "justification_required",
+                "a written justification is required",
+            ),
+            HoldError::EvidenceMissing(kinds) => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "evidence_missing",
+                "evidence must be attached before a vote counts",
+            )
+            .with("missing", kinds),
+            HoldError::Unavailable => Self::unavailable(),
+        }
+    }
+}
+
+impl From<Fault> for Problem {
+    fn from(fault: Fault) -> Self {
+        tracing::error!(fault = %fault.chain(), "admin");
+        Self::unavailable()
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let text = refusal.public_text().to_owned();
+        Self {
+            status: refusal.status(),
+            code: refusal.code().as_str().into(),
+            detail: text.into(),
+            more: Box::default(),
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut body = json!({
+            "type": format!("https://holdpoint.dev/problems/{}", self.code),
+            "title": self.code.replace('_', " "),
+            "status": self.status.as_u16(),
+            "detail": self.detail,
+            "code": self.code,
+        });
+        if let Some(members) = body.as_object_mut() {
+            for (name, value) in *self.more {
+                members.entry(name).or_insert(value);
+            }
+        }
+        let mut response = (self.status, body.to_string()).into_response();
+        let kind = HeaderValue::from_static("application/problem+json");
+        response.headers_mut().insert(CONTENT_TYPE, kind);
+        if self.status == StatusCode::UNAUTHORIZED {
+            let ask = HeaderValue::from_static("Bearer realm=\"holdpoint\"");
+            response.headers_mut().insert(WWW_AUTHENTICATE, ask);
+        }
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(HeaderName::from_static("retry-after"), HeaderValue::from_static("5"));
+        }
+        response
+    }
+}

@@ -1,0 +1,329 @@
+//! What the pages show: every string that an agent or a tool wrote in visible characters, escaped by the templates.
+
+use askama::Template;
+
+use crate::call::{duration_text, money_text, short_code, visible};
+use crate::store::{CallRecord, State};
+
+use super::ask::{Asker, filled_by, missing_evidence, places};
+use super::decide::REASONS;
+use super::exact::{Body, Exact, Field, fields, visible_bytes};
+use super::problem::Problem;
+use super::view;
+
+/// Who is signed in, for the head of a page and for its forms.
+#[derive(Debug)]
+pub(super) struct Head {
+    pub(super) user: String,
+    pub(super) csrf: String,
+}
+
+/// One line of a list.
+#[derive(Debug)]
+pub(super) struct Line {
+    href: String,
+    tier: &'static str,
+    state: &'static str,
+    title: String,
+    agent: String,
+    code: String,
+    created: String,
+    expires: String,
+    needs: String,
+}
+
+impl Line {
+    pub(super) fn new(asker: &Asker<'_>, record: &CallRecord, hold: bool) -> Self {
+        let href = if hold { format!("/holds/{}", record.id.hold()) } else { format!("/calls/{}", record.id) };
+        let needs = record.terms.as_ref().filter(|_| record.state_at(asker.now) == State::Held);
+        Self {
+            href,
+            tier: record.tier.as_str(),
+            state: record.state_at(asker.now).as_str(),
+            title: visible(&record.title),
+            agent: visible(&record.principal.agent),
+            code: short_code(&record.digest),
+            created: record.created.to_string(),
+            expires: record.expires.map(|t| t.to_string()).unwrap_or_default(),
+            needs: needs.map(|t| format!("{} of {}", record.people(), t.needs.people)).unwrap_or_default(),
+        }
+    }
+}
+
+#[derive(Debug, Template)]
+#[template(path = "inbox.html")]
+pub(super) struct Inbox {
+    pub(super) head: Head,
+    pub(super) mine: Vec<Line>,
+    pub(super) others: Vec<Line>,
+    pub(super) more: bool,
+}
+
+#[derive(Debug, Template)]
+#[template(path = "calls.html")]
+pub(super) struct Calls {
+    pub(super) head: Head,
+    pub(super) lines: Vec<Line>,
+    pub(super) next: String,
+}
+
+#[derive(Debug, Template)]
+#[template(path = "sign_in.html")]
+pub(super) struct SignIn {
+    pub(super) next: String,
+    pub(super) failed: bool,
+}
+
+#[derive(Debug, Template)]
+#[template(path = "message.html")]
+pub(super) struct Message {
+    pub(super) title: String,
+    pub(super) text: String,
+}
+
+#[derive(Debug)]
+struct WhyLine {
+    policy: String,
+    reason: String,
+    at: String,
+    lifted_by: &'static str,
+}
+
+#[derive(Debug)]
+struct Place {
+    groups: String,
+    filled_by: Option<String>,
+}
+
+#[derive(Debug)]
+struct Vote {
+    by: String,
+    groups: String,
+    at: String,
+    channel: String,
+    justification: Option<String>,
+}
+
+/// One piece of evidence.
+#[derive(Debug)]
+pub(super) struct Piece {
+    kind: String,
+    title: String,
+    by: String,
+    verified: bool,
+    bytes: u64,
+    sha256: String,
+    at: String,
+    /// Its content, where this person may see it.
+    content: Option<String>,
+}
+
+impl Piece {
+    pub(super) fn new(evidence: &crate::store::Evidence, content: Option<&[u8]>) -> Self {
+        Self {
+            kind: visible(&evidence.kind),
+            title: visible(&evidence.title),
+            by: visible(&evidence.by),
+            verified: evidence.by == "proxy",
+            bytes: evidence.content.len,
+            sha256: evidence.content.digest.to_string(),
+            at: evidence.at.to_string(),
+            content: content.map(visible_bytes),
+        }
+    }
+}
+
+/// The hold, the screen that matters; and a call, which is the same without a decision.
+#[derive(Debug, Template)]
+#[template(path = "record.html")]
+pub(super) struct Record {
+    head: Head,
+    problem: Option<(String, Vec<String>)>,
+    is_hold: bool,
+    id: String,
+    title: String,
+    tier: &'static str,
+    is_high: bool,
+    state: &'static str,
+    code: String,
+    digest: String,
+    times: Vec<(&'static str, String)>,
+    who: Vec<(&'static str, String)>,
+    amount: Option<String>,
+    effects: String,
+    note: Option<(String, String, String)>,
+    opinion: Option<(String, &'static str, String)>,
+    renewals: u32,
+    why: Vec<WhyLine>,
+    policies: String,
+    policy_digest: String,
+    fields: Vec<Field>,
+    redacted: Vec<String>,
+    method: String,
+    url: String,
+    content_type: String,
+    headers: Vec<(String, String)>,
+    key: String,
+    bytes: u64,
+    sha256: String,
+    body: Option<String>,
+    withheld: &'static str,
+    evidence: Vec<Piece>,
+    missing: String,
+    people: usize,
+    people_have: usize,
+    justify: bool,
+    places: Vec<Place>,
+    approvals: Vec<Vote>,
+    answer: Option<String>,
+    can_approve: bool,
+    can_reject: bool,
+    cannot: Vec<(&'static str, String)>,
+    groups: Vec<String>,
+    reasons: &'static [&'static str],
+    intent: Option<String>,
+    confidence: Option<String>,
+    run: String,
+    step: Option<String>,
+}
+
+/// What a record's page is made of.
+#[derive(Debug)]
+pub(super) struct Parts<'a> {
+    pub(super) asker: Asker<'a>,
+    pub(super) record: &'a CallRecord,
+    pub(super) exact: &'a Exact,
+    pub(super) evidence: Vec<Piece>,
+    pub(super) is_hold: bool,
+    pub(super) problem: Option<&'a Problem>,
+}
+
+impl Record {
+    pub(super) fn new(head: Head, parts: Parts<'_>) -> Self {
+        let Parts { asker, record, exact, evidence, is_hold, problem } = parts;
+        let (can, cannot) = if is_hold { asker.can(record) } else { (Vec::new(), Vec::new()) };
+        let needs = record.terms.as_ref().map(|t| &t.needs);
+        let (body, withheld) = match &exact.body {
+            Body::Bytes(bytes) => (Some(visible_bytes(bytes)), ""),
+            Body::Withheld => (None, "The body is not shown: it carries the redacted arguments."),
+            Body::Gone => (None, "The body is not kept any more."),
+        };
+        Self {
+            problem: problem.map(|p| (p.detail().to_owned(), p.reasons())),
+            is_hold,
+            id: if is_hold { record.id.hold().to_string() } else { record.id.to_string() },
+            title: visible(&record.title),
+            tier: record.tier.as_str(),
+            is_high: record.tier == crate::call::Tier::High,
+            state: record.state_at(asker.now).as_str(),
+            code: short_code(&record.digest),
+            digest: record.digest.to_string(),
+            times: times(record),
+            who: who(record),
+            amount: record.money.as_ref().map(|(minor, currency)| visible(&money_text(*minor, currency))),
+            effects: record.effects.join(", "),
+            note: record
+                .note
+                .as_ref()
+                .map(|n| (visible(&n.code), visible(&n.text), n.by.as_deref().map(visible).unwrap_or_default())),
+            opinion: record.opinion.as_ref().map(|o| (visible(&o.person), o.outcome.as_str(), visible(&o.reason))),
+            renewals: record.renewals,
+            why: why(record),
+            policies: record.policies.join(", "),
+            policy_digest: record.policy_digest.to_string(),
+            fields: fields(&record.arguments, &risky(&asker, record), &exact.redacted),
+            redacted: exact.redacted.iter().map(|p| visible(p)).collect(),
+            method: visible(&exact.method),
+            url: visible(&exact.url),
+            content_type: exact.content_type.as_deref().map(visible).unwrap_or_default(),
+            headers: exact.headers.iter().map(|(n, v)| (visible(n), visible(v))).collect(),
+            key: record.key.as_deref().map(visible).unwrap_or_default(),
+            bytes: exact.bytes,
+            sha256: exact.sha256.map(|d| d.to_string()).unwrap_or_default(),
+            body,
+            withheld,
+            evidence,
+            missing: missing_evidence(record).join(", "),
+            people: needs.map_or(0, |n| n.people),
+            people_have: record.people(),
+            justify: needs.is_some_and(|n| n.justification),
+            places: places_of(record),
+            approvals: approvals(record),
+            answer: record.answer.as_ref().map(|a| format!("status {}, {} bytes, {}", a.status, a.len, a.digest)),
+            can_approve: can.contains(&"approve"),
+            can_reject: can.contains(&"reject"),
+            cannot: cannot.into_iter().filter(|(name, _)| *name != "withdraw").collect(),
+            groups: asker.fillable(record),
+            reasons: &REASONS,
+            intent: record.context.intent.as_deref().map(visible),
+            confidence: record.context.confidence.map(|c| c.to_string()),
+            run: visible(&record.context.run),
+            step: record.context.step.as_deref().map(visible),
+            head,
+        }
+    }
+}
+
+/// Arguments that name money or the target.
+fn risky(asker: &Asker<'_>, record: &CallRecord) -> Vec<String> {
+    let Some(operation) = asker.snapshot.operation(&record.operation) else { return Vec::new() };
+    let money = operation.cost.amount.iter().flat_map(|(amount, currency)| [amount.clone(), currency.clone()]);
+    money.chain(operation.target.clone()).collect()
+}
+
+fn times(record: &CallRecord) -> Vec<(&'static str, String)> {
+    let mut all = vec![("asked", record.created.to_string())];
+    all.extend(view::sla(record).map(|t| ("to be looked at by", t.to_string())));
+    all.extend(record.expires.map(|t| ("expires", t.to_string())));
+    all.extend(record.terms.as_ref().map(|t| ("window after the last vote", duration_text(t.window))));
+    all.extend(record.window_closes.map(|t| ("window closes", t.to_string())));
+    all
+}
+
+fn who(record: &CallRecord) -> Vec<(&'static str, String)> {
+    let p = &record.principal;
+    let mut all = vec![
+        ("operation", record.operation.clone()),
+        ("agent", p.agent.clone()),
+        ("its groups", p.groups.join(", ")),
+        ("organisation", p.org.clone()),
+        ("workflow", format!("{} ({})", record.context.workflow, record.context.stage)),
+    ];
+    all.extend(p.operator.clone().map(|o| ("run by", o)));
+    all.extend(p.owner.clone().map(|o| ("owned by", o)));
+    all.extend(p.acting_for.clone().map(|o| ("on behalf of", o)));
+    all.extend(record.context.source_ip.map(|ip| ("from address", ip.to_string())));
+    all.into_iter().map(|(name, text)| (name, visible(&text))).collect()
+}
+
+fn why(record: &CallRecord) -> Vec<WhyLine> {
+    let all = record.terms.iter().flat_map(|t| &t.why);
+    all.map(|w| WhyLine {
+        policy: visible(&w.policy),
+        reason: visible(&w.reason),
+        at: visible(&w.at),
+        lifted_by: if w.rung >= 2 { "two people" } else { "one person" },
+    })
+    .collect()
+}
+
+fn places_of(record: &CallRecord) -> Vec<Place> {
+    let all = record.terms.as_ref().map(|t| places(&t.needs)).unwrap_or_default();
+    all.iter()
+        .map(|place| Place {
+            groups: place.iter().map(|g| visible(g)).collect::<Vec<_>>().join(" or "),
+            filled_by: filled_by(record, place).map(visible),
+        })
+        .collect()
+}
+
+fn approvals(record: &CallRecord) -> Vec<Vote> {
+    let one = |a: &crate::store::Approval| Vote {
+        by: visible(&a.person),
+        groups: a.groups.join(", "),
+        at: a.at.to_string(),
+        channel: a.channel.clone(),
+        justification: a.justification.as_deref().map(visible),
+    };
+    record.approvals.iter().map(one).collect()
+}

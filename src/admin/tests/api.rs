@@ -1,0 +1,285 @@
+//! The hold API, code by code.
+
+use super::*;
+
+fn path(record: &CallRecord, verb: &str) -> String {
+    format!("/v1/holds/{}{verb}", record.id.hold())
+}
+
+fn yes(record: &CallRecord) -> Value {
+    json!({"digest": record.digest})
+}
+
+#[tokio::test]
+async fn one_approval_releases_a_medium_call_and_tells_who_sends() {
+    let mut w = World::new();
+    let hold = w.hold(8800).await;
+    let got = w.get("maya", &path(&hold, "")).await;
+    assert_eq!((got.status, got.headers["etag"].to_str().unwrap()), (StatusCode::OK, "\"1\""));
+    let json = got.json();
+    assert_eq!(json["title"], "Refund 88.00 EUR on order o_881");
+    assert_eq!(json["me"]["can"], json!(["approve", "reject"]));
+    assert!(json["me"]["cannot"]["withdraw"].as_str().unwrap().starts_with("forbidden"));
+    assert_eq!(json["why"][0]["policy"], "refund-review");
+    assert_eq!(json["evidence"]["missing"], json!([]));
+    assert_eq!(json["call"]["request"]["redacted"], json!(["/customerId"]));
+    assert!(!got.text.contains("c_204_secret"), "{}", got.text);
+    assert_eq!(json["call"]["request"]["url"], "http://127.0.0.1:9/v2/orders/o_881/refunds?for=[redacted]");
+    assert_eq!(json["call"]["request"]["body_sha256"], Digest::of(refund(8800).to_string().as_bytes()).to_string());
+
+    let got = w.post("maya", &path(&hold, "/approve"), yes(&hold)).await;
+    assert_eq!(got.json(), json!({"state": "approved", "version": 2}));
+    assert_eq!(w.resumed.try_recv().unwrap(), hold.id);
+    let labels = ["crm.refund", "medium", "support-leads", "approve", "api"];
+    assert_eq!(w.metrics.hold_decisions.with_label_values(&labels).get(), 1);
+    assert_eq!(w.post("noor", &path(&hold, "/approve"), yes(&hold)).await.code(), (409, "already_decided".into()));
+    assert!(w.resumed.try_recv().is_err(), "told once");
+}
+
+#[tokio::test]
+async fn two_people_of_the_right_groups_release_a_high_call() {
+    let mut w = World::new();
+    let hold = w.hold(88_000).await;
+    let (at, reasoned) = (path(&hold, "/approve"), json!({"digest": hold.digest, "justification": "checked"}));
+    assert_eq!(w.post("maya", &at, yes(&hold)).await.code(), (422, "justification_required".into()));
+    let blank = json!({"digest": hold.digest, "justification": "  "});
+    assert_eq!(w.post("maya", &at, blank).await.code(), (422, "justification_required".into()));
+    let wrong = json!({"digest": hold.digest, "justification": "x", "confirm": "880.01"});
+    assert_eq!(w.post("maya", &at, wrong).await.code(), (422, "confirm_mismatch".into()));
+    let got = w.post("maya", &at, json!({"digest": hold.digest, "justification": "x", "confirm": "880.00"})).await;
+    let json = got.json();
+    assert_eq!((json["state"].as_str(), json["needs"]["people_have"].as_u64()), (Some("held"), Some(1)));
+    assert_eq!(w.post("maya", &at, reasoned.clone()).await.code(), (403, "already_counted".into()));
+    assert_eq!(w.post("noor", &at, reasoned.clone()).await.code(), (403, "not_in_group".into()));
+    assert_eq!(w.post("lena", &at, reasoned.clone()).await.code(), (403, "step_up_required".into()));
+    let other = json!({"digest": hold.digest, "justification": "x", "group": "support-leads"});
+    assert_eq!(w.post("finn", &at, other).await.code(), (403, "not_in_group".into()));
+    assert_eq!(w.post("finn", &at, reasoned).await.json()["state"], "approved");
+    assert_eq!(w.resumed.try_recv().unwrap(), hold.id);
+    let seen = w.get("maya", &path(&hold, "")).await.json();
+    assert_eq!(seen["approvals"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_decision_is_bound_to_what_was_seen() {
+    let w = World::new();
+    let hold = w.hold(8800).await;
+    let old = json!({"digest": Digest::of(b"old")});
+    let got = w.post("maya", &path(&hold, "/approve"), old.clone()).await;
+    assert_eq!(got.code(), (409, "digest_changed".into()));
+    assert_eq!(got.json()["digest"], hold.digest.to_string());
+    let mut no = old;
+    no["reason_code"] = "unsafe".into();
+    assert_eq!(w.post("maya", &path(&hold, "/reject"), no).await.code(), (409, "digest_changed".into()));
+
+    let with = |tag: &'static str| {
+        let request = ask("POST", &path(&hold, "/approve")).header("if-match", tag);
+        let request = request.header("authorization", bearer("maya")).header("content-type", "application/json");
+        request.body(Body::from(yes(&hold).to_string())).unwrap()
+    };
+    assert_eq!(w.send(with("\"7\"")).await.code(), (412, "version_changed".into()));
+    assert_eq!(w.send(with("7")).await.code(), (400, "malformed_request".into()));
+    assert_eq!(w.send(with("\"1\"")).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn silence_is_no() {
+    let w = World::new();
+    let hold = w.hold(8800).await;
+    w.clock.advance(Duration::from_secs(4 * 3600));
+    assert_eq!(w.post("maya", &path(&hold, "/approve"), yes(&hold)).await.code(), (409, "expired".into()));
+    let seen = w.get("maya", &path(&hold, "")).await.json();
+    assert_eq!(seen["state"], "expired");
+    assert!(seen["me"]["cannot"]["approve"].as_str().unwrap().starts_with("already_decided"));
+}
+
+#[tokio::test]
+async fn four_eyes_are_built_in() {
+    let w = World::new();
+    let hold = w.hold(8800).await;
+    let got = w.post("ana", &path(&hold, "/approve"), yes(&hold)).await;
+    assert_eq!(got.code(), (403, "self_review".into()));
+    let me = w.get("ana", &path(&hold, "")).await.json();
+    assert!(me["me"]["cannot"]["approve"].as_str().unwrap().starts_with("self_review"));
+
+    let run_by = |operator: &str, email: &str| Principal {
+        operator: Some(operator.to_owned()),
+        acting_for: None,
+        acting_for_email: Some(email.to_owned()),
+        ..support_bot()
+    };
+    for principal in [run_by("MAYA", ""), run_by("x", "Maya@ACME.dev")] {
+        let hold = w.hold_of("crm.refund", refund(8801), principal, &["ticket", "order"]).await;
+        let got = w.post("maya", &path(&hold, "/approve"), yes(&hold)).await;
+        assert_eq!(got.code(), (403, "self_review".into()));
+        assert_eq!(w.post("noor", &path(&hold, "/approve"), yes(&hold)).await.status, StatusCode::OK);
+    }
+    let linked = run_by("token:noor2", "");
+    let hold = w.hold_of("crm.refund", refund(8802), linked, &["ticket", "order"]).await;
+    assert_eq!(w.post("noor", &path(&hold, "/approve"), yes(&hold)).await.code(), (403, "self_review".into()));
+}
+
+#[tokio::test]
+async fn evidence_comes_before_votes() {
+    let w = World::new();
+    let hold = w.hold_of("crm.refund", refund(8800), support_bot(), &["ticket"]).await;
+    let got = w.post("maya", &path(&hold, "/approve"), yes(&hold)).await;
+    assert_eq!((got.code(), got.json()["missing"].clone()), ((422, "evidence_missing".into()), json!(["order"])));
+    let me = w.get("maya", &path(&hold, "")).await.json();
+    assert_eq!(me["me"]["cannot"]["approve"], "evidence_missing: order");
+}
+
+#[tokio::test]
+async fn a_rejection_has_a_reason_and_teaches() {
+    let w = World::new();
+    let hold = w.hold(8800).await;
+    let no =
+        |code: &str| json!({"digest": hold.digest, "reason_code": code, "message_to_agent": "c_204_secret was paid"});
+    for wrong in ["nope", "x_", "x_<script>", "X_a"] {
+        assert_eq!(w.post("maya", &path(&hold, "/reject"), no(wrong)).await.code(), (422, "invalid_arguments".into()));
+    }
+    assert_eq!(w.post("maya", &path(&hold, "/reject"), no("duplicate")).await.json()["state"], "rejected");
+    let seen = w.get("maya", &path(&hold, "")).await.json();
+    assert_eq!(seen["note"], json!({"code": "duplicate", "text": "[redacted] was paid", "by": "maya"}));
+    assert_eq!(w.metrics.rejects.with_label_values(&["crm.refund", "duplicate"]).get(), 1);
+    let other = w.hold(9900).await;
+    let local = json!({"digest": other.digest, "reason_code": "x_fraud"});
+    assert_eq!(w.post("maya", &path(&other, "/reject"), local).await.status, StatusCode::OK);
+    assert_eq!(w.metrics.rejects.with_label_values(&["crm.refund", "x_local"]).get(), 1);
+    // After the quorum a no still wins, until the send.
+    let third = w.hold(9901).await;
+    w.post("maya", &path(&third, "/approve"), yes(&third)).await;
+    let late = json!({"digest": third.digest, "reason_code": "other"});
+    assert_eq!(w.post("noor", &path(&third, "/reject"), late).await.json()["state"], "revoked");
+}
+
+#[tokio::test]
+async fn a_reviewer_sees_only_what_policy_shows() {
+    let w = World::new();
+    let refund = w.hold(8800).await;
+    let delete = json!({"ticketId": "t1", "hard": true});
+    let delete = w.hold_of("tickets.delete_ticket", delete, support_bot(), &[]).await;
+    let ids = |got: Got| -> Vec<String> {
+        got.json()["items"].as_array().unwrap().iter().map(|i| i["id"].as_str().unwrap().to_owned()).collect()
+    };
+    let (r, d) = (refund.id.hold().to_string(), delete.id.hold().to_string());
+    assert_eq!(ids(w.get("maya", "/v1/holds").await), [d.clone(), r.clone()]);
+    assert_eq!(ids(w.get("dana", "/v1/holds").await), std::slice::from_ref(&d));
+    assert!(ids(w.get("nobody", "/v1/holds").await).is_empty());
+    assert!(ids(w.get("pat", "/v1/holds").await).is_empty());
+    assert_eq!(ids(w.get("pat", "/v1/calls").await).len(), 2);
+    assert!(ids(w.get("maya", "/v1/calls").await).is_empty());
+    assert_eq!(w.get("dana", &path(&refund, "")).await.code(), (404, "not_found".into()));
+    let missing = w.get("dana", &format!("/v1/holds/{}", CallId::new().hold())).await;
+    assert_eq!(missing.text, w.get("dana", &path(&refund, "")).await.text, "not yours looks like not there");
+    for (query, want) in [
+        ("?tier=high", vec![&d]),
+        ("?tier=medium&state=held,approved", vec![&r]),
+        ("?state=rejected", vec![]),
+        ("?tool=crm&op=crm.refund&agent=support-bot&workflow=refunds", vec![&r]),
+        ("?limit=1", vec![&d]),
+    ] {
+        assert_eq!(ids(w.get("maya", &format!("/v1/holds{query}")).await).iter().collect::<Vec<_>>(), want, "{query}");
+    }
+    let first = w.get("maya", "/v1/holds?limit=1").await.json();
+    let rest = w.get("maya", &format!("/v1/holds?cursor={}", first["next"].as_str().unwrap())).await;
+    assert_eq!(ids(rest), [r]);
+    for query in ["?nope=1", "?state=", "?limit=0", "?limit=1000", "?cursor=x", "?tier=all", "?tier=low&tier=high"] {
+        assert!(w.get("maya", &format!("/v1/holds{query}")).await.status.is_client_error(), "{query}");
+    }
+}
+
+#[tokio::test]
+async fn people_may_type_a_suffix_or_the_code() {
+    let w = World::new();
+    let hold = w.hold(8800).await;
+    let id = hold.id.to_string();
+    let code = crate::call::short_code(&hold.digest);
+    for typed in [&id, &id[id.len() - 8..], &code, &code.to_lowercase()] {
+        assert_eq!(w.get("maya", &format!("/v1/holds/{typed}")).await.status, StatusCode::OK, "{typed}");
+        assert_eq!(w.get("dana", &format!("/v1/holds/{typed}")).await.code().0, 404, "{typed}");
+    }
+    assert_eq!(w.get("maya", &format!("/v1/holds/{}", &id[id.len() - 3..])).await.code().0, 404, "too short");
+    let same = w.hold(8800).await;
+    assert_eq!(same.digest, hold.digest);
+    assert_eq!(w.get("maya", &format!("/v1/holds/{code}")).await.code(), (409, "ambiguous_id".into()));
+}
+
+#[tokio::test]
+async fn a_long_poll_ends_with_the_change() {
+    let w = World::new();
+    let hold = w.hold(8800).await;
+    let at = path(&hold, "/wait?timeout=30");
+    let waiting = w.get("maya", &at);
+    let deciding = async {
+        tokio::task::yield_now().await;
+        w.post("noor", &path(&hold, "/approve"), yes(&hold)).await
+    };
+    let (seen, done) = tokio::join!(waiting, deciding);
+    assert_eq!((done.status, seen.json()["state"].as_str()), (StatusCode::OK, Some("approved")));
+    let old = ask("GET", &path(&hold, "/wait?timeout=30")).header("if-none-match", "\"1\"");
+    let old = old.header("authorization", bearer("maya")).body(Body::empty()).unwrap();
+    assert_eq!(w.send(old).await.json()["version"], 2, "it had changed already");
+    assert_eq!(w.get("maya", &path(&hold, "/wait?timeout=0")).await.json()["version"], 2);
+    assert_eq!(w.get("maya", &path(&hold, "/wait?timeout=61")).await.code().0, 422);
+}
+
+#[tokio::test]
+async fn two_people_settle_an_unknown_call() {
+    let w = World::new();
+    let mut users = USERS.to_vec();
+    users.push(("petra", "platform", true));
+    w.reload(&users);
+    let call = w.unknown().await;
+    let at = format!("/v1/calls/{}/reconcile", call.id);
+    let said = json!({"outcome": "succeeded", "reason": "it is on the bank's list"});
+    assert_eq!(w.post("maya", &at, said.clone()).await.code().0, 404);
+    assert_eq!(w.post("pat", &at, json!({"outcome": "held", "reason": "x"})).await.code().0, 422);
+    assert_eq!(
+        w.post("pat", &at, json!({"outcome": "succeeded", "reason": ""})).await.code().1,
+        "justification_required"
+    );
+    assert_eq!(w.post("pat", &at, said.clone()).await.json()["state"], "unknown");
+    assert_eq!(w.post("pat", &at, said.clone()).await.code(), (403, "already_counted".into()));
+    let seen = w.get("pat", &format!("/v1/calls/{}", call.id)).await.json();
+    assert_eq!((seen["opinion"]["person"].as_str(), seen["me"]["can"].clone()), (Some("pat"), json!(["reconcile"])));
+    assert_eq!(w.post("petra", &at, said.clone()).await.json()["state"], "succeeded");
+    assert_eq!(w.post("petra", &at, said).await.code(), (409, "already_decided".into()));
+}
+
+#[tokio::test]
+async fn bodies_are_read_strictly() {
+    let w = World::new();
+    let hold = w.hold(8800).await;
+    let send = |kind: &'static str, body: String| {
+        let request = ask("POST", &path(&hold, "/approve")).header("authorization", bearer("maya"));
+        request.header("content-type", kind).body(Body::from(body)).unwrap()
+    };
+    let digest = hold.digest;
+    let cases = [
+        ("text/plain", yes(&hold).to_string(), 415),
+        ("application/json; charset=utf-16", yes(&hold).to_string(), 415),
+        ("application/json", format!(r#"{{"digest":"{digest}","digest":"{digest}"}}"#), 400),
+        ("application/json", format!(r#"{{"digest":"{digest}","force":true}}"#), 422),
+        ("application/json", "[]".to_owned(), 400),
+        ("application/json", "{}".to_owned(), 422),
+        ("application/json", format!(r#"{{"digest":"{}"}}"#, "x".repeat(70_000)), 413),
+    ];
+    for (kind, body, want) in cases {
+        let got = w.send(send(kind, body.clone())).await;
+        assert_eq!(got.status.as_u16(), want, "{kind} {}", body.get(..60).unwrap_or(&body));
+        assert_eq!(got.headers["content-type"], "application/problem+json");
+    }
+    assert_eq!(w.store.get(hold.id).await.unwrap().unwrap().state, State::Held);
+}
+
+#[tokio::test]
+async fn me_says_who_and_under_what() {
+    let w = World::new();
+    let me = w.get("maya", "/v1/me").await.json();
+    assert_eq!((me["user"].as_str(), me["mfa"].as_bool()), (Some("maya"), Some(true)));
+    assert_eq!(me["groups"], json!(["support-leads"]));
+    assert_eq!(me["policy_digest"], w.snapshots.current().policies.digest().to_string());
+    let request = ask("GET", "/v1/me").header("authorization", bearer("maya")).header("holdpoint-channel", "page");
+    assert_eq!(w.send(request.body(Body::empty()).unwrap()).await.code().0, 400);
+}

@@ -1,0 +1,129 @@
+//! Who gets in: hosts, origins, credentials, roles; and what needs none.
+
+use super::*;
+
+/// Every route with what an honest caller would send, and who may not.
+fn table(hold: &CallRecord, call: &CallRecord) -> Vec<(&'static str, String, Option<Value>, &'static str, u16)> {
+    let (h, c) = (hold.id.hold(), call.id);
+    let yes = json!({"digest": hold.digest, "justification": "x"});
+    let no = json!({"digest": hold.digest, "reason_code": "other"});
+    vec![
+        ("GET", format!("/v1/holds/{h}"), None, "nobody", 404),
+        ("GET", format!("/v1/holds/{h}/wait?timeout=0"), None, "nobody", 404),
+        ("POST", format!("/v1/holds/{h}/approve"), Some(yes.clone()), "nobody", 404),
+        ("POST", format!("/v1/holds/{h}/approve"), Some(yes), "ana", 403),
+        ("POST", format!("/v1/holds/{h}/reject"), Some(no), "nobody", 404),
+        ("POST", format!("/v1/holds/{h}/withdraw"), Some(json!({"reason": "x"})), "maya", 403),
+        ("GET", format!("/v1/calls/{c}"), None, "maya", 404),
+        ("POST", format!("/v1/calls/{c}/reconcile"), Some(json!({"outcome": "succeeded", "reason": "x"})), "maya", 404),
+        ("GET", "/v1/me".to_owned(), None, "", 0),
+        ("GET", "/v1/holds".to_owned(), None, "", 0),
+        ("GET", "/v1/calls".to_owned(), None, "", 0),
+    ]
+}
+
+fn request(method: &str, path: &str, body: Option<&Value>, authorization: Option<&str>) -> Request<Body> {
+    let mut request = ask(method, path);
+    if let Some(value) = authorization {
+        request = request.header("authorization", value);
+    }
+    match body {
+        Some(json) => request.header("content-type", "application/json").body(Body::from(json.to_string())).unwrap(),
+        None => request.body(Body::empty()).unwrap(),
+    }
+}
+
+#[tokio::test]
+async fn every_route_of_the_api_needs_a_reviewer_of_the_right_role() {
+    let w = World::new();
+    let (hold, call) = (w.hold(8800).await, w.unknown().await);
+    let wrong = ["Bearer agent-key-0123456789", "Bearer ", "Basic bWF5YTp4", "Bearer maya", "bearer", ""];
+    for (method, path, body, role, want) in table(&hold, &call) {
+        for authorization in wrong.into_iter().map(Some).chain([None]) {
+            let got = w.send(request(method, &path, body.as_ref(), authorization)).await;
+            assert_eq!(got.code(), (401, "unauthenticated".into()), "{method} {path} {authorization:?}");
+            assert!(got.headers.contains_key("www-authenticate"));
+        }
+        let mut cookie = request(method, &path, body.as_ref(), None);
+        cookie.headers_mut().insert("cookie", format!("holdpoint={}", token("maya")).parse().unwrap());
+        assert_eq!(w.send(cookie).await.code().0, 401, "no cookie opens the API: {path}");
+        if want != 0 {
+            let got = w.send(request(method, &path, body.as_ref(), Some(&bearer(role)))).await;
+            assert_eq!(got.status.as_u16(), want, "{method} {path} as {role}: {}", got.text);
+        }
+        let other = if method == "GET" { "POST" } else { "GET" };
+        let got = w.send(request(other, &path, None, Some(&bearer("maya")))).await;
+        assert_eq!(got.status, StatusCode::METHOD_NOT_ALLOWED, "{other} {path}");
+    }
+    assert_eq!(w.store.get(hold.id).await.unwrap().unwrap().version, 1, "nothing was decided");
+    assert_eq!(w.send(request("GET", "/v1/nope", None, None)).await.code(), (404, "not_found".into()));
+}
+
+#[tokio::test]
+async fn hosts_and_origins_come_before_anything_else() {
+    let w = World::new();
+    for path in ["/", "/v1/me", "/livez", "/metrics", "/sign-in", "/nope"] {
+        let send = |name: &'static str, value: &'static str| {
+            let mut request = ask("GET", path).header("authorization", bearer("maya")).body(Body::empty()).unwrap();
+            request.headers_mut().insert(name, value.parse().unwrap());
+            request
+        };
+        for host in ["evil.com", "localhost.evil.com:8701", "localhost@evil.com", "", "LOCALHOST:", "localhost, evil"] {
+            assert_eq!(w.send(send("host", host)).await.code(), (400, "malformed_request".into()), "{path} {host}");
+        }
+        for origin in ["null", "http://evil.com", "http://localhost.evil.com", "file://", "localhost", ""] {
+            assert_eq!(w.send(send("origin", origin)).await.code(), (403, "cross_origin".into()), "{path} {origin}");
+        }
+        let mut twice = send("host", "localhost");
+        twice.headers_mut().append("host", "localhost".parse().unwrap());
+        assert_eq!(w.send(twice).await.code().0, 400);
+        let none = Request::builder().uri(path).body(Body::empty()).unwrap();
+        assert_eq!(w.send(none).await.code().0, 400);
+        let other = ask("GET", &format!("http://127.0.0.1:1{path}")).body(Body::empty()).unwrap();
+        assert_eq!(w.send(other).await.code().0, 400, "two authorities");
+    }
+    let ours = ask("GET", "/v1/me").header("origin", "http://localhost:8701").header("authorization", bearer("maya"));
+    assert_eq!(w.send(ours.body(Body::empty()).unwrap()).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn health_and_metrics_need_no_credential_and_tell_nothing_of_calls() {
+    let w = World::new();
+    w.hold(8800).await;
+    let get = |path: &str| ask("GET", path).body(Body::empty()).unwrap();
+    for path in ["/livez", "/startupz", "/readyz"] {
+        assert_eq!(w.send(get(path)).await.text, "ok\n");
+    }
+    let metrics = w.send(get("/metrics")).await.text;
+    assert!(metrics.contains("holdpoint_holds{state=\"held\",tier=\"medium\"} 1"), "{metrics}");
+    assert!(metrics.contains("holdpoint_ready 1") && metrics.contains("holdpoint_info{"));
+    assert!(!metrics.contains("c_204") && !metrics.contains("support-bot"));
+    w.draining.send(true).unwrap();
+    let got = w.send(get("/readyz?verbose")).await;
+    assert_eq!(got.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(got.text.contains("[-] not draining") && got.text.contains("[+] store writable"), "{}", got.text);
+    assert_eq!(w.send(get("/livez")).await.status, StatusCode::OK);
+    assert!(w.send(get("/metrics")).await.text.contains("holdpoint_ready 0"));
+}
+
+#[tokio::test]
+async fn a_token_that_is_taken_away_opens_nothing_more() {
+    let w = World::new();
+    assert_eq!(w.get("maya", "/v1/me").await.status, StatusCode::OK);
+    w.reload(&USERS[1..]);
+    assert_eq!(w.get("maya", "/v1/me").await.code(), (401, "unauthenticated".into()));
+    assert_eq!(w.get("noor", "/v1/me").await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn every_answer_carries_the_safe_headers() {
+    let w = World::new();
+    for path in ["/", "/sign-in", "/v1/me", "/livez", "/nope", "/style.css"] {
+        let got = w.send(ask("GET", path).body(Body::empty()).unwrap()).await;
+        let is = |name: &str| got.headers[name].to_str().unwrap().to_owned();
+        assert!(is("content-security-policy").contains("default-src 'none'"), "{path}");
+        assert!(is("content-security-policy").contains("frame-ancestors 'none'"), "{path}");
+        assert_eq!((is("x-content-type-options"), is("cache-control")), ("nosniff".into(), "no-store".into()));
+        assert_eq!(is("referrer-policy"), "same-origin");
+    }
+}

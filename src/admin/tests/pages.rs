@@ -1,0 +1,266 @@
+//! The review pages: sessions, forms, and what stands on them.
+
+use super::*;
+
+/// A signed-in browser.
+struct Browser<'w> {
+    world: &'w World,
+    cookie: String,
+    csrf: String,
+}
+
+fn encoded(pairs: &[(&str, &str)]) -> String {
+    let all: Vec<String> =
+        pairs.iter().map(|(n, v)| format!("{}={}", crate::call::encode_part(n), crate::call::encode_part(v))).collect();
+    all.join("&")
+}
+
+fn form(path: &str, pairs: &[(&str, &str)]) -> http::request::Builder {
+    let len = encoded(pairs).len();
+    ask("POST", path).header("content-type", "application/x-www-form-urlencoded").header("content-length", len)
+}
+
+async fn sign_in<'w>(world: &'w World, user: &str) -> Browser<'w> {
+    let pairs = [("token", token(user))];
+    let body = encoded(&[("token", &pairs[0].1), ("next", "/calls")]);
+    let request = ask("POST", "/sign-in").header("sec-fetch-site", "same-origin");
+    let request = request.header("content-type", "application/x-www-form-urlencoded").body(Body::from(body)).unwrap();
+    let got = world.send(request).await;
+    assert_eq!((got.status, got.headers["location"].to_str().unwrap()), (StatusCode::SEE_OTHER, "/calls"));
+    let set = got.headers["set-cookie"].to_str().unwrap();
+    assert!(set.contains("; HttpOnly") && set.contains("; SameSite=Lax") && set.contains("; Path=/"), "{set}");
+    let cookie = set.split(';').next().unwrap().to_owned();
+    let mut browser = Browser { world, cookie, csrf: String::new() };
+    let home = browser.get("/").await;
+    assert_eq!(home.status, StatusCode::OK, "{}", home.text);
+    browser.csrf = home.text.split("name=\"csrf\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    browser
+}
+
+impl Browser<'_> {
+    async fn get(&self, path: &str) -> Got {
+        self.world.send(ask("GET", path).header("cookie", &self.cookie).body(Body::empty()).unwrap()).await
+    }
+
+    fn request(&self, path: &str, pairs: &[(&str, &str)]) -> http::request::Builder {
+        form(path, pairs).header("cookie", &self.cookie)
+    }
+
+    /// As a browser sends a form of this page.
+    async fn post(&self, path: &str, pairs: &[(&str, &str)]) -> Got {
+        let mut all = vec![("csrf", self.csrf.as_str())];
+        all.extend_from_slice(pairs);
+        let request = self.request(path, &all).header("sec-fetch-site", "same-origin");
+        let request = request.header("origin", "http://localhost:8701").body(Body::from(encoded(&all))).unwrap();
+        self.world.send(request).await
+    }
+}
+
+#[tokio::test]
+async fn a_person_signs_in_reads_and_approves_without_script() {
+    let mut w = World::new();
+    let hold = w.hold(88_000).await;
+    let id = hold.id.hold().to_string();
+    let digest = hold.digest.to_string();
+    {
+        let maya = sign_in(&w, "maya").await;
+        let home = maya.get("/").await.text;
+        assert!(home.contains("Need you (1)") && home.contains("Refund 880.00 EUR on order o_881"), "{home}");
+        let page = maya.get(&format!("/holds/{id}")).await.text;
+        for part in ["880.00 EUR", "refund-dual", "agents.cedar:", "Type the code", "Justification (required)", &digest]
+        {
+            assert!(page.contains(part), "{part}: {page}");
+        }
+        let at = format!("/holds/{id}/approve");
+        let said = [("digest", digest.as_str()), ("justification", "ticket checked")];
+        let got = maya.post(&at, &said).await;
+        assert_eq!(got.status.as_u16(), 422, "no confirmation was typed");
+        assert!(got.text.contains("type the code"), "{}", got.text);
+        let mut typed = said.to_vec();
+        typed.push(("confirm", "880.00"));
+        let got = maya.post(&at, &typed).await;
+        assert_eq!(
+            (got.status, got.headers["location"].to_str().unwrap()),
+            (StatusCode::SEE_OTHER, &*format!("/holds/{id}"))
+        );
+        let page = maya.get(&format!("/holds/{id}")).await.text;
+        assert!(page.contains("You cannot approve: already_counted") && page.contains("“ticket checked”"), "{page}");
+        let finn = sign_in(&w, "finn").await;
+        let code = crate::call::short_code(&hold.digest);
+        typed[2].1 = &code;
+        assert_eq!(finn.post(&at, &typed).await.status, StatusCode::SEE_OTHER);
+    }
+    assert_eq!(w.resumed.try_recv().unwrap(), hold.id);
+    let stored = w.store.get(hold.id).await.unwrap().unwrap();
+    assert_eq!((stored.state, stored.approvals[0].channel.as_str()), (State::Approved, "page"));
+}
+
+#[tokio::test]
+async fn forms_of_other_sites_and_other_sessions_decide_nothing() {
+    let w = World::new();
+    let hold = w.hold(8800).await;
+    let digest = hold.digest.to_string();
+    let at = format!("/holds/{}/approve", hold.id.hold());
+    let (maya, noor) = (sign_in(&w, "maya").await, sign_in(&w, "noor").await);
+    let ours = [("csrf", maya.csrf.as_str()), ("digest", digest.as_str())];
+    let body = || Body::from(encoded(&ours));
+    let cases = [
+        maya.request(&at, &ours).header("sec-fetch-site", "cross-site").body(body()),
+        maya.request(&at, &ours).header("sec-fetch-site", "same-site").body(body()),
+        maya.request(&at, &ours).header("sec-fetch-site", "none").body(body()),
+        maya.request(&at, &ours).body(body()),
+        maya.request(&at, &ours).header("origin", "http://127.0.0.1:8701").body(body()),
+        maya.request(&at, &ours).header("origin", "http://localhost:9999").body(body()),
+        maya.request(&at, &ours).header("origin", "null").header("sec-fetch-site", "same-origin").body(body()),
+        noor.request(&at, &ours).header("sec-fetch-site", "same-origin").body(body()),
+    ];
+    for (n, request) in cases.into_iter().enumerate() {
+        assert_eq!(w.send(request.unwrap()).await.status, StatusCode::FORBIDDEN, "case {n}");
+    }
+    let plain = ask("POST", &at).header("cookie", &maya.cookie).header("sec-fetch-site", "same-origin");
+    let plain = plain.header("content-type", "text/plain").body(body()).unwrap();
+    assert_eq!(w.send(plain).await.status.as_u16(), 415);
+    let twice = ask("POST", &at).header("cookie", format!("{}; holdpoint=x", maya.cookie));
+    let twice =
+        twice.header("sec-fetch-site", "same-origin").header("content-type", "application/x-www-form-urlencoded");
+    assert_eq!(w.send(twice.body(body()).unwrap()).await.status.as_u16(), 401, "two cookies are none");
+    for path in [at.clone(), at.replace("approve", "reject"), "/sign-out".to_owned()] {
+        assert_eq!(maya.get(&format!("{path}?{}", encoded(&ours))).await.status.as_u16(), 405, "GET {path}");
+    }
+    let token = token("maya");
+    let login = encoded(&[("token", &token)]);
+    for site in ["cross-site", "none"] {
+        let request = form("/sign-in", &[("token", &token)]).header("sec-fetch-site", site);
+        assert_eq!(w.send(request.body(Body::from(login.clone())).unwrap()).await.status.as_u16(), 403);
+    }
+    assert_eq!(w.store.get(hold.id).await.unwrap().unwrap().version, 1, "nothing was decided");
+    let good = maya.request(&at, &ours).header("origin", "http://localhost:8701").body(body()).unwrap();
+    assert_eq!(w.send(good).await.status, StatusCode::SEE_OTHER, "an older browser, from our own page");
+}
+
+#[tokio::test]
+async fn pages_need_a_session_and_a_role() {
+    let w = World::new();
+    let (hold, call) = (w.hold(8800).await, w.unknown().await);
+    let (h, c) = (format!("/holds/{}", hold.id.hold()), format!("/calls/{}", call.id));
+    for path in ["/", "/calls", &h, &c] {
+        for cookie in ["", "holdpoint=", "holdpoint=0000", &format!("holdpoint={}", token("maya"))] {
+            let got = w.send(ask("GET", path).header("cookie", cookie).body(Body::empty()).unwrap()).await;
+            assert_eq!(got.status, StatusCode::SEE_OTHER, "{path}");
+            assert!(got.headers["location"].to_str().unwrap().starts_with("/sign-in"), "{path}");
+            assert!(!got.text.contains("Refund"));
+        }
+        let key = ask("GET", path).header("authorization", bearer("maya")).body(Body::empty()).unwrap();
+        assert_eq!(w.send(key).await.status, StatusCode::SEE_OTHER, "a token is no session");
+    }
+    for path in [format!("{h}/approve"), format!("{h}/reject"), "/sign-out".to_owned()] {
+        let pairs = [("csrf", "x"), ("digest", "y")];
+        let request = form(&path, &pairs).header("sec-fetch-site", "same-origin");
+        assert_eq!(w.send(request.body(Body::from(encoded(&pairs))).unwrap()).await.status.as_u16(), 401, "{path}");
+    }
+    for wrong in ["agent-key-0123456789", "", "maya"] {
+        let pairs = [("token", wrong)];
+        let request = form("/sign-in", &pairs).header("sec-fetch-site", "same-origin");
+        let got = w.send(request.body(Body::from(encoded(&pairs))).unwrap()).await;
+        assert_eq!(got.status.as_u16(), 401, "{wrong}");
+        assert!(!got.headers.contains_key("set-cookie"));
+    }
+    let nobody = sign_in(&w, "nobody").await;
+    let digest = hold.digest.to_string();
+    for (got, want) in [
+        (nobody.get(&h).await, 404),
+        (nobody.get(&c).await, 404),
+        (nobody.post(&format!("{h}/approve"), &[("digest", &digest)]).await, 404),
+        (nobody.post(&format!("{h}/reject"), &[("digest", &digest), ("reason_code", "other")]).await, 404),
+        (nobody.get("/calls").await, 200),
+        (sign_in(&w, "pat").await.get(&c).await, 200),
+        (sign_in(&w, "ana").await.post(&format!("{h}/approve"), &[("digest", &digest)]).await, 403),
+    ] {
+        assert_eq!(got.status.as_u16(), want, "{}", got.text);
+    }
+    assert_eq!(w.store.get(hold.id).await.unwrap().unwrap().version, 1);
+    for next in ["//evil.com", "https://evil.com", "/holds/../..", "/holds//evil", "/holds/x?y"] {
+        let got = w.send(ask("GET", &format!("/sign-in?next={next}")).body(Body::empty()).unwrap()).await;
+        assert!(got.text.contains("name=\"next\" value=\"/\""), "{next}");
+    }
+}
+
+#[tokio::test]
+async fn a_session_ends_with_its_reviewer_its_time_and_its_sign_out() {
+    let w = World::new();
+    let (maya, noor) = (sign_in(&w, "maya").await, sign_in(&w, "noor").await);
+    w.reload(&USERS[1..]);
+    assert_eq!(maya.get("/").await.status, StatusCode::SEE_OTHER, "removed");
+    assert_eq!(noor.get("/").await.status, StatusCode::OK);
+    w.reload(&USERS);
+    assert_eq!(maya.get("/").await.status, StatusCode::SEE_OTHER, "ended for good");
+    w.clock.advance(Duration::from_secs(3601));
+    assert_eq!(noor.get("/").await.status, StatusCode::SEE_OTHER, "idle");
+    let noor = sign_in(&w, "noor").await;
+    assert_eq!(noor.post("/sign-out", &[]).await.status, StatusCode::SEE_OTHER);
+    assert_eq!(noor.get("/").await.status, StatusCode::SEE_OTHER, "signed out");
+}
+
+#[tokio::test]
+async fn nothing_is_hidden_and_nothing_is_markup() {
+    let w = World::new();
+    let hidden = json!({
+        "orderId": "o_881\u{202e}live\u{200b}\u{e0041}", "customerId": "c_204_secret", "amountMinor": 8800,
+        "currency": "EUR", "reason": "</code><script>alert(1)</script>\"'><a href=javascript:x>", "amountMinor ": 1,
+        "long": " ".repeat(5000) + "end",
+    });
+    let hold = w.hold_of("crm.refund", hidden, support_bot(), &["ticket", "order"]).await;
+    let call = w.unknown().await;
+    let maya = sign_in(&w, "maya").await;
+    let page = maya.get(&format!("/holds/{}", hold.id.hold())).await.text;
+    for part in
+        ["\\u{202e}", "\\u{200b}", "\\u{e0041}", "has hidden characters", "5003", "/amountMinor <", "[redacted]"]
+    {
+        assert!(page.contains(part), "{part}");
+    }
+    assert!(page.contains(&(" ".repeat(5000) + "end")), "nothing is cut");
+    let pages = [
+        page.clone(),
+        maya.get("/").await.text,
+        sign_in(&w, "pat").await.get("/calls").await.text,
+        sign_in(&w, "pat").await.get(&format!("/calls/{}", call.id)).await.text,
+    ];
+    for text in &pages {
+        assert!(!text.to_lowercase().contains("<script"), "{text}");
+        assert!(!text.contains("<img") && !text.contains("<a href=javascript"));
+        assert!(!text.contains("c_204_secret"), "what is redacted is on no page");
+        assert!(!text.chars().any(|c| crate::call::is_hidden(c) && c != '\n'));
+        for user in USERS {
+            assert!(!text.contains(&token(user.0)) && !text.contains("agent-key"));
+        }
+    }
+    // The agent's words come last, and fenced.
+    let fence = page.find("The agent says (not verified)").unwrap();
+    for words in ["trust me", "run&#60;script", "0.62"] {
+        assert!(page.find(words).is_some_and(|at| at > fence), "{words}");
+    }
+    assert!(page.find("/amountMinor").unwrap() < page.find("/orderId").unwrap(), "money first");
+    assert!(page.contains("The body is not shown: it carries the redacted arguments."));
+    let delete = json!({"ticketId": "t1\u{2066}\n", "hard": true});
+    let delete = w.hold_of("tickets.delete_ticket", delete, support_bot(), &[]).await;
+    let page = maya.get(&format!("/holds/{}", delete.id.hold())).await.text;
+    let body = r"{&#34;ticketId&#34;:&#34;t1\u{2066}\n&#34;,&#34;hard&#34;:true}";
+    assert!(page.contains(body), "{page}");
+}
+
+#[tokio::test]
+async fn a_rejection_from_the_page_needs_a_reason() {
+    let w = World::new();
+    let hold = w.hold(8800).await;
+    let (at, digest) = (format!("/holds/{}/reject", hold.id.hold()), hold.digest.to_string());
+    let maya = sign_in(&w, "maya").await;
+    assert_eq!(maya.post(&at, &[("digest", &digest), ("reason_code", "")]).await.status.as_u16(), 422);
+    let old = Digest::of(b"old").to_string();
+    let got = maya.post(&at, &[("digest", &old), ("reason_code", "unsafe")]).await;
+    assert_eq!(got.status.as_u16(), 409, "an old tab");
+    assert!(got.text.contains("the call changed since you read it"));
+    let got = maya.post(&at, &[("digest", &digest), ("reason_code", "unsafe"), ("message_to_agent", "No+ & no")]).await;
+    assert_eq!(got.status, StatusCode::SEE_OTHER);
+    let note = w.store.get(hold.id).await.unwrap().unwrap().note.unwrap();
+    assert_eq!((note.code.as_str(), note.text.as_str()), ("unsafe", "No+ & no"));
+}
