@@ -481,6 +481,15 @@ impl Proxy {
         self.record(call).await
     }
 
+    /// Writes a file of the configuration anew; a reload reads it.
+    pub fn rewrite(&self, name: &str, change: impl Fn(String) -> String) {
+        let path = self.dir.path().join(name);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let changed = change(text.clone());
+        assert_ne!(text, changed, "{name} stays as it is");
+        std::fs::write(path, changed).unwrap();
+    }
+
     /// The journal's records so far, oldest first.
     pub fn lines(&self) -> Vec<Line> {
         lines(&self.dir.path().join("state"))

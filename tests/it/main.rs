@@ -5,6 +5,7 @@ mod bad_input;
 mod exact;
 mod hangup;
 mod harness;
+mod holds;
 mod house;
 mod mcp;
 mod overflow;
