@@ -17,7 +17,6 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
@@ -346,40 +345,22 @@ impl Got {
 
 /// One request on a connection of its own.
 pub async fn send(to: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Got {
-    let stream = TcpStream::connect(to).await.unwrap();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    try_send(to, method, path, headers, body).await.expect("no answer")
+}
+
+/// One request on a connection of its own; nothing when no whole answer comes.
+pub async fn try_send(to: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Option<Got> {
+    let stream = TcpStream::connect(to).await.ok()?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
     tokio::spawn(connection);
     let mut request = Request::builder().method(method).uri(path).header("host", to.to_string());
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let response = sender.send_request(request.body(Full::new(Bytes::copy_from_slice(body))).unwrap()).await.unwrap();
-    let (parts, body) = response.into_parts();
-    let body = body.collect().await.map(|b| b.to_bytes()).unwrap_or_default();
-    Got { status: parts.status.as_u16(), headers: parts.headers, body }
-}
-
-/// Raw bytes in, raw bytes out until the proxy closes or is quiet with an answer complete.
-pub async fn raw(to: SocketAddr, bytes: &[u8]) -> String {
-    let mut stream = TcpStream::connect(to).await.unwrap();
-    stream.write_all(bytes).await.unwrap();
-    let mut all = Vec::new();
-    let mut buf = [0u8; 4096];
-    while let Ok(Ok(n)) = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut buf)).await {
-        if n == 0 {
-            break;
-        }
-        all.extend_from_slice(&buf[..n]);
-        if let Some(end) = all.windows(4).position(|w| w == b"\r\n\r\n") {
-            let head = String::from_utf8_lossy(&all[..end]).to_lowercase();
-            let length =
-                head.lines().find_map(|l| l.strip_prefix("content-length: ").and_then(|n| n.parse::<usize>().ok()));
-            if length.is_some_and(|n| all.len() >= end + 4 + n) {
-                break;
-            }
-        }
-    }
-    String::from_utf8_lossy(&all).into_owned()
+    let request = request.body(Full::new(Bytes::copy_from_slice(body))).unwrap();
+    let (parts, body) = sender.send_request(request).await.ok()?.into_parts();
+    let body = body.collect().await.ok()?.to_bytes();
+    Some(Got { status: parts.status.as_u16(), headers: parts.headers, body })
 }
 
 /// How long a test waits for what must come. Only a test that fails ever waits so long.
