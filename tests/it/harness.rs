@@ -265,6 +265,11 @@ impl Setup {
         self
     }
 
+    pub fn people(mut self, text: &str) -> Self {
+        self.people = text.into();
+        self
+    }
+
     pub fn more_policies(mut self, text: &str) -> Self {
         self.policies.push_str(text);
         self

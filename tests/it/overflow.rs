@@ -98,3 +98,35 @@ async fn an_overflow_in_a_permit_refuses_though_another_permit_allows() {
     refuses(&p, 101).await;
     passes(&p, 100).await;
 }
+
+const REVIEW: &str = "@id(\"review\") permit (principal, action in [Holdpoint::Action::\"hold.view\", \
+                      Holdpoint::Action::\"hold.approve\"], resource);\n";
+
+#[tokio::test]
+async fn an_overflow_in_the_admin_plane_refuses_the_reviewer() {
+    let forbid = format!(
+        "@id(\"errs\") @reason(\"Too much.\") forbid (principal, action == Holdpoint::Action::\"hold.approve\", resource)\n\
+         when {{ resource has amountMinor && resource.amountMinor * {FACTOR}00 < 0 }};"
+    );
+    let p = Setup::new().people(&format!("{REVIEW}{forbid}")).start().await;
+    let held = p.refund("o_1", 6000, &[]).await;
+    let hold = held.json()["hold"].as_str().unwrap().to_owned();
+    // Cedar alone skips the forbid.
+    let entities =
+        json!([{"uid": {"type": "Holdpoint::Hold", "id": "h"}, "attrs": {"amountMinor": 6000}, "parents": []}]);
+    let entities = Entities::from_json_value(entities, None).unwrap();
+    let uid = |s: &str| s.parse().unwrap();
+    let (action, hold_uid) = (uid("Holdpoint::Action::\"hold.approve\""), uid("Holdpoint::Hold::\"h\""));
+    let request = Request::new(uid("U::\"maya\""), action, hold_uid, Context::empty(), None).unwrap();
+    let plain = format!("permit (principal, action, resource); {forbid}").parse::<PolicySet>().unwrap();
+    let response = Authorizer::new().is_authorized(&request, &plain, &entities);
+    assert_eq!((response.decision(), response.diagnostics().errors().count()), (Decision::Allow, 1));
+
+    assert_eq!(p.reviewer("maya", "GET", &format!("/v1/holds/{hold}"), None).await.status, 200);
+    let got = p.approve("maya", &hold, None).await;
+    assert_eq!((got.status, got.code().as_str()), (403, "forbidden"), "{:?}", got.json());
+    assert_eq!(p.refund("o_1", 6000, &[]).await.code(), "held");
+    assert_eq!(p.upstream.bytes(), 0);
+    let metrics = p.running.metrics().text().unwrap();
+    assert!(metrics.contains("holdpoint_policy_errors_total{policy=\"errs\"}"), "{metrics}");
+}
