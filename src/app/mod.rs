@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 
 use crate::admin::{self, Admin};
-use crate::call::CallId;
+use crate::call::{CallId, Fault};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::gates::breaker::Breakers;
@@ -25,7 +25,7 @@ use crate::gates::session::Sessions;
 use crate::gates::upstream::fetch;
 use crate::signals::Throttle;
 use crate::snapshot::{Lasting, Snapshot, Snapshots};
-use crate::store::{Options, Recovery, Store};
+use crate::store::{Filter, Options, Recovery, Store};
 use crate::tasks::{Draining, Tracker};
 use crate::telemetry::Metrics;
 use crate::wire::{Cores, Surface, tls};
@@ -108,6 +108,7 @@ pub async fn start(path: PathBuf, config: Config, clock: Arc<dyn Clock>, cores: 
     let s = shared.snapshots.current();
     shared.breakers.configure(s.config.tools.iter().map(|t| (t.tool.name.clone(), t.breaker)));
     reload::started(&shared).await?;
+    reopen_runs(&shared).await?;
 
     let agents = TcpListener::bind(listen.agents).await.map_err(|e| busy("agents", listen.agents, &e))?;
     let admin_listener = TcpListener::bind(listen.admin).await.map_err(|e| busy("admin", listen.admin, &e))?;
@@ -133,6 +134,25 @@ pub async fn start(path: PathBuf, config: Config, clock: Arc<dyn Clock>, cores: 
     let router = admin::router(admin);
     crate::tasks::spawn(admin::serve(admin_listener, admin_tls, router, stopped));
     Ok(Running { agents: addresses.0, admin: addresses.1, recovery, shared, drain, stop, threads, grace })
+}
+
+/// Runs that named themselves go on over a restart: derived keys and run budgets stand on their names.
+async fn reopen_runs(shared: &Shared) -> Result<(), Fault> {
+    let now = shared.clock.now();
+    let mut before = None;
+    loop {
+        let newest = Filter { before, limit: 1000, ..Filter::default() };
+        let records = shared.store.list(newest).await?;
+        let Some(oldest) = records.last() else { return Ok(()) };
+        before = Some(oldest.id);
+        let over = now.since(oldest.created) >= Runs::IDLE;
+        for record in records {
+            shared.runs.reopen(record.principal.key(), &record.context.run, record.updated);
+        }
+        if over {
+            return Ok(());
+        }
+    }
 }
 
 fn busy(which: &str, address: SocketAddr, e: &std::io::Error) -> anyhow::Error {

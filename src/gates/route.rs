@@ -7,8 +7,8 @@ use std::time::Duration;
 use http::Method;
 
 use crate::call::{
-    CallContext, Code, Draft, Incoming, McpCall, Message, Operation, Principal, PrincipalKey, Refusal, RestCall,
-    Timestamp, Violation, encode_path,
+    CallContext, CallId, Code, Draft, Incoming, McpCall, Message, Operation, Principal, PrincipalKey, Refusal,
+    RestCall, Timestamp, Violation, encode_path,
 };
 use crate::config::{Config, ToolConfig, Workflow};
 
@@ -161,9 +161,9 @@ fn decoded(encoded: &str) -> String {
     percent_encoding::percent_decode_str(encoded).decode_utf8_lossy().into_owned()
 }
 
-/// A run that names itself ends when it was idle for this long.
-const IDLE: Duration = Duration::from_secs(30 * 60);
 const HOUR: Duration = Duration::from_secs(3600);
+/// How the name of a run that names itself begins.
+const OWN: &str = "run_";
 /// New runs that one agent may begin in an hour: run budgets would mean nothing without a cap.
 const NEW_RUNS: usize = 1_000;
 
@@ -179,6 +179,22 @@ struct Seen {
 }
 
 impl Runs {
+    /// A run that names itself ends when it was idle for this long.
+    pub const IDLE: Duration = Duration::from_secs(30 * 60);
+
+    /// After a restart: the run that a stored call stands in goes on, unless a newer one is open.
+    pub fn reopen(&self, principal: PrincipalKey, run: &str, last: Timestamp) {
+        let own = run.strip_prefix(OWN).is_some_and(|id| format!("call_{id}").parse::<CallId>().is_ok());
+        if !own {
+            return;
+        }
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = all.entry(principal).or_default();
+        if seen.own.as_ref().is_none_or(|(_, newest)| *newest < last) {
+            seen.own = Some((run.to_owned(), last));
+        }
+    }
+
     /// The run that a call stands in: the one it names, or the one that is open for this principal.
     fn name(&self, principal: PrincipalKey, given: Option<&str>, now: Timestamp) -> Result<String, Refusal> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -188,7 +204,7 @@ impl Runs {
             *last = now;
             return Ok(given.to_owned());
         }
-        seen.named.retain(|_, (first, last)| now.since(*last) < IDLE || now.since(*first) < HOUR);
+        seen.named.retain(|_, (first, last)| now.since(*last) < Self::IDLE || now.since(*first) < HOUR);
         if seen.named.values().filter(|(first, _)| now.since(*first) < HOUR).count() >= NEW_RUNS {
             let text = format!("more than {NEW_RUNS} new runs in an hour");
             return Err(Refusal::new(Code::RateLimited, text).with_retry_after(Duration::from_secs(60)));
@@ -210,13 +226,12 @@ impl Runs {
 impl Seen {
     fn open(&mut self, now: Timestamp) -> String {
         match &mut self.own {
-            Some((name, last)) if now.since(*last) < IDLE => {
+            Some((name, last)) if now.since(*last) < Runs::IDLE => {
                 *last = now;
                 name.clone()
             }
             own => {
-                let id = crate::call::CallId::new().to_string();
-                let name = id.replacen("call_", "run_", 1);
+                let name = CallId::new().to_string().replacen("call_", OWN, 1);
                 *own = Some((name.clone(), now));
                 name
             }
@@ -237,8 +252,19 @@ mod tests {
         let runs = Runs::default();
         let t = Timestamp::from_millis(0);
         let first = runs.name(key(), None, t).unwrap();
-        assert_eq!(runs.name(key(), None, t.plus(IDLE / 2)).unwrap(), first);
-        assert_ne!(runs.name(key(), None, t.plus(2 * IDLE)).unwrap(), first);
+        assert_eq!(runs.name(key(), None, t.plus(Runs::IDLE / 2)).unwrap(), first);
+        assert_ne!(runs.name(key(), None, t.plus(2 * Runs::IDLE)).unwrap(), first);
+    }
+
+    #[test]
+    fn a_run_without_a_name_goes_on_over_a_restart() {
+        let t = Timestamp::from_millis(0);
+        let name = Runs::default().name(key(), None, t).unwrap();
+        let runs = Runs::default();
+        runs.reopen(key(), &name, t.plus(Duration::from_secs(1)));
+        runs.reopen(key(), &CallId::new().to_string().replacen("call_", OWN, 1), t);
+        runs.reopen(key(), "named-by-the-agent", t.plus(HOUR));
+        assert_eq!(runs.name(key(), None, t.plus(Runs::IDLE / 2)).unwrap(), name);
     }
 
     #[test]

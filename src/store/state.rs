@@ -175,6 +175,8 @@ pub(super) fn apply(record: &CallRecord, event: Event, now: Timestamp) -> Result
         Event::Attach(evidence) => next.evidence.push(evidence),
         Event::Renew { terms, digest, config_digest, policy_digest, note } => {
             next.expires = Some(now.plus(terms.expires));
+            next.tier = terms.tier;
+            next.policies = terms.why.iter().map(|w| w.policy.clone()).collect();
             next.terms = Some(terms);
             (next.digest, next.config_digest, next.policy_digest) = (digest, config_digest, policy_digest);
             next.approvals.clear();

@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use holdpoint::app::{self, Running};
+use holdpoint::audit::Line;
 use holdpoint::clock::{Clock, SystemClock};
+use holdpoint::store::{CallRecord, State};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
@@ -44,6 +45,8 @@ pub enum Reaction {
     Drop,
     /// Answers with these pieces, then breaks off unless `whole`.
     Pieces(Vec<(&'static str, String)>, Vec<Bytes>, bool),
+    /// Answers with these pieces, and ends (or breaks off unless `whole`) only once the gate is opened.
+    Gated(Vec<(&'static str, String)>, Vec<Bytes>, bool, Arc<Notify>),
 }
 
 /// Answers with JSON.
@@ -151,6 +154,24 @@ fn react(reaction: Reaction) -> std::pin::Pin<Box<dyn Future<Output = Result<Res
                 let body = http_body_util::StreamBody::new(futures_util::stream::iter(frames));
                 Ok(response.body(body.boxed()).unwrap())
             }
+            Reaction::Gated(headers, pieces, whole, gate) => {
+                let mut response = Response::builder();
+                for (name, value) in headers {
+                    response = response.header(name, value);
+                }
+                let (tx, rx) = tokio::sync::mpsc::channel(1);
+                tokio::spawn(async move {
+                    for piece in pieces {
+                        let _ = tx.send(Ok(http_body::Frame::data(piece))).await;
+                    }
+                    gate.notified().await;
+                    if !whole {
+                        let _ = tx.send(Err(std::io::Error::other("cut"))).await;
+                    }
+                });
+                let frames = futures_util::stream::unfold(rx, |mut rx| async { Some((rx.recv().await?, rx)) });
+                Ok(response.body(BodyExt::boxed(http_body_util::StreamBody::new(frames))).unwrap())
+            }
         }
     })
 }
@@ -244,6 +265,11 @@ impl Setup {
         self
     }
 
+    pub fn people(mut self, text: &str) -> Self {
+        self.people = text.into();
+        self
+    }
+
     pub fn more_policies(mut self, text: &str) -> Self {
         self.policies.push_str(text);
         self
@@ -324,40 +350,49 @@ impl Got {
 
 /// One request on a connection of its own.
 pub async fn send(to: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Got {
-    let stream = TcpStream::connect(to).await.unwrap();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    try_send(to, method, path, headers, body).await.expect("no answer")
+}
+
+/// One request on a connection of its own; nothing when no whole answer comes.
+pub async fn try_send(to: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Option<Got> {
+    let stream = TcpStream::connect(to).await.ok()?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
     tokio::spawn(connection);
     let mut request = Request::builder().method(method).uri(path).header("host", to.to_string());
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let response = sender.send_request(request.body(Full::new(Bytes::copy_from_slice(body))).unwrap()).await.unwrap();
-    let (parts, body) = response.into_parts();
-    let body = body.collect().await.map(|b| b.to_bytes()).unwrap_or_default();
-    Got { status: parts.status.as_u16(), headers: parts.headers, body }
+    let request = request.body(Full::new(Bytes::copy_from_slice(body))).unwrap();
+    let (parts, body) = sender.send_request(request).await.ok()?.into_parts();
+    let body = body.collect().await.ok()?.to_bytes();
+    Some(Got { status: parts.status.as_u16(), headers: parts.headers, body })
 }
 
-/// Raw bytes in, raw bytes out until the proxy closes or is quiet with an answer complete.
-pub async fn raw(to: SocketAddr, bytes: &[u8]) -> String {
-    let mut stream = TcpStream::connect(to).await.unwrap();
-    stream.write_all(bytes).await.unwrap();
-    let mut all = Vec::new();
-    let mut buf = [0u8; 4096];
-    while let Ok(Ok(n)) = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut buf)).await {
-        if n == 0 {
-            break;
-        }
-        all.extend_from_slice(&buf[..n]);
-        if let Some(end) = all.windows(4).position(|w| w == b"\r\n\r\n") {
-            let head = String::from_utf8_lossy(&all[..end]).to_lowercase();
-            let length =
-                head.lines().find_map(|l| l.strip_prefix("content-length: ").and_then(|n| n.parse::<usize>().ok()));
-            if length.is_some_and(|n| all.len() >= end + 4 + n) {
-                break;
+/// How long a test waits for what must come. Only a test that fails ever waits so long.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Polls for what nothing announces.
+pub async fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    let mut beat = tokio::time::interval(Duration::from_millis(2));
+    let found = async {
+        loop {
+            if let Some(found) = look() {
+                return found;
             }
+            beat.tick().await;
         }
-    }
-    String::from_utf8_lossy(&all).into_owned()
+    };
+    tokio::time::timeout(PATIENCE, found).await.expect("it never came")
+}
+
+/// The records of a state directory. A batch that is being written ends the list.
+pub fn lines(state: &Path) -> Vec<Line> {
+    holdpoint::audit::lines(state, 0).unwrap().map_while(Result::ok).collect()
+}
+
+/// The event of a record as JSON.
+pub fn event(line: &Line) -> Value {
+    serde_json::from_str(line.event.get()).unwrap()
 }
 
 impl Proxy {
@@ -412,6 +447,52 @@ impl Proxy {
             vote["justification"] = words.into();
         }
         self.reviewer(name, "POST", &format!("/v1/holds/{hold}/approve"), Some(&vote)).await
+    }
+
+    /// The record of a call, as the store has it now.
+    pub async fn record(&self, call: &str) -> CallRecord {
+        self.running.store().get(call.parse().unwrap()).await.unwrap().expect("no such call")
+    }
+
+    /// Where the call stands.
+    pub async fn state(&self, call: &str) -> State {
+        self.record(call).await.state
+    }
+
+    /// Waits until the call is in this state.
+    pub async fn until_state(&self, call: &str, state: State) -> CallRecord {
+        let mut changes = self.running.store().watch(call.parse().unwrap()).unwrap().expect("no such call");
+        let moved = changes.wait_for(|(s, _)| *s == state);
+        tokio::time::timeout(PATIENCE, moved).await.expect("never got there").unwrap();
+        self.record(call).await
+    }
+
+    /// Writes a file of the configuration anew; a reload reads it.
+    pub fn rewrite(&self, name: &str, change: impl Fn(String) -> String) {
+        let path = self.dir.path().join(name);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let changed = change(text.clone());
+        assert_ne!(text, changed, "{name} stays as it is");
+        std::fs::write(path, changed).unwrap();
+    }
+
+    /// The journal's records so far, oldest first.
+    pub fn lines(&self) -> Vec<Line> {
+        lines(&self.dir.path().join("state"))
+    }
+
+    /// Waits for a journal record.
+    pub async fn until_line(&self, wanted: impl Fn(&str, &Value) -> bool) -> Value {
+        until(|| {
+            let found = self.lines().into_iter().map(|l| (l.kind(), event(&l)));
+            found.into_iter().find(|(kind, event)| wanted(kind, event)).map(|(_, event)| event)
+        })
+        .await
+    }
+
+    /// Waits until the upstream has seen so many requests.
+    pub async fn until_seen(&self, count: usize) {
+        until(|| (self.upstream.count() >= count).then_some(())).await;
     }
 
     /// Asks again until the answer is not "held" or "in flight" any more.

@@ -2,7 +2,17 @@
 #![expect(unreachable_pub, clippy::disallowed_methods, reason = "tests may use what the product may not")]
 
 mod bad_input;
+mod binary;
+mod canary;
+mod crash;
+mod exact;
+mod hangup;
 mod harness;
+mod holds;
 mod house;
+mod identity;
 mod mcp;
+mod overflow;
+mod reload;
 mod rest;
+mod streams;

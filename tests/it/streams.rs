@@ -1,0 +1,250 @@
+//! Answers that are long or flow: passed on as they come, their end only once the record stands.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use holdpoint::store::State;
+use http_body_util::BodyExt;
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+use crate::harness::{PATIENCE, Proxy, Reaction, SUPPORT_KEY, Setup};
+
+const JSON: (&str, &str) = ("content-type", "application/json");
+const SSE: (&str, &str) = ("content-type", "text/event-stream");
+
+fn headers(of: (&'static str, &str)) -> Vec<(&'static str, String)> {
+    vec![(of.0, of.1.to_owned())]
+}
+
+fn pieces(count: usize, each: usize) -> Vec<Bytes> {
+    (0..count).map(|i| Bytes::from(vec![b'a' + u8::try_from(i % 26).unwrap(); each])).collect()
+}
+
+/// A request whose answer is read piece by piece.
+async fn open(p: &Proxy, method: &str, path: &str, body: String) -> http::Response<hyper::body::Incoming> {
+    ask(p, method, path, body).await.unwrap()
+}
+
+/// Whether the agent sees that the answer is broken: at its head or before its end.
+async fn is_broken(p: &Proxy, method: &str, path: &str, body: String) -> bool {
+    match ask(p, method, path, body).await {
+        Ok(response) => response.into_body().collect().await.is_err(),
+        Err(_) => true,
+    }
+}
+
+async fn ask(
+    p: &Proxy,
+    method: &str,
+    path: &str,
+    body: String,
+) -> hyper::Result<http::Response<hyper::body::Incoming>> {
+    let stream = TcpStream::connect(p.agents()).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let mut request = http::Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "localhost")
+        .header("authorization", format!("Bearer {SUPPORT_KEY}"))
+        .header("accept", "application/json, text/event-stream");
+    if !body.is_empty() {
+        request = request.header("content-type", "application/json");
+    }
+    sender.send_request(request.body(body).unwrap()).await
+}
+
+fn refund() -> String {
+    json!({"customerId": "c_1", "amountMinor": 1200, "currency": "EUR"}).to_string()
+}
+
+fn text(response: &http::Response<hyper::body::Incoming>, name: &str) -> String {
+    response.headers()[name].to_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn the_end_of_a_long_answer_waits_for_the_record_and_its_beginning_does_not() {
+    let p = Setup::new().start().await;
+    let gate = Arc::new(Notify::new());
+    let held = Arc::clone(&gate);
+    p.upstream.script(move |_| Reaction::Gated(headers(JSON), pieces(4, 100 << 10), true, Arc::clone(&held)));
+    let response = open(&p, "POST", "/crm/orders/o_1/refunds", refund()).await;
+    let call = text(&response, "holdpoint-call");
+    let mut body = response.into_body();
+    let mut got = Vec::new();
+    // More than what is kept back flows while the answer has no end.
+    while got.len() <= 256 << 10 {
+        let frame = tokio::time::timeout(PATIENCE, body.frame()).await.expect("the beginning does not flow");
+        got.extend_from_slice(&frame.unwrap().unwrap().into_data().unwrap());
+    }
+    assert!(got.len() < 400 << 10, "the last piece came before the end of the answer");
+    assert_eq!(p.state(&call).await, State::Dispatching);
+    gate.notify_one();
+    while got.len() < 400 << 10 {
+        got.extend_from_slice(&body.frame().await.unwrap().unwrap().into_data().unwrap());
+    }
+    assert_eq!(p.state(&call).await, State::Succeeded, "the last piece came before the record");
+    assert!(body.frame().await.is_none());
+    assert_eq!(got, pieces(4, 100 << 10).concat());
+    let again = p.refund("o_1", 1200, &[]).await;
+    assert_eq!((again.decision(), again.body.len(), p.upstream.count()), ("replayed", 400 << 10, 1));
+    assert_eq!(again.body, got);
+}
+
+#[tokio::test]
+async fn a_short_answer_is_told_only_once_the_record_stands() {
+    let p = Setup::new().start().await;
+    p.upstream.script(|_| Reaction::Pieces(headers(JSON), vec![Bytes::from_static(b"{\"a\":1}")], true));
+    let response = open(&p, "POST", "/crm/orders/o_1/refunds", refund()).await;
+    assert_eq!(p.state(&text(&response, "holdpoint-call")).await, State::Succeeded);
+}
+
+#[tokio::test]
+async fn an_answer_too_long_to_keep_is_not_replayed_but_its_digest_is_told() {
+    let p = Setup::new().start().await;
+    p.upstream.script(|_| Reaction::Pieces(headers(JSON), pieces(12, 100 << 10), true));
+    let first = p.refund("o_1", 1200, &[]).await;
+    assert_eq!((first.status, first.body.len()), (200, 1200 << 10));
+    let again = p.refund("o_1", 1200, &[]).await;
+    assert_eq!((again.status, again.code().as_str()), (409, "invalid_answer"));
+    let told = again.json();
+    assert_eq!((&told["executed"], &told["answer_bytes"]), (&json!("yes"), &json!(1200 << 10)));
+    assert_eq!(told["answer_digest"], holdpoint::call::Digest::of(&first.body).to_string());
+    assert_eq!(p.upstream.count(), 1);
+}
+
+#[tokio::test]
+async fn a_cut_answer_of_a_call_with_effects_is_an_unknown_outcome() {
+    let p = Setup::new().start().await;
+    p.upstream.script(|_| Reaction::Pieces(headers(JSON), pieces(1, 1000), false));
+    let short = p.refund("o_1", 1200, &[]).await;
+    assert_eq!((short.status, short.code().as_str()), (409, "outcome_unknown"));
+    assert_eq!((&short.json()["executed"], &short.json()["retryable"]), (&json!("unknown"), &json!(false)));
+    assert_eq!(p.state(short.header("holdpoint-call")).await, State::Unknown);
+    let again = p.refund("o_1", 1200, &[]).await;
+    assert_eq!((again.status, again.code().as_str(), p.upstream.count()), (409, "outcome_unknown", 1));
+
+    let gate = Arc::new(Notify::new());
+    let held = Arc::clone(&gate);
+    p.upstream.script(move |_| Reaction::Gated(headers(JSON), pieces(4, 100 << 10), false, Arc::clone(&held)));
+    let response = open(&p, "POST", "/crm/orders/o_2/refunds", refund()).await;
+    let call = text(&response, "holdpoint-call");
+    gate.notify_one();
+    assert!(response.into_body().collect().await.is_err(), "a cut answer looks whole");
+    assert_eq!(p.until_state(&call, State::Unknown).await.state, State::Unknown);
+    let again = p.refund("o_2", 1200, &[]).await;
+    assert_eq!((again.code().as_str(), p.upstream.count()), ("outcome_unknown", 2));
+}
+
+#[tokio::test]
+async fn a_dropped_connection_after_the_request_is_an_unknown_outcome() {
+    let p = Setup::new().start().await;
+    p.upstream.script(|_| Reaction::Drop);
+    let got = p.refund("o_1", 1200, &[]).await;
+    assert_eq!((got.status, got.code().as_str()), (409, "outcome_unknown"));
+    let again = p.refund("o_1", 1200, &[]).await;
+    assert_eq!((again.code().as_str(), p.upstream.count()), ("outcome_unknown", 1));
+    let read = p.agent("GET", "/crm/customers/c_1", &[], None).await;
+    assert_eq!((read.status, read.code().as_str()), (502, "upstream_unreachable"), "a read may say so");
+}
+
+#[tokio::test]
+async fn an_answer_over_the_limit_is_cut_and_never_grows_further() {
+    let p = Setup::new()
+        .config("        schema: refund.json\n", "        schema: refund.json\n        limits: { answer: 300KiB }\n")
+        .config("effect: read }\n      update", "effect: read, limits: { answer: 300KiB } }\n      update")
+        .start()
+        .await;
+    p.upstream.script(|_| Reaction::Pieces(headers(JSON), pieces(5, 100 << 10), true));
+    assert!(is_broken(&p, "POST", "/crm/orders/o_1/refunds", refund()).await);
+    p.until_line(|kind, _| kind == "concluded").await;
+    let again = p.refund("o_1", 1200, &[]).await;
+    assert_eq!((again.code().as_str(), p.upstream.count()), ("outcome_unknown", 1));
+    assert!(is_broken(&p, "GET", "/crm/customers/c_1", String::new()).await);
+}
+
+#[tokio::test]
+async fn a_reads_stream_of_events_passes_while_it_flows() {
+    let p = Setup::new().start().await;
+    let gate = Arc::new(Notify::new());
+    let held = Arc::clone(&gate);
+    let events = vec![Bytes::from_static(b"data: 1\n\n"), Bytes::from_static(b"data: 2\n\n")];
+    let sent = events.clone();
+    p.upstream.script(move |_| Reaction::Gated(headers(SSE), sent.clone(), true, Arc::clone(&held)));
+    let response = open(&p, "GET", "/crm/customers/c_1", String::new()).await;
+    assert_eq!(text(&response, "content-type"), "text/event-stream");
+    let mut body = response.into_body();
+    let mut got = Vec::new();
+    while got.len() < 18 {
+        let frame = tokio::time::timeout(PATIENCE, body.frame()).await.expect("events do not flow");
+        got.extend_from_slice(&frame.unwrap().unwrap().into_data().unwrap());
+    }
+    assert_eq!(got, events.concat());
+    gate.notify_one();
+    assert!(body.frame().await.is_none());
+}
+
+fn comment(id: u32) -> String {
+    json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {
+        "name": "add_comment", "arguments": {"ticketId": "t_1", "text": "hi"},
+        "_meta": {"dev.holdpoint/idempotency-key": "c1"},
+    }})
+    .to_string()
+}
+
+const PROGRESS: &str = ": hello\nevent: message\nid: 1\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\
+                        \"params\":{\"progress\":1}}\r\n\r\n";
+const RESPONSE: &str = "id: 2\ndata: {\"jsonrpc\":\"2.0\", \"id\":7,\ndata:  \"result\":{\"content\":[{\"type\":\
+                        \"text\",  \"text\":\"added\"}]}}\n\n";
+
+#[tokio::test]
+async fn events_of_a_tool_call_pass_unchanged_and_the_response_is_replayed_as_json() {
+    let p = Setup::new().start().await;
+    let gate = Arc::new(Notify::new());
+    let held = Arc::clone(&gate);
+    p.upstream.script(move |_| {
+        // Cut in the middle of an event.
+        let (a, b) = RESPONSE.split_at(20);
+        let sent = [PROGRESS, a, b].map(|s| Bytes::from_static(s.as_bytes())).to_vec();
+        Reaction::Gated(headers(SSE), sent, true, Arc::clone(&held))
+    });
+    let response = open(&p, "POST", "/tickets/mcp", comment(7)).await;
+    let call = text(&response, "holdpoint-call");
+    assert_eq!(text(&response, "content-type"), "text/event-stream");
+    let mut body = response.into_body();
+    let mut got = Vec::new();
+    while got.len() < PROGRESS.len() + RESPONSE.len() {
+        let frame = tokio::time::timeout(PATIENCE, body.frame()).await.expect("events do not flow");
+        got.extend_from_slice(&frame.unwrap().unwrap().into_data().unwrap());
+    }
+    assert_eq!(String::from_utf8(got).unwrap(), format!("{PROGRESS}{RESPONSE}"));
+    assert_eq!(p.state(&call).await, State::Succeeded, "the response was told before the record stood");
+    gate.notify_one();
+    assert!(body.frame().await.is_none());
+
+    let again = open(&p, "POST", "/tickets/mcp", comment(8)).await;
+    assert_eq!(text(&again, "content-type"), "application/json");
+    assert_eq!((text(&again, "holdpoint-decision"), text(&again, "holdpoint-call")), ("replayed".into(), call));
+    let again = again.into_body().collect().await.unwrap().to_bytes();
+    // The result member byte for byte, the id the new one.
+    let expected = "{\"jsonrpc\":\"2.0\",\"id\":8,\"result\":{\"content\":[{\"type\":\"text\",  \"text\":\"added\"}]}}";
+    assert_eq!(String::from_utf8(again.to_vec()).unwrap(), expected);
+    assert_eq!(p.upstream.count(), 1);
+}
+
+#[tokio::test]
+async fn a_stream_that_ends_before_its_response_is_an_unknown_outcome() {
+    let p = Setup::new().start().await;
+    p.upstream.script(|_| Reaction::Pieces(headers(SSE), vec![Bytes::from_static(PROGRESS.as_bytes())], true));
+    assert!(is_broken(&p, "POST", "/tickets/mcp", comment(7)).await);
+    p.until_line(|kind, _| kind == "concluded").await;
+    let again = open(&p, "POST", "/tickets/mcp", comment(8)).await.into_body().collect().await.unwrap().to_bytes();
+    let again: serde_json::Value = serde_json::from_slice(&again).unwrap();
+    assert_eq!((&again["id"], &again["result"]["isError"]), (&json!(8), &json!(true)));
+    let about = &again["result"]["_meta"]["dev.holdpoint/refusal"];
+    assert_eq!((&about["code"], &about["executed"]), (&json!("outcome_unknown"), &json!("unknown")));
+    assert_eq!(p.upstream.count(), 1);
+}
