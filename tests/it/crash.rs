@@ -194,6 +194,37 @@ async fn killed_under_load_again_and_again_every_answer_stays_true() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn told_to_stop_it_ends_what_is_under_way_and_begins_nothing_new() {
+    let site = site(Setup::new()).await;
+    let gate = Arc::new(Notify::new());
+    let held = Arc::clone(&gate);
+    site.upstream.script(move |seen| match seen.method.as_str() {
+        "POST" => Reaction::Wait(Arc::clone(&held), Box::new(answer(201, &json!({"refund": "rf_1"})))),
+        _ => answer(200, &json!({})),
+    });
+    let first = site.start().await;
+    let rest = async {
+        seen(&site, 1).await;
+        first.signal("TERM");
+        // The signal needs a moment; reads tell when it has arrived.
+        let draining = async { while first.get("/crm/customers/c_1").await.status == 200 {} };
+        tokio::time::timeout(crate::harness::PATIENCE, draining).await.expect("it does not drain");
+        for minor in [1200, 6000] {
+            let late = first.refund("o_2", minor, &[]).await;
+            assert_eq!((late.status, late.code().as_str()), (503, "unavailable"));
+            assert_eq!(late.json()["executed"], "no");
+        }
+        gate.notify_one();
+    };
+    let (got, ()) = tokio::join!(first.refund("o_1", 1200, &[]), rest);
+    assert_eq!((got.status, got.json()), (201, json!({"refund": "rf_1"})));
+    assert_eq!(first.stop().await, Some(0));
+    assert_eq!(site.upstream.seen().iter().filter(|s| s.method == "POST").count(), 1);
+    let second = site.start().await;
+    assert_eq!(second.refund("o_1", 1200, &[]).await.decision(), "replayed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_process_on_one_directory_ends_and_says_who_holds_it() {
     let site = site(Setup::new()).await;
     let first = site.start().await;

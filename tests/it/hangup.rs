@@ -88,4 +88,9 @@ async fn during_the_inline_wait_the_hold_stays_as_it_is() {
     assert!(parked.to_string().contains(again.header("holdpoint-call")), "{parked}");
     assert_eq!(p.state(again.header("holdpoint-call")).await, State::Held);
     assert_eq!(p.upstream.bytes(), 0);
+    let hold = again.json()["hold"].as_str().unwrap().to_owned();
+    assert_eq!(p.approve("maya", &hold, None).await.status, 200);
+    let done = p.refund("o_1", 6000, &[("idempotency-key", "k1")]).await;
+    assert_eq!((done.status, done.decision(), p.upstream.count()), (200, "replayed", 1));
+    assert_eq!(p.state(done.header("holdpoint-call")).await, State::Succeeded);
 }

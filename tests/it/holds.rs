@@ -415,6 +415,19 @@ async fn policy_that_denies_after_the_vote_revokes_the_call() {
 }
 
 #[tokio::test]
+async fn a_request_that_would_go_elsewhere_than_it_was_approved_for_is_revoked() {
+    let time = clock();
+    let p = start(Setup::new().clock(time.clone())).await;
+    let hold = approved_and_waiting(&p).await;
+    p.rewrite("holdpoint.yaml", |t| t.replace("/v2\"", "/v3\""));
+    p.running.reload().await.unwrap();
+    time.advance(Duration::from_secs(25));
+    let record = p.until_state(&call_of(&hold), State::Revoked).await;
+    assert!(record.note.unwrap().text.contains("moved"));
+    assert_eq!(refunds(&p), 0);
+}
+
+#[tokio::test]
 async fn an_agent_that_is_gone_after_the_vote_sends_nothing() {
     let time = clock();
     let p = start(Setup::new().clock(time.clone())).await;

@@ -67,3 +67,26 @@ async fn what_no_approval_can_change_is_forbidden_with_its_reason() {
     assert_eq!(got.json()["executed"], "no");
     assert_eq!(p.upstream.bytes(), 0);
 }
+
+#[tokio::test]
+async fn a_retry_gets_its_answer_even_if_budget_and_policy_would_refuse_the_call_now() {
+    let budget = "  - { per: org, money: 20.00 EUR, every: 30d }\n";
+    let p = Setup::new().config("  - { per: org, money: 10000.00 EUR, every: 30d }\n", budget).start().await;
+    let first = p.refund("o_1", 2000, &[]).await;
+    assert_eq!(first.decision(), "allowed");
+    assert_eq!(p.refund("o_2", 1, &[]).await.code(), "budget_exhausted");
+    p.rewrite("policies/agents.cedar", |t| t.replace("> 5000 }", "> 1000 }"));
+    p.running.reload().await.unwrap();
+    assert_eq!(p.refund("o_3", 2000, &[]).await.code(), "held");
+    let again = p.refund("o_1", 2000, &[]).await;
+    assert_eq!((again.status, again.decision(), &again.body), (200, "replayed", &first.body));
+    // Who may not see the operation any more does not get the stored answer either.
+    let stop =
+        "@id(\"stop\") @reason(\"No.\") forbid (principal, action == Holdpoint::Action::\"crm.refund\", resource);\n";
+    p.rewrite("policies/agents.cedar", |t| format!("{t}{stop}"));
+    p.running.reload().await.unwrap();
+    assert_eq!(p.refund("o_1", 2000, &[]).await.code(), "unknown_tool");
+    let result = format!("/-/calls/{}/result", first.header("holdpoint-call"));
+    assert_eq!(p.agent("GET", &result, &[], None).await.status, 404);
+    assert_eq!(p.upstream.count(), 1);
+}
