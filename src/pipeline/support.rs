@@ -6,13 +6,16 @@ use std::time::Instant;
 use bytes::Bytes;
 use serde_json::Value;
 
-use crate::call::{Broken, Call, Code, Facts, Fault, Meters, Outcome, Refusal, Reply, ReplyBody, Timestamp, ToolKind};
+use crate::call::{
+    Broken, Call, CallId, Code, Facts, Fault, Meters, Needs, Outcome, Refusal, Reply, ReplyBody, Requirement, Terms,
+    Tier, Timestamp, ToolKind, Why,
+};
 use crate::gates::authz::{Permit, Verdict};
 use crate::gates::budget::Budgets;
 use crate::gates::hold::Presentation;
 use crate::gates::idempotency::{InFlight, NotBegun};
 use crate::gates::rate::Standing;
-use crate::gates::upstream::{Answer, Lost};
+use crate::gates::upstream::{Answer, Got, GotBody, Lost};
 use crate::signals::{self, Entry};
 use crate::store::{AuditNote, CallRecord, State};
 
@@ -58,6 +61,19 @@ impl Pipeline {
         verdict
     }
 
+    /// The same call may have been executed already, and nobody knows: whatever policy says, a person looks first.
+    pub(super) async fn doubted(&self, a: &Asking<'_>, verdict: Verdict) -> Result<Verdict, Refusal> {
+        let operation = a.call.operation();
+        if operation.effects.is_read() {
+            return Ok(verdict);
+        }
+        let Some(id) = self.store.unknown_like(a.principal, &operation.name, &a.call.fingerprint())? else {
+            return Ok(verdict);
+        };
+        let recent = self.store.get(id).await?.is_some_and(|r| self.clock.now().since(r.created) < DOUBT);
+        Ok(if recent { Verdict::Hold(doubt(a, id, verdict)) } else { verdict })
+    }
+
     /// Claim, reservations and intent in one durable step; nothing for a plain read.
     pub(super) async fn begin(
         &self,
@@ -100,6 +116,37 @@ impl Pipeline {
         }
         Ok(())
     }
+}
+
+/// So long a call of unknown outcome makes its like a possible duplicate.
+const DOUBT: std::time::Duration = std::time::Duration::from_secs(86_400);
+
+/// The terms of a possible duplicate: the tool's owner looks at it, beside whoever policy asks for.
+fn doubt(a: &Asking<'_>, of: CallId, verdict: Verdict) -> Terms {
+    let operation = a.call.operation();
+    let policy = "possible-duplicate".to_owned();
+    let reason = format!("A possible duplicate of {of}, whose outcome is unknown.");
+    let why = Why { policy: policy.clone(), reason, at: "built in".into(), rung: 1 };
+    let owner = Requirement { policy, groups: vec![operation.tool.owner.clone()], all: true };
+    let mut terms = match verdict {
+        Verdict::Hold(terms) => terms,
+        Verdict::Allow(_) => {
+            let (sla, expires, window) = a.s.config.reviews.medium;
+            let needs = Needs { people: 1, requirements: Vec::new(), justification: false, evidence: Vec::new() };
+            Terms {
+                tier: Tier::Medium,
+                why: Vec::new(),
+                needs,
+                sla,
+                expires,
+                window,
+                policy_digest: a.s.policies.digest(),
+            }
+        }
+    };
+    terms.why.push(why);
+    terms.needs.requirements.push(owner);
+    terms
 }
 
 pub(super) fn is_session(call: &Call) -> bool {
@@ -147,12 +194,22 @@ pub(super) fn overhead(p: &Pipeline, phase: &str, from: Instant, to: Instant) {
     p.metrics.overhead.with_label_values(&[phase]).observe(took.as_secs_f64());
 }
 
+/// An MCP server that says, with HTTP 200, that the tool failed.
+fn is_tool_error(call: &Call, got: &Got) -> bool {
+    let GotBody::Whole(body) = &got.body else { return false };
+    let looks = || body.windows(9).any(|w| w == b"\"isError\"");
+    call.request().rpc.is_some()
+        && looks()
+        && serde_json::from_slice::<Value>(body).is_ok_and(|m| m.pointer("/result/isError") == Some(&Value::Bool(true)))
+}
+
 pub(super) fn count_answer(p: &Pipeline, call: &Call, answer: &Answer, sent: Instant) {
     let (tool, op) = (call.operation().tool.name.as_str(), call.operation().name.as_str());
     let class = match answer {
         Answer::NotSent(_) => "unreachable",
         Answer::Lost(Lost::Deadline) => "timeout",
         Answer::Lost(_) => "broken",
+        Answer::Got(got) if is_tool_error(call, got) => "tool_error",
         Answer::Got(got) if got.status.is_success() => "success",
         Answer::Got(got) if got.status.is_client_error() => "client_error",
         Answer::Got(got) if got.status.is_server_error() => "server_error",
