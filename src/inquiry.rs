@@ -107,11 +107,11 @@ async fn withdraw(p: &Pipeline, principal: &Principal, id: &str) -> Result<OwnRe
     let record = own(p, principal, id).await?;
     let by = WithdrawnBy::Agent(principal.key());
     match p.store.withdraw(record.id, by, "withdrawn by the agent").await {
-        Ok(record) => Ok(OwnReply::Json(
-            StatusCode::OK,
-            json!({"call": record.id.to_string(), "state": record.state.as_str(), "executed": "no"}),
-            HeaderMap::new(),
-        )),
+        Ok(record) => {
+            p.metrics.hold_ended(&record.operation, record.tier.as_str(), "withdrawn");
+            let told = json!({"call": record.id.to_string(), "state": record.state.as_str(), "executed": "no"});
+            Ok(OwnReply::Json(StatusCode::OK, told, HeaderMap::new()))
+        }
         Err(HoldError::Unavailable) => Err(Refusal::new(Code::Unavailable, "the withdrawal could not be recorded")),
         Err(_) => {
             let now = p.clock.now();

@@ -126,9 +126,10 @@ impl Asked {
         Decision { admin: &self.admin, snapshot: &self.snapshot, who: &self.who, record, version }
     }
 
-    async fn shown(&self, record: &CallRecord) -> Response {
+    async fn shown(&self, record: &CallRecord) -> Answer {
         let exact = self.exact(record).await;
-        ok(&view::full(&self.asker(), record, &exact), Some(record.version))
+        let contents = find::contents(&self.admin, &self.asker(), record).await?;
+        Ok(ok(&view::full(&self.asker(), record, &exact, &contents), Some(record.version)))
     }
 
     fn decided(&self, record: &CallRecord) -> Response {
@@ -174,7 +175,7 @@ pub(super) async fn hold(
     parameters(query.as_deref(), &[])?;
     let asked = Asked::new(admin, who);
     let record = asked.hold(&id).await?;
-    Ok(asked.shown(&record).await)
+    asked.shown(&record).await
 }
 
 pub(super) async fn call(
@@ -186,7 +187,7 @@ pub(super) async fn call(
     parameters(query.as_deref(), &[])?;
     let asked = Asked::new(admin, who);
     let record = find::call(&asked.admin, &asked.asker(), &id).await?;
-    Ok(asked.shown(&record).await)
+    asked.shown(&record).await
 }
 
 /// Waits until the hold differs from what it was, or from the version of `If-None-Match`.
@@ -222,7 +223,7 @@ pub(super) async fn wait(
     // Time has passed: who asks, and what may be seen, is asked anew.
     let asked = Asked::new(Arc::clone(&admin), bearer(&admin.snapshots.current(), &headers)?);
     let record = asked.hold(&id).await?;
-    Ok(asked.shown(&record).await)
+    asked.shown(&record).await
 }
 
 pub(super) async fn approve(

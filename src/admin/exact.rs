@@ -86,15 +86,12 @@ impl Exact {
             "redacted": self.redacted,
         });
         let (name, value) = match &self.body {
-            Body::Bytes(bytes) => match std::str::from_utf8(bytes) {
-                Ok(text) => ("body", text.to_owned()),
-                Err(_) => ("body_base64", STANDARD.encode(bytes)),
-            },
-            Body::Withheld => ("body_withheld", "it carries redacted arguments".to_owned()),
-            Body::Gone => ("body_withheld", "it is not kept any more".to_owned()),
+            Body::Bytes(bytes) => text_or_base64("body", bytes),
+            Body::Withheld => ("body_withheld".to_owned(), "it carries redacted arguments".to_owned()),
+            Body::Gone => ("body_withheld".to_owned(), "it is not kept any more".to_owned()),
         };
         if let Some(members) = out.as_object_mut() {
-            members.insert(name.to_owned(), Value::from(value));
+            members.insert(name, Value::from(value));
         }
         out
     }
@@ -103,6 +100,14 @@ impl Exact {
     pub(super) fn scrub(&self, text: &str) -> String {
         let long = self.secrets.iter().filter(|s| s.chars().count() >= 4);
         long.fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), MASK))
+    }
+}
+
+/// A member of the API's JSON for bytes: as text where they are text, else `<name>_base64`.
+pub(super) fn text_or_base64(name: &str, bytes: &[u8]) -> (String, String) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => (name.to_owned(), text.to_owned()),
+        Err(_) => (format!("{name}_base64"), STANDARD.encode(bytes)),
     }
 }
 

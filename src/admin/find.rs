@@ -1,5 +1,6 @@
 //! One record by what a person typed, and lists of them: only what policy shows this person exists.
 
+use bytes::Bytes;
 use http::StatusCode;
 
 use crate::call::{CallId, HoldId};
@@ -79,6 +80,21 @@ pub(super) async fn list(
         }
     }
     Ok((seen, filter.before))
+}
+
+/// The content of each piece of evidence, where this person may see it.
+pub(super) async fn contents(
+    admin: &Admin,
+    asker: &Asker<'_>,
+    record: &CallRecord,
+) -> Result<Vec<Option<Bytes>>, Problem> {
+    let may_read = asker.may("artifact.view", record);
+    let mut all = Vec::new();
+    for evidence in &record.evidence {
+        let found = if may_read { admin.store.artifact(evidence.id).await? } else { None };
+        all.push(found.map(|(_, content)| content));
+    }
+    Ok(all)
 }
 
 /// Holds that wait, newest first.

@@ -17,7 +17,7 @@ mod serve;
 mod sessions;
 mod show;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod view;
 mod who;
 
@@ -72,7 +72,6 @@ impl Deref for Desk {
 }
 
 /// Everything that the admin listener answers.
-#[must_use]
 pub fn router(admin: Arc<Admin>) -> Router {
     let desk = Arc::new(Desk { admin, sessions: Sessions::default() });
     let nothing = || async { problem::Problem::not_found() };

@@ -26,8 +26,10 @@ use super::show::{Calls, Head, Inbox, Line, Message, Parts, Piece, Record, SignI
 use super::who::{Visitor, Who, cookie_name, session_id};
 
 const STYLE: &str = include_str!("../../templates/style.css");
-/// Holds on the inbox, calls on one page.
+/// Calls on one page.
 const LINES: usize = 100;
+/// Open holds on the inbox, so that those that expire first can stand first.
+const INBOX: usize = 500;
 
 /// A problem as a page.
 #[derive(Debug)]
@@ -110,19 +112,11 @@ impl Visit {
         Exact::of(&self.snapshot, &self.desk.store, record).await
     }
 
-    async fn evidence(&self, record: &CallRecord) -> Result<Vec<Piece>, Problem> {
-        let may_read = self.asker().may("artifact.view", record);
-        let mut pieces = Vec::new();
-        for evidence in &record.evidence {
-            let content = if may_read { self.desk.store.artifact(evidence.id).await? } else { None };
-            pieces.push(Piece::new(evidence, content.as_ref().map(|(_, bytes)| bytes.as_ref())));
-        }
-        Ok(pieces)
-    }
-
     async fn record(&self, record: &CallRecord, is_hold: bool, problem: Option<&Problem>) -> Answer {
         let exact = self.exact(record).await;
-        let evidence = self.evidence(record).await?;
+        let contents = find::contents(&self.desk, &self.asker(), record).await?;
+        let pieces = record.evidence.iter().zip(&contents);
+        let evidence = pieces.map(|(evidence, content)| Piece::new(evidence, content.as_deref())).collect();
         let parts = Parts { asker: self.asker(), record, exact: &exact, evidence, is_hold, problem };
         let status = problem.map_or(StatusCode::OK, Problem::status);
         Ok(html(status, &Record::new(self.head(), parts)))
@@ -171,7 +165,7 @@ pub(super) async fn style() -> Response {
 
 pub(super) async fn inbox(State(desk): State<Arc<Desk>>, visitor: Visitor) -> Answer {
     let visit = Visit::new(desk, visitor);
-    let (records, next) = find::list(&visit.desk, &visit.asker(), "hold.view", find::waiting(LINES)).await?;
+    let (records, next) = find::list(&visit.desk, &visit.asker(), "hold.view", find::waiting(INBOX)).await?;
     let asker = visit.asker();
     let (mut mine, mut others) = (Vec::new(), Vec::new());
     // The one that expires first stands first.

@@ -2,7 +2,7 @@
 
 use askama::Template;
 
-use crate::call::{duration_text, money_text, short_code, visible};
+use crate::call::{Timestamp, duration_text, money_text, short_code, visible};
 use crate::store::{CallRecord, State};
 
 use super::ask::{Asker, filled_by, missing_evidence, places};
@@ -43,11 +43,16 @@ impl Line {
             title: visible(&record.title),
             agent: visible(&record.principal.agent),
             code: short_code(&record.digest),
-            created: record.created.to_string(),
-            expires: record.expires.map(|t| t.to_string()).unwrap_or_default(),
+            created: to_the_second(record.created),
+            expires: record.expires.map(to_the_second).unwrap_or_default(),
             needs: needs.map(|t| format!("{} of {}", record.people(), t.needs.people)).unwrap_or_default(),
         }
     }
+}
+
+/// `2026-11-23 20:33:28`, for lists.
+fn to_the_second(time: Timestamp) -> String {
+    time.to_string().chars().take(19).map(|c| if c == 'T' { ' ' } else { c }).collect()
 }
 
 #[derive(Debug, Template)]

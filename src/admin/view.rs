@@ -1,12 +1,13 @@
 //! Holds and calls as JSON. Only what is computed stands here.
 
+use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use crate::call::{Timestamp, short_code};
-use crate::store::{CallRecord, State};
+use crate::store::{CallRecord, Evidence, State};
 
 use super::ask::{Asker, filled_by, missing_evidence, places};
-use super::exact::Exact;
+use super::exact::{Exact, text_or_base64};
 
 /// When it should have been looked at.
 pub(super) fn sla(record: &CallRecord) -> Option<Timestamp> {
@@ -92,7 +93,7 @@ pub(super) fn summary(asker: &Asker<'_>, record: &CallRecord) -> Value {
 }
 
 /// Everything about one hold or call.
-pub(super) fn full(asker: &Asker<'_>, record: &CallRecord, exact: &Exact) -> Value {
+pub(super) fn full(asker: &Asker<'_>, record: &CallRecord, exact: &Exact, contents: &[Option<Bytes>]) -> Value {
     let mut out = summary(asker, record);
     let kind = asker.snapshot.operation(&record.operation).map(|o| o.tool.kind.as_str());
     let more = json!({
@@ -112,7 +113,7 @@ pub(super) fn full(asker: &Asker<'_>, record: &CallRecord, exact: &Exact) -> Val
         "why": record.terms.as_ref().map(|t| &t.why),
         "policy_digest": record.policy_digest,
         "config_digest": record.config_digest,
-        "evidence": evidence(record),
+        "evidence": evidence(record, contents),
         "claims": {"intent": record.context.intent, "confidence": record.context.confidence},
         "approvals": approvals(record),
         "renewals": record.renewals,
@@ -128,18 +129,20 @@ pub(super) fn full(asker: &Asker<'_>, record: &CallRecord, exact: &Exact) -> Val
     out
 }
 
-fn evidence(record: &CallRecord) -> Value {
+fn evidence(record: &CallRecord, contents: &[Option<Bytes>]) -> Value {
     let required = record.terms.as_ref().map(|t| t.needs.evidence.clone()).unwrap_or_default();
-    let items: Vec<Value> = record
-        .evidence
-        .iter()
-        .map(|e| {
-            json!({
-                "id": e.id, "kind": e.kind, "title": e.title, "by": e.by, "verified": e.by == "proxy",
-                "bytes": e.content.len, "sha256": e.content.digest, "at": e.at,
-            })
-        })
-        .collect();
+    let one = |(e, content): (&Evidence, &Option<Bytes>)| {
+        let mut item = json!({
+            "id": e.id, "kind": e.kind, "title": e.title, "by": e.by, "verified": e.by == "proxy",
+            "bytes": e.content.len, "sha256": e.content.digest, "at": e.at,
+        });
+        if let (Some(members), Some(content)) = (item.as_object_mut(), content) {
+            let (name, text) = text_or_base64("content", content);
+            members.insert(name, text.into());
+        }
+        item
+    };
+    let items: Vec<Value> = record.evidence.iter().zip(contents).map(one).collect();
     json!({"required": required, "missing": missing_evidence(record), "items": items})
 }
 

@@ -21,6 +21,7 @@ use crate::gates::breaker::Breakers;
 use crate::gates::hold::Holds;
 use crate::gates::idempotency::Calls;
 use crate::gates::route::Runs;
+use crate::gates::session::Sessions;
 use crate::gates::upstream::fetch;
 use crate::signals::Throttle;
 use crate::snapshot::{Lasting, Snapshot, Snapshots};
@@ -39,6 +40,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) strangers: Arc<Throttle>,
+    pub(crate) sessions: Arc<Sessions>,
     pub(crate) runs: Arc<Runs>,
     pub(crate) draining: Draining,
     pub(crate) tracker: Tracker,
@@ -95,6 +97,7 @@ pub async fn start(path: PathBuf, config: Config, clock: Arc<dyn Clock>, cores: 
         metrics,
         clock,
         strangers: Arc::default(),
+        sessions: Arc::default(),
         runs: Arc::clone(&lasting.runs),
         draining: Draining::new(draining),
         tracker: Tracker::default(),
@@ -128,7 +131,8 @@ pub async fn start(path: PathBuf, config: Config, clock: Arc<dyn Clock>, cores: 
         resume,
         draining: shared.draining.clone(),
     });
-    crate::tasks::spawn(admin::serve(admin_listener, admin_tls, admin::router(admin), stopped));
+    let router = admin::router(admin);
+    crate::tasks::spawn(admin::serve(admin_listener, admin_tls, router, stopped));
     Ok(Running { agents: addresses.0, admin: addresses.1, recovery, shared, drain, stop, threads, grace })
 }
 
@@ -183,6 +187,7 @@ impl Shared {
             holds: Holds::new(Arc::clone(&store), Arc::clone(&clock), self.draining.clone()),
             calls: Calls::new(Arc::clone(&store), Arc::clone(&clock), Arc::clone(&self.metrics), self.tracker.clone()),
             breakers: Arc::clone(&self.breakers),
+            sessions: Arc::clone(&self.sessions),
             upstreams: Arc::new(crate::gates::upstream::Upstreams::new(Arc::clone(&clock))),
             metrics: Arc::clone(&self.metrics),
             strangers: Arc::clone(&self.strangers),

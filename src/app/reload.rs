@@ -34,16 +34,7 @@ fn note(kind: &str, s: &Snapshot, error: Option<String>) -> AuditNote {
     if let Some(error) = error {
         more.insert("error".to_owned(), error.into());
     }
-    AuditNote {
-        kind: kind.into(),
-        call: None,
-        principal: None,
-        agent: None,
-        run: None,
-        operation: None,
-        code: None,
-        more,
-    }
+    AuditNote::plain(kind, more)
 }
 
 /// Records which version rules from the start.

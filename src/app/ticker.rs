@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use crate::call::{CallId, Fault};
-use crate::store::{Filter, State};
+use crate::gates::breaker::State;
+use crate::store::{Filter, State as CallState};
 
 use super::Shared;
 
@@ -30,8 +31,19 @@ async fn once(shared: &Shared, resume: &mpsc::UnboundedSender<CallId>, beats: u6
     let now = shared.clock.now();
     for id in shared.store.expire_due(now).await? {
         tracing::info!(call.id = %id, "expired: nobody decided, or nothing was sent, in time");
+        if let Some(record) = shared.store.get(id).await? {
+            shared.metrics.hold_ended(&record.operation, record.tier.as_str(), "expired");
+        }
     }
-    let approved = Filter { states: vec![State::Approved], limit: 1000, ..Filter::default() };
+    for (tool, state) in shared.breakers.states() {
+        let level = match state {
+            State::Closed { .. } => 0,
+            State::HalfOpen => 1,
+            State::Open { .. } => 2,
+        };
+        shared.metrics.breaker_state.with_label_values(&[&tool]).set(level);
+    }
+    let approved = Filter { states: vec![CallState::Approved], limit: 1000, ..Filter::default() };
     for record in shared.store.list(approved).await? {
         // The vote itself has asked for the first try.
         let waited = now.since(record.updated) >= Duration::from_secs(2);

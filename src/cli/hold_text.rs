@@ -182,6 +182,9 @@ fn evidence(hold: &Value, out: &mut dyn Write) -> io::Result<()> {
         };
         let (bytes, digest) = (of(item, "/bytes"), of(item, "/sha256"));
         writeln!(out, "  {}  {}  {by}, {bytes} bytes, {digest}", of(item, "/kind"), of(item, "/title"))?;
+        for name in ["content", "content_base64"] {
+            raw(item.get(name), out)?;
+        }
     }
     Ok(())
 }
@@ -196,12 +199,17 @@ fn request(hold: &Value, out: &mut dyn Write) -> io::Result<()> {
     line(out, "key", &of(hold, "/call/idempotency_key"))?;
     let (bytes, digest) = (of(hold, "/call/request/body_bytes"), of(hold, "/call/request/body_sha256"));
     line(out, "body", &format!("{bytes} bytes {digest}"))?;
-    for name in ["body", "body_base64", "body_withheld"] {
-        if let Some(text) = hold.pointer(&format!("/call/request/{name}")).and_then(Value::as_str) {
-            for part in text.split_inclusive('\n') {
-                line(out, if name == "body" { "" } else { name }, &visible(part))?;
-            }
-        }
+    line(out, "not shown", &of(hold, "/call/request/body_withheld"))?;
+    for name in ["body", "body_base64"] {
+        raw(hold.pointer(&format!("/call/request/{name}")), out)?;
+    }
+    Ok(())
+}
+
+/// Text that somebody else wrote: a line break is shown, and breaks the line.
+fn raw(text: Option<&Value>, out: &mut dyn Write) -> io::Result<()> {
+    for part in text.and_then(Value::as_str).into_iter().flat_map(|t| t.split_inclusive('\n')) {
+        writeln!(out, "  | {}", visible(part))?;
     }
     Ok(())
 }

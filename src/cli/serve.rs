@@ -13,7 +13,7 @@ use crate::telemetry;
 use super::Exit;
 
 pub(super) fn run(path: &Path, cores: Option<usize>) -> anyhow::Result<Exit> {
-    telemetry::start_log(true, "info");
+    let _log = telemetry::start_log(true, "info");
     let config = match app::load(path) {
         Ok(config) => config,
         Err(mistakes) => {

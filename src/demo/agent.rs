@@ -22,6 +22,15 @@ pub(super) struct Timed {
     pub(super) took: Duration,
 }
 
+impl Timed {
+    /// The same call is being sent right now: come back.
+    pub(super) fn in_flight(&self) -> bool {
+        let json = &self.answer.json;
+        let code = json.get("code").or_else(|| json.pointer("/result/_meta/dev.holdpoint~1refusal/code"));
+        code.and_then(Value::as_str) == Some("in_flight")
+    }
+}
+
 impl Agent {
     #[expect(clippy::disallowed_methods, reason = "the outside world has no injected clock")]
     async fn ask(

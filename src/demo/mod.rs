@@ -18,7 +18,7 @@ use crate::cli::Exit;
 /// # Errors
 /// When something that it needs cannot be started.
 pub fn run(script: bool, out: &mut impl Write) -> anyhow::Result<Exit> {
-    crate::telemetry::start_log(false, "error");
+    let _log = crate::telemetry::start_log(false, "error");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let world = world::World::start(script).await?;

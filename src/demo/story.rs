@@ -120,7 +120,7 @@ impl<W: Write> Story<'_, W> {
         let last = self.collect(|agent| Box::pin(agent.mcp(3, "tools/call", delete()))).await?;
         let done = self.world.deleted.ids().contains("T-5512");
         self.told.released += u32::from(done);
-        self.line("MCP delete_ticket, called again", &last)?;
+        self.line("MCP delete_ticket, asked again", &last)?;
         if !done && last.answer.header("holdpoint-decision") == "replayed" {
             anyhow::bail!("the agent was told of a deletion that the ticket server did not make");
         }
@@ -175,7 +175,7 @@ impl<W: Write> Story<'_, W> {
     ) -> anyhow::Result<Timed> {
         for _ in 0..50 {
             let answer = ask(&self.agent).await?;
-            let waiting = answer.answer.header("holdpoint-decision") == "held" || text(&answer, "code") == "in_flight";
+            let waiting = answer.answer.header("holdpoint-decision") == "held" || answer.in_flight();
             if !waiting {
                 return Ok(answer);
             }
@@ -194,7 +194,8 @@ impl<W: Write> Story<'_, W> {
     fn line(&mut self, what: &str, t: &Timed) -> anyhow::Result<()> {
         let answer = &t.answer;
         let policies = || {
-            let all = answer.json.get("policies").and_then(Value::as_array).into_iter().flatten();
+            let rpc = || answer.json.pointer("/result/_meta/dev.holdpoint~1hold/policies");
+            let all = answer.json.get("policies").or_else(rpc).and_then(Value::as_array).into_iter().flatten();
             let ids: Vec<_> = all.filter_map(|p| p.get("id").and_then(Value::as_str)).collect();
             ids.join(", ")
         };
@@ -203,6 +204,7 @@ impl<W: Write> Story<'_, W> {
                 self.told.through += 1;
                 format!("✓ through            {:.1} ms", t.took.as_secs_f64() * 1000.0)
             }
+            "replayed" if what.ends_with("asked again") => "✓ sent once, the tool's own answer".to_owned(),
             "replayed" => {
                 self.told.replayed += 1;
                 "✓ the stored answer, not sent twice".to_owned()

@@ -10,4 +10,5 @@ pub mod identity;
 pub mod rate;
 pub mod route;
 pub mod schema;
+pub mod session;
 pub mod upstream;

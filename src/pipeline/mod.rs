@@ -21,8 +21,10 @@ use crate::call::{Call, CallId, Code, Ended, Fault, HeldAs, Incoming, Outcome, P
 use crate::clock::Clock;
 use crate::gates::authz::{Permit, Verdict};
 use crate::gates::breaker::Breakers;
+use crate::gates::budget::Budgets;
 use crate::gates::hold::{Attached, Holds};
 use crate::gates::idempotency::{Calls, NotBegun, read_outcome};
+use crate::gates::session::Sessions;
 use crate::gates::upstream::{Manner, Upstreams};
 use crate::signals::{Entry, Throttle};
 use crate::snapshot::{Snapshot, Snapshots};
@@ -51,6 +53,8 @@ pub struct Pipeline {
     pub breakers: Arc<Breakers>,
     /// This core's connections.
     pub upstreams: Arc<Upstreams>,
+    /// Who owns which MCP session.
+    pub sessions: Arc<Sessions>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Time.
@@ -105,7 +109,9 @@ impl Pipeline {
         let draft = s.routes.recognize(&principal, incoming, |o| s.policies.visible(&principal, o))?;
         entry.operation(&draft.operation);
         support::rate_headers(entry, s.rates.check(&principal, &draft)?);
+        self.sessions.check(&principal, &draft)?;
         let call = s.schemas.validate(&principal, draft)?;
+        Budgets::money(&call)?;
         entry.call(&call);
         let a = Asking { s, principal: &principal, call: &call, token: token.as_deref() };
         if support::is_session(&call) {
@@ -186,14 +192,18 @@ impl Pipeline {
             entry.recorded();
         }
         let sent = self.clock.instant();
+        support::overhead(self, "request", entry.started(), sent);
         let manner = Manner { token: a.token, own_session };
         let answer = self.upstreams.forward(endpoint, permit, a.call, manner).await;
         support::count_answer(self, a.call, &answer, sent);
         probe.observe(support::is_healthy(&answer));
-        match flight {
+        let came = self.clock.instant();
+        let outcome = match flight {
             Some(flight) => self.calls.conclude(flight, answer, a.call).await,
-            None => support::listed(a, read_outcome(answer, a.call, tier)?).await,
-        }
+            None => support::answered(self, a, read_outcome(answer, a.call, tier)?).await,
+        };
+        support::overhead(self, "answer", came, self.clock.instant());
+        outcome
     }
 
     /// The claim was taken between look-up and begin: what is known now is the answer.
@@ -216,7 +226,7 @@ impl Pipeline {
     ) -> Result<CallRecord, Refusal> {
         let now = self.clock.now();
         let charges = a.s.budgets.charges(a.principal, a.call, now)?;
-        let money = crate::gates::budget::Budgets::money(a.call)?;
+        let money = Budgets::money(a.call)?;
         let (config_digest, policy_digest) = a.s.digests();
         let charges = if state == State::Held { Vec::new() } else { charges };
         let made = Made { state, tier, policies, terms, charges, money, config_digest, policy_digest, now };

@@ -43,7 +43,8 @@ impl Pipeline {
         entry.recorded();
         match Box::pin(self.released(s, record, token, entry)).await {
             Err(refusal) if refusal.code() == Code::Revoked => {
-                self.store.revoke(id, note(&refusal)).await.map_err(|_| unrecorded())?;
+                let record = self.store.revoke(id, note(&refusal)).await.map_err(|_| unrecorded())?;
+                self.metrics.hold_ended(&record.operation, record.tier.as_str(), "revoked");
                 Err(refusal)
             }
             Err(refusal) if waits(refusal.code()) => {

@@ -127,7 +127,8 @@ pub(super) fn budget_header(entry: &mut Entry, a: &Asking<'_>, p: &Pipeline) {
 pub(super) fn not_begun(a: &Asking<'_>, why: NotBegun, now: Timestamp) -> Refusal {
     let refusal = match why {
         NotBegun::Budget(charge) => Budgets::exhausted(&charge, now, a.s.budgets.window(&charge)),
-        NotBegun::Over => Refusal::new(Code::HoldExpired, "the approval is not in force any more; nothing was sent"),
+        NotBegun::Over => Refusal::new(Code::InFlight, "the hold moved while it was about to be sent; ask again")
+            .with_retry_after(std::time::Duration::from_secs(1)),
         NotBegun::Again | NotBegun::Unavailable => {
             Refusal::new(Code::Unavailable, "the call could not be recorded; nothing was sent")
         }
@@ -138,6 +139,12 @@ pub(super) fn not_begun(a: &Asking<'_>, why: NotBegun, now: Timestamp) -> Refusa
 /// Whether the upstream worked, whatever it thought of the call.
 pub(super) fn is_healthy(answer: &Answer) -> bool {
     matches!(answer, Answer::Got(got) if !got.status.is_server_error())
+}
+
+/// Time that a call spent in the proxy itself: before it was sent, and after its answer came.
+pub(super) fn overhead(p: &Pipeline, phase: &str, from: Instant, to: Instant) {
+    let took = to.saturating_duration_since(from);
+    p.metrics.overhead.with_label_values(&[phase]).observe(took.as_secs_f64());
 }
 
 pub(super) fn count_answer(p: &Pipeline, call: &Call, answer: &Answer, sent: Instant) {
@@ -161,20 +168,19 @@ pub(super) fn count_answer(p: &Pipeline, call: &Call, answer: &Answer, sent: Ins
 
 /// What was refused before anybody was known, and floods: by count.
 pub(crate) fn counted(count: u64) -> AuditNote {
-    AuditNote {
-        kind: "calls.refused_unrecorded".into(),
-        call: None,
-        principal: None,
-        agent: None,
-        run: None,
-        operation: None,
-        code: None,
-        more: BTreeMap::from([("count".to_owned(), count.into())]),
+    AuditNote::plain("calls.refused_unrecorded", BTreeMap::from([("count".to_owned(), count.into())]))
+}
+
+/// A session that was given out is remembered; a list is filtered.
+pub(super) async fn answered(p: &Pipeline, a: &Asking<'_>, outcome: Outcome) -> Result<Outcome, Refusal> {
+    if let Outcome::Forwarded { reply, .. } = &outcome {
+        p.sessions.made(a.principal, &a.call.operation().tool.name, &reply.headers);
     }
+    listed(a, outcome).await
 }
 
 /// A list of tools shows what the principal may see, as it was accepted. Any other answer passes as it is.
-pub(super) async fn listed(a: &Asking<'_>, outcome: Outcome) -> Result<Outcome, Refusal> {
+async fn listed(a: &Asking<'_>, outcome: Outcome) -> Result<Outcome, Refusal> {
     let asked = serde_json::from_slice::<Value>(&a.call.request().body).unwrap_or_default();
     let is_list = is_session(a.call) && asked.get("method").and_then(Value::as_str) == Some("tools/list");
     let Outcome::Forwarded { call, tier, reply } = outcome else { return Ok(outcome) };

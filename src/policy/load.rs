@@ -220,7 +220,7 @@ impl Loader<'_> {
         let mut policy = Policy {
             id,
             reason: annotations.reason.clone().unwrap_or_default(),
-            at: format!("{}:{line}", parsed.source.name),
+            at: format!("{}:{line}", short(&parsed.source.name)),
             plane,
             lift: Lift::Never,
             annotations,
@@ -411,4 +411,11 @@ fn chain(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     text
+}
+
+/// Folder and file, for people: where the whole tree stands is no matter of theirs.
+fn short(name: &str) -> String {
+    let mut parts: Vec<&str> = name.rsplit('/').take(2).collect();
+    parts.reverse();
+    parts.join("/")
 }

@@ -94,6 +94,12 @@ impl Entry {
         }
     }
 
+    /// When the message arrived.
+    #[must_use]
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
     /// The call's id.
     #[must_use]
     pub fn id(&self) -> CallId {

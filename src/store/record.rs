@@ -677,6 +677,23 @@ pub struct AuditNote {
     pub more: BTreeMap<String, Value>,
 }
 
+impl AuditNote {
+    /// A note that is about no call and no caller.
+    #[must_use]
+    pub fn plain(kind: &str, more: BTreeMap<String, Value>) -> Self {
+        Self {
+            kind: kind.into(),
+            call: None,
+            principal: None,
+            agent: None,
+            run: None,
+            operation: None,
+            code: None,
+            more,
+        }
+    }
+}
+
 /// Which calls to list; every given field must match.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {

@@ -109,6 +109,11 @@ mod make {
 }
 
 impl Metrics {
+    /// A hold that ended without a reviewer's decision: `expired`, `withdrawn`, `revoked`, `stale`.
+    pub fn hold_ended(&self, op: &str, tier: &str, decision: &str) {
+        self.hold_decisions.with_label_values(&[op, tier, "none", decision, "none"]).inc();
+    }
+
     /// The text format of Prometheus.
     ///
     /// # Errors

@@ -132,8 +132,21 @@ pub(super) fn rest(ended: Ended, prefer: Preference) -> Response<OutBody> {
         Outcome::Held { accepted: true, refusal, .. } => accepted(&refusal, prefer),
         Outcome::Held { refusal, .. } | Outcome::Refused(refusal) => problem(&refusal),
     };
-    response.headers_mut().extend(added);
+    join(response.headers_mut(), added);
     response
+}
+
+/// Adds our fields; what the upstream says of its own limits stays beside ours.
+pub(super) fn join(headers: &mut HeaderMap, added: HeaderMap) {
+    let mut name = None;
+    for (next, value) in added {
+        name = next.or(name);
+        match &name {
+            Some(n) if n.as_str().starts_with("ratelimit") => drop(headers.append(n.clone(), value)),
+            Some(n) => drop(headers.insert(n.clone(), value)),
+            None => {}
+        }
+    }
 }
 
 /// 202 with `Location`, for clients that asked for it.

@@ -127,3 +127,55 @@ async fn every_answer_carries_the_safe_headers() {
         assert_eq!(is("referrer-policy"), "same-origin");
     }
 }
+
+/// Every byte of the journal, as text.
+fn journal(w: &World) -> String {
+    let all = std::fs::read_dir(w.dir.path().join("state/journal")).unwrap();
+    all.map(|f| String::from_utf8_lossy(&std::fs::read(f.unwrap().path()).unwrap()).into_owned()).collect()
+}
+
+#[tokio::test]
+async fn sign_ins_and_refused_decisions_leave_a_record_without_secrets() {
+    let w = World::new();
+    let hold = w.hold(8800).await;
+    let body = json!({"digest": hold.digest});
+    assert_eq!(w.post("ana", &format!("/v1/holds/{}/approve", hold.id.hold()), body).await.status.as_u16(), 403);
+    let form = format!("token={}", token("maya"));
+    let request = ask("POST", "/sign-in").header("origin", "http://localhost:8701");
+    let request = request.header("content-type", "application/x-www-form-urlencoded").body(Body::from(form)).unwrap();
+    assert_eq!(w.send(request).await.status, StatusCode::SEE_OTHER);
+    let text = journal(&w);
+    for part in ["admin.refused", "self_review", "admin.signed_in"] {
+        assert!(text.contains(part), "{part}");
+    }
+    assert!(!text.contains(&token("maya")) && !text.contains("holdpoint="));
+}
+
+#[tokio::test]
+async fn the_listener_itself_is_strict() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let w = World::new();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = watch::channel(false);
+    let serving = crate::tasks::spawn(crate::admin::serve(listener, None, w.router.clone(), stopped));
+    let many = format!("GET /livez HTTP/1.1\r\nhost: localhost\r\n{}\r\n", "x: y\r\n".repeat(70));
+    for (sent, want) in [
+        ("GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", "200"),
+        ("GET /livez HTTP/1.1\r\nhost: localhost\r\nhost: localhost\r\nconnection: close\r\n\r\n", "400"),
+        ("GET /livez HTTP/1.1\r\nconnection: close\r\n\r\n", "400"),
+        ("GET http://evil.com/livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", "400"),
+        ("GET http://evil.com/livez HTTP/1.1\r\nhost: evil.com\r\nconnection: close\r\n\r\n", "400"),
+        ("CONNECT localhost:80 HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", "4"),
+        (many.as_str(), "431"),
+    ] {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {want}")), "{sent}: {answer}");
+    }
+    stop.send(true).unwrap();
+    tokio::time::timeout(Duration::from_secs(4), serving).await.unwrap().unwrap();
+}

@@ -35,16 +35,16 @@ use crate::telemetry::Metrics;
 const NOW: i64 = 1_795_440_600_123;
 
 /// Everything that one test needs.
-struct World {
-    dir: tempfile::TempDir,
+pub(crate) struct World {
+    pub(crate) dir: tempfile::TempDir,
     clock: Arc<ManualClock>,
     lasting: Lasting,
     snapshots: Arc<Snapshots>,
-    store: Arc<Store>,
+    pub(crate) store: Arc<Store>,
     metrics: Arc<Metrics>,
     resumed: UnboundedReceiver<CallId>,
     draining: watch::Sender<bool>,
-    router: Router,
+    pub(crate) router: Router,
 }
 
 /// What came back.
@@ -150,7 +150,7 @@ tools:
 }
 
 impl World {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::at(Timestamp::from_millis(NOW)));
         let lasting = Lasting {
@@ -201,11 +201,17 @@ impl World {
     }
 
     /// A held refund with its evidence; `change` may spoil the call first.
-    async fn hold(&self, amount: i64) -> CallRecord {
+    pub(crate) async fn hold(&self, amount: i64) -> CallRecord {
         self.hold_of("crm.refund", refund(amount), support_bot(), &["ticket", "order"]).await
     }
 
-    async fn hold_of(&self, operation: &str, arguments: Value, principal: Principal, evidence: &[&str]) -> CallRecord {
+    pub(crate) async fn hold_of(
+        &self,
+        operation: &str,
+        arguments: Value,
+        principal: Principal,
+        evidence: &[&str],
+    ) -> CallRecord {
         let snapshot = self.snapshots.current();
         let mut artifacts = Vec::new();
         for kind in evidence {

@@ -240,6 +240,7 @@ async fn nothing_is_hidden_and_nothing_is_markup() {
         assert!(page.find(words).is_some_and(|at| at > fence), "{words}");
     }
     assert!(page.find("/amountMinor").unwrap() < page.find("/orderId").unwrap(), "money first");
+    assert!(page.contains("&#60;script&#62;evidence&#60;/script&#62;"), "evidence is read where it is judged");
     assert!(page.contains("The body is not shown: it carries the redacted arguments."));
     let delete = json!({"ticketId": "t1\u{2066}\n", "hard": true});
     let delete = w.hold_of("tickets.delete_ticket", delete, support_bot(), &[]).await;

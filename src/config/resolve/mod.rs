@@ -94,6 +94,9 @@ pub(super) fn resolve(file: file::File, base: &Path, text: &str, unlocked: bool)
         ctx.err("/policies/dir", format!("`{}` is not a folder", policy_dir.display()));
     }
     let identity = identity::identity(&mut ctx, &file.identity);
+    if identity.mtls.is_some() && listen.tls.is_none() {
+        ctx.err("/identity/agents/mtls", "client certificates need `listen.tls`");
+    }
     let workflows = workflows(&file.workflows);
     let default_workflow = default_workflow(&mut ctx, file.default_workflow.as_deref(), &workflows);
     let tools = tools::tools(&mut ctx, &file.tools);

@@ -20,6 +20,9 @@ pub struct Holds {
     draining: Draining,
 }
 
+/// A repeat of a call that is being sent waits at least this long for its end.
+const JOIN: Duration = Duration::from_secs(3);
+
 /// How a held call is presented.
 #[derive(Debug, Clone, Copy)]
 pub struct Presentation<'a> {
@@ -108,6 +111,8 @@ impl Holds {
             && waiting(record.state_at(self.clock.now()), record.release_by_proxy)
         {
             let by_proxy = record.release_by_proxy;
+            // What is being sent, or is about to be, ends soon: a repeat joins it.
+            let at_most = if record.state == State::Held { at_most } else { at_most.max(JOIN) };
             let moved = changes.wait_for(|(state, _)| !waiting(*state, by_proxy));
             let waited = tokio::time::timeout(at_most, moved);
             let in_time = tokio::select! {

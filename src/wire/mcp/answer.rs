@@ -20,7 +20,7 @@ pub(super) fn answer(ended: Ended, asked: &Asked, _headers: &HeaderMap) -> Respo
         Outcome::Held { hold, refusal, .. } => held(hold, &refusal, asked),
         Outcome::Refused(refusal) => refused(&refusal, asked),
     };
-    response.headers_mut().extend(added);
+    reply::join(response.headers_mut(), added);
     response
 }
 
@@ -71,11 +71,13 @@ fn held(hold: HoldId, refusal: &Refusal, asked: &Asked) -> Response<OutBody> {
             about.insert(to.into(), value.clone());
         }
     }
+    about.insert("policies".into(), json!(refusal.policies()));
     is_error(asked, text, "dev.holdpoint/hold", Value::Object(about))
 }
 
 fn refused(refusal: &Refusal, asked: &Asked) -> Response<OutBody> {
-    let http_level = matches!(refusal.code(), Code::Unauthenticated | Code::MalformedRequest);
+    let http_level =
+        matches!(refusal.code(), Code::Unauthenticated | Code::MalformedRequest) || refusal.extra("session").is_some();
     if asked.method != "tools/call" || http_level {
         let code = match refusal.code() {
             Code::UnknownTool => -32601,
@@ -116,6 +118,7 @@ pub(super) fn error(asked: &Asked, refusal: &Refusal, code: i32) -> Response<Out
             refusal.status()
         }
         (Code::UnknownTool, Protocol::McpModern) => StatusCode::NOT_FOUND,
+        (Code::UnknownTool, _) if refusal.extra("session").is_some() => StatusCode::NOT_FOUND,
         _ if asked.id.is_none() => refusal.status(),
         _ => StatusCode::OK,
     };
