@@ -6,7 +6,8 @@
 //! 3. **check rates** before any work that costs: a storm of calls that policy will refuse dies early.
 //! 4. **validate**: policy, approver, digest and upstream all see this one value.
 //! 5. **look up** before policy: a retry of a call that has run gets its answer even if the budget is spent since.
-//! 6. **authorize** with facts gathered once. Low goes on, medium and high are parked, the rest is refused.
+//! 6. **authorize** with facts gathered once. Low goes on, medium and high are parked, the rest is refused. What may
+//!    be a duplicate of a call that may have happened is parked, too.
 //! 7. **park** writes the hold; nothing is reserved, no breaker is asked: a call may wait for hours.
 //! 8. **begin** claims the key, reserves every budget and records the intent in one durable step.
 //! 9. **forward** spends the permit.
@@ -31,6 +32,7 @@ use crate::store::{AuditNote, CallRecord, Known, Made, State, Store};
 use crate::tasks::{Draining, Tracker};
 use crate::telemetry::Metrics;
 
+mod doubt;
 mod release;
 mod support;
 
@@ -122,7 +124,7 @@ impl Pipeline {
         }
         let facts = self.facts(&a, None).await?;
         support::budget_header(entry, &a, self);
-        match self.doubted(&a, self.authorize(&a, &facts)?).await? {
+        match self.doubted(&a, self.authorize(&a, &facts)?)? {
             Verdict::Allow(permit) if Calls::is_claimed(&call) => self.perform(&a, permit, Start::Fresh, entry).await,
             Verdict::Allow(permit) => self.perform(&a, permit, Start::Read, entry).await,
             Verdict::Hold(terms) => self.park(&a, terms, entry).await,

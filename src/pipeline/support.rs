@@ -6,10 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use serde_json::Value;
 
-use crate::call::{
-    Broken, Call, CallId, Code, Facts, Fault, Meters, Needs, Outcome, Refusal, Reply, ReplyBody, Requirement, Terms,
-    Tier, Timestamp, ToolKind, Why,
-};
+use crate::call::{Broken, Call, Code, Facts, Fault, Meters, Outcome, Refusal, Reply, ReplyBody, Timestamp, ToolKind};
 use crate::gates::authz::{Permit, Verdict};
 use crate::gates::budget::Budgets;
 use crate::gates::hold::Presentation;
@@ -61,19 +58,6 @@ impl Pipeline {
         verdict
     }
 
-    /// The same call may have been executed already, and nobody knows: whatever policy says, a person looks first.
-    pub(super) async fn doubted(&self, a: &Asking<'_>, verdict: Verdict) -> Result<Verdict, Refusal> {
-        let operation = a.call.operation();
-        if operation.effects.is_read() {
-            return Ok(verdict);
-        }
-        let Some(id) = self.store.unknown_like(a.principal, &operation.name, &a.call.fingerprint())? else {
-            return Ok(verdict);
-        };
-        let recent = self.store.get(id).await?.is_some_and(|r| self.clock.now().since(r.created) < DOUBT);
-        Ok(if recent { Verdict::Hold(doubt(a, id, verdict)) } else { verdict })
-    }
-
     /// Claim, reservations and intent in one durable step; nothing for a plain read.
     pub(super) async fn begin(
         &self,
@@ -116,37 +100,6 @@ impl Pipeline {
         }
         Ok(())
     }
-}
-
-/// So long a call of unknown outcome makes its like a possible duplicate.
-const DOUBT: std::time::Duration = std::time::Duration::from_secs(86_400);
-
-/// The terms of a possible duplicate: the tool's owner looks at it, beside whoever policy asks for.
-fn doubt(a: &Asking<'_>, of: CallId, verdict: Verdict) -> Terms {
-    let operation = a.call.operation();
-    let policy = "possible-duplicate".to_owned();
-    let reason = format!("A possible duplicate of {of}, whose outcome is unknown.");
-    let why = Why { policy: policy.clone(), reason, at: "built in".into(), rung: 1 };
-    let owner = Requirement { policy, groups: vec![operation.tool.owner.clone()], all: true };
-    let mut terms = match verdict {
-        Verdict::Hold(terms) => terms,
-        Verdict::Allow(_) => {
-            let (sla, expires, window) = a.s.config.reviews.medium;
-            let needs = Needs { people: 1, requirements: Vec::new(), justification: false, evidence: Vec::new() };
-            Terms {
-                tier: Tier::Medium,
-                why: Vec::new(),
-                needs,
-                sla,
-                expires,
-                window,
-                policy_digest: a.s.policies.digest(),
-            }
-        }
-    };
-    terms.why.push(why);
-    terms.needs.requirements.push(owner);
-    terms
 }
 
 pub(super) fn is_session(call: &Call) -> bool {

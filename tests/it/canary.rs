@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::binary::Site;
-use crate::harness::{CRM_TOKEN, OTHER_KEY, SUPPORT_KEY, Setup, answer, send, token};
+use crate::binary::{Binary, Site};
+use crate::harness::{CRM_TOKEN, Got, OTHER_KEY, Reaction, SUPPORT_KEY, Setup, send, token};
 
 const PHONE: &str = "+49-canary-0170-555";
 const SESSION: &str = "upstream-set-cookie-canary";
@@ -41,85 +41,78 @@ fn holds(bytes: &[u8], canary: &str) -> bool {
     bytes.windows(canary.len()).any(|w| w == canary.as_bytes())
 }
 
+/// Phone numbers are held; payloads are sealed.
+fn setup() -> Setup {
+    Setup::new()
+        .config("state:    { path: state }", "state:    { path: state, encryption_key: { file: secrets/state } }")
+        .file("secrets/state", &"5a".repeat(32))
+        .more_policies(
+            "@id(\"phone-review\") @reason(\"Phone numbers are reviewed.\") @approvers(\"support-leads\")\n\
+             forbid (principal, action == Holdpoint::Action::\"crm.update_customer\", resource)\n\
+             when { context.input has phone } unless { context.approval.granted };\n",
+        )
+}
+
+/// Everything that was answered, with what it answered.
+#[derive(Default)]
+struct Told(Vec<(String, String)>);
+
+impl Told {
+    fn hear(&mut self, what: &str, got: &Got) {
+        self.0.push((what.to_owned(), format!("{:?} {}", got.headers, String::from_utf8_lossy(&got.body))));
+    }
+}
+
+async fn patch(running: &Binary, more: &[(&str, &str)], body: &str) -> Got {
+    let key = format!("Bearer {SUPPORT_KEY}");
+    let mut headers = vec![("authorization", key.as_str()), ("content-type", "application/json")];
+    headers.extend_from_slice(more);
+    send(running.agents, "PATCH", "/crm/customers/c_1", &headers, body.as_bytes()).await
+}
+
+/// Everything that goes wrong with a secret in it.
+async fn errors(running: &Binary, told: &mut Told) {
+    let long = format!("{PHONE}{}", "0".repeat(40));
+    told.hear("invalid", &patch(running, &[], &json!({"phone": long}).to_string()).await);
+    let never = json!({"phone": PHONE, "creditLimitMinor": 1}).to_string();
+    told.hear("forbidden", &patch(running, &[], &never).await);
+    told.hear("duplicate", &patch(running, &[], &format!("{{\"phone\":\"{PHONE}\",\"phone\":1}}")).await);
+    told.hear("malformed", &patch(running, &[], &format!("{{\"phone\":\"{PHONE}\",}}")).await);
+    let wrong = [("authorization", "Bearer wrong-key-canary-1234567890")];
+    told.hear("wrong key", &send(running.agents, "GET", "/crm/customers/c_1", &wrong, b"").await);
+    told.hear("wrong token", &send(running.admin, "GET", "/v1/holds", &wrong, b"").await);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn secrets_stand_in_no_file_log_page_metric_or_error() {
-    // Payloads are sealed where a key is configured; what is chained is never secret in any case.
-    let site = Site::new(
-        Setup::new()
-            .config("state:    { path: state }", "state:    { path: state, encryption_key: { file: secrets/state } }")
-            .file("secrets/state", &"5a".repeat(32))
-            .more_policies(
-                "@id(\"phone-review\") @reason(\"Phone numbers are reviewed.\") @approvers(\"support-leads\")\n\
-                 forbid (principal, action == Holdpoint::Action::\"crm.update_customer\", resource)\n\
-                 when { context.input has phone } unless { context.approval.granted };\n",
-            ),
-    )
-    .await;
+    let site = Site::new(setup()).await;
     site.upstream.script(|_| {
-        let mut reaction = answer(200, &json!({"ok": true}));
-        if let crate::harness::Reaction::Answer(_, headers, _) = &mut reaction {
-            headers.push(("set-cookie", format!("s={SESSION}")));
-        }
-        reaction
+        let cookie = ("set-cookie", format!("s={SESSION}"));
+        let json = ("content-type", "application/json".to_owned());
+        Reaction::Answer(http::StatusCode::OK, vec![json, cookie], "{}".into())
     });
     let running = site.start().await;
-    let mut told: Vec<(String, String)> = Vec::new();
-    let mut tell = |what: &str, got: &crate::harness::Got| {
-        told.push((what.to_owned(), format!("{:?} {}", got.headers, String::from_utf8_lossy(&got.body))));
-    };
-    let key = format!("Bearer {SUPPORT_KEY}");
-    let headers = [("authorization", key.as_str()), ("content-type", "application/json")];
-    let patch = |body: serde_json::Value| {
-        let agents = running.agents;
-        async move { send(agents, "PATCH", "/crm/customers/c_1", &headers, body.to_string().as_bytes()).await }
-    };
-    let held = patch(json!({"phone": PHONE})).await;
+    let mut told = Told::default();
+    let body = json!({"phone": PHONE}).to_string();
+    let held = patch(&running, &[], &body).await;
     assert_eq!(held.code(), "held", "{:?}", held.json());
-    tell("held", &held);
+    told.hear("held", &held);
     let hold = held.json()["hold"].as_str().unwrap().to_owned();
-    tell("invalid", &patch(json!({"phone": format!("{PHONE}{}", "0".repeat(40))})).await);
-    tell("forbidden", &patch(json!({"phone": PHONE, "creditLimitMinor": 1})).await);
-    tell(
-        "duplicate",
-        &send(
-            running.agents,
-            "PATCH",
-            "/crm/customers/c_1",
-            &headers,
-            format!("{{\"phone\":\"{PHONE}\",\"phone\":1}}").as_bytes(),
-        )
-        .await,
-    );
-    tell(
-        "malformed",
-        &send(
-            running.agents,
-            "PATCH",
-            "/crm/customers/c_1",
-            &headers,
-            format!("{{\"phone\":\"{PHONE}\",}}").as_bytes(),
-        )
-        .await,
-    );
-    let wrong = [("authorization", "Bearer wrong-key-canary-1234567890")];
-    tell("wrong key", &send(running.agents, "GET", "/crm/customers/c_1", &wrong, b"").await);
-    tell("wrong token", &send(running.admin, "GET", "/v1/holds", &wrong, b"").await);
-    tell("read", &running.get("/crm/customers/c_1").await);
+    errors(&running, &mut told).await;
+    told.hear("read", &running.get("/crm/customers/c_1").await);
     for path in [format!("/v1/holds/{hold}"), "/v1/holds".into(), "/v1/me".into(), "/metrics".into()] {
-        tell(&path, &running.reviewer("maya", "GET", &path, "").await);
+        told.hear(&path, &running.reviewer("maya", "GET", &path, "").await);
     }
     let page = sign_in(&running, &hold).await;
     assert!(String::from_utf8_lossy(&page.body).contains("phone"), "not the page of the hold");
-    tell("page", &page);
+    told.hear("page", &page);
     assert_eq!(running.approve("maya", &hold).await.status, 200);
-    let wait = [headers[0], headers[1], ("prefer", "wait=20")];
-    let body = json!({"phone": PHONE}).to_string();
-    let done = send(running.agents, "PATCH", "/crm/customers/c_1", &wait, body.as_bytes()).await;
+    let done = patch(&running, &[("prefer", "wait=20")], &body).await;
     assert_eq!((done.status, done.decision()), (200, "replayed"));
-    tell("done", &done);
-    let sent = site.upstream.seen();
-    assert!(sent.iter().any(|s| s.body == body), "the upstream gets the value itself");
-    tell("call", &running.reviewer("omar", "GET", &format!("/v1/calls/{}", hold.replace("hold_", "call_")), "").await);
+    told.hear("done", &done);
+    assert!(site.upstream.seen().iter().any(|s| s.body == body), "the upstream gets the value itself");
+    let call = format!("/v1/calls/{}", hold.replace("hold_", "call_"));
+    told.hear("call", &running.reviewer("omar", "GET", &call, "").await);
     let log = running.log.clone();
     assert_eq!(running.stop().await, Some(0));
     let log = log.lock().unwrap().join("\n");
@@ -130,14 +123,16 @@ async fn secrets_stand_in_no_file_log_page_metric_or_error() {
     assert!(state.len() > 2);
     for (what, canary) in canaries() {
         found.extend(state.iter().filter(|(_, b)| holds(b, &canary)).map(|(file, _)| format!("{what} in {file}")));
-        found.extend(told.iter().filter(|(_, t)| t.contains(&canary)).map(|(at, _)| format!("{what} in answer: {at}")));
+        found.extend(
+            told.0.iter().filter(|(_, t)| t.contains(&canary)).map(|(at, _)| format!("{what} in answer: {at}")),
+        );
         found.extend(log.lines().filter(|l| l.contains(&canary)).map(|l| format!("{what} in the log: {l}")));
     }
     assert!(found.is_empty(), "\n{}", found.join("\n"));
 }
 
 /// The review page of a hold, read by a person who signs in with a token.
-async fn sign_in(running: &crate::binary::Binary, hold: &str) -> crate::harness::Got {
+async fn sign_in(running: &Binary, hold: &str) -> Got {
     let origin = format!("http://{}", running.admin);
     let form = [
         ("content-type", "application/x-www-form-urlencoded"),

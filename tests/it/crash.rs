@@ -143,7 +143,7 @@ async fn killed_after_the_send_the_outcome_is_unknown_and_told_so() {
 async fn refund_and_count(running: &Binary, i: usize, over: &AtomicUsize) -> (usize, Option<Got>) {
     let key = format!("k{i}");
     let more = [("idempotency-key", key.as_str())];
-    let got = running.try_refund(&format!("o_{i}"), 100, if i % 2 == 0 { &more } else { &[] }).await;
+    let got = running.try_refund(&format!("o_{i}"), 100, if i.is_multiple_of(2) { &more } else { &[] }).await;
     over.fetch_add(1, Ordering::SeqCst);
     (i, got)
 }

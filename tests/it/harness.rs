@@ -494,16 +494,4 @@ impl Proxy {
     pub async fn until_seen(&self, count: usize) {
         until(|| (self.upstream.count() >= count).then_some(())).await;
     }
-
-    /// Asks again until the answer is not "held" or "in flight" any more.
-    pub async fn until_answered(&self, ask: impl AsyncFn() -> Got) -> Got {
-        for _ in 0..200 {
-            let got = ask().await;
-            if got.decision() != "held" && got.code() != "in_flight" && got.code() != "held" {
-                return got;
-            }
-            tokio::task::yield_now().await;
-        }
-        panic!("still held");
-    }
 }

@@ -8,7 +8,7 @@ use holdpoint::clock::ManualClock;
 use holdpoint::store::State;
 use serde_json::{Value, json};
 
-use crate::harness::{Got, OTHER_KEY, Proxy, Setup, answer, until};
+use crate::harness::{Got, OTHER_KEY, Proxy, Reaction, Setup, answer, until};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const WAIT: (&str, &str) = ("prefer", "wait=20");
@@ -502,4 +502,36 @@ async fn a_held_mcp_call_is_attached_by_its_arguments_and_answered_under_the_new
     assert_eq!((again.status, &again.json()["id"]), (200, &json!(8)));
     assert_eq!(again.json()["result"], json!({"content": [{"type": "text", "text": "deleted"}]}));
     assert_eq!((again.header("holdpoint-call"), p.upstream.count()), (call_of(&hold).as_str(), 1));
+}
+
+#[tokio::test]
+async fn a_call_like_one_whose_outcome_is_unknown_goes_to_people() {
+    let time = clock();
+    let p = Setup::new().clock(time.clone()).start().await;
+    p.upstream.script(|_| Reaction::Drop);
+    let lost = p.refund("o_1", 1200, &[("idempotency-key", "a")]).await;
+    assert_eq!(lost.code(), "outcome_unknown");
+    p.upstream.script(|_| answer(201, &json!({"refund": "rf_1"})));
+    // A model asks again under a new key, or under none.
+    let again = p.refund("o_1", 1200, &[("idempotency-key", "b")]).await;
+    assert_eq!((again.code().as_str(), again.header("holdpoint-tier")), ("held", "medium"), "{:?}", again.json());
+    let doubt = format!("Possible duplicate of {}", lost.header("holdpoint-call"));
+    assert!(again.json()["detail"].as_str().unwrap().contains(&doubt), "{:?}", again.json());
+    assert_eq!(p.refund("o_1", 1200, &[]).await.code(), "held");
+    assert_eq!(p.upstream.count(), 1);
+    // Other arguments are another call; those who own the tool may let the second one through.
+    assert_eq!(p.refund("o_1", 1201, &[]).await.decision(), "allowed");
+    let hold = again.json()["hold"].as_str().unwrap().to_owned();
+    assert_eq!(approve(&p, "li", &hold).await, no(403, "not_in_group"));
+    assert_eq!(approve(&p, "maya", &hold).await, ok());
+    assert_eq!(p.refund("o_1", 1200, &[("idempotency-key", "b"), WAIT]).await.status, 201);
+    assert_eq!(p.upstream.count(), 3);
+    p.upstream.script(|_| Reaction::Drop);
+    let write = json!({"email": "a@b.c"});
+    let update = async || p.agent("PATCH", "/crm/customers/c_1", &[], Some(&write)).await;
+    assert_eq!(update().await.code(), "outcome_unknown");
+    assert_eq!(update().await.code(), "held", "an operation that claims no key");
+    time.advance(MINUTE * 60 * 25);
+    p.upstream.script(|_| answer(200, &json!({})));
+    assert_eq!(p.refund("o_1", 1200, &[("idempotency-key", "c")]).await.decision(), "allowed", "a day later");
 }

@@ -1,5 +1,15 @@
 //! The integration tests: a real listener, a real upstream, one binary. No sleeps, no fixed ports.
-#![expect(unreachable_pub, clippy::disallowed_methods, reason = "tests may use what the product may not")]
+#![expect(
+    unreachable_pub,
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::let_underscore_must_use,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    reason = "tests may use what the product may not, helpers outside of test functions too"
+)]
 
 mod bad_input;
 mod binary;

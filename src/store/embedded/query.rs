@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -88,6 +89,9 @@ impl Inner {
     }
 }
 
+/// After this time a call like an unknown one is no duplicate any more.
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
 impl Store {
     /// What the store knows of a call that came in. What it tells is durable.
     ///
@@ -99,8 +103,8 @@ impl Store {
         Ok(known)
     }
 
-    /// The newest `unknown` call of the same caller, operation and fingerprint: a call under a new key
-    /// may be its duplicate.
+    /// The newest `unknown` call of the same caller, operation and fingerprint within a day: a call under a
+    /// new key may be its duplicate.
     ///
     /// # Errors
     /// When a step panicked.
@@ -110,10 +114,11 @@ impl Store {
         operation: &str,
         fingerprint: &Digest,
     ) -> Result<Option<CallId>, Fault> {
-        let (core, _) = self.inner.lock()?;
+        let (core, now) = self.inner.lock()?;
         let scope = principal.key();
         let like = |r: &&Arc<CallRecord>| {
             r.state == State::Unknown
+                && now.since(r.updated) < DAY
                 && r.fingerprint == *fingerprint
                 && r.operation == operation
                 && r.principal.key() == scope
