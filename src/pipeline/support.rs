@@ -73,7 +73,9 @@ impl Pipeline {
                 let record = record.map_err(|_| NotBegun::Unavailable)?;
                 self.calls.begin(record, a.call).await.map(Some)
             }
-            Start::Release { record, .. } => {
+            Start::Release { mut record, .. } => {
+                (record.config_digest, record.policy_digest) = a.s.digests();
+                record.policies = permit.policies().to_vec();
                 let charges = a.s.budgets.charges(a.principal, a.call, self.clock.now());
                 let charges = charges.map_err(|_| NotBegun::Unavailable)?;
                 self.calls.begin_release(*record, charges).await.map(Some)

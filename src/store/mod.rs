@@ -17,4 +17,4 @@ mod votes;
 pub use embedded::{Counts, OpenError, Options, Recovery, Store};
 pub use fresh::{Made, arguments_of};
 pub use record::*;
-pub use state::{Event as CallEvent, Illegal, MAX_RENEWALS, Step};
+pub use state::{Event as CallEvent, Illegal, MAX_RENEWALS, Ruling, Step};

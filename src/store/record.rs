@@ -566,7 +566,8 @@ pub enum HoldError {
 /// What begins: a fresh call that policy allowed, or an approved hold.
 #[derive(Debug)]
 pub struct Begin {
-    /// For a fresh call the record in state `dispatching`; for a hold the stored record (its version must be current).
+    /// For a fresh call the record in state `dispatching`; for a hold the stored record (its version must be current),
+    /// with the policies and versions that let it go now.
     pub record: CallRecord,
     /// A fresh call's request body.
     pub body: Bytes,

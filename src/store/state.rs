@@ -41,7 +41,7 @@ pub enum Event {
     /// Its time is over.
     Expire,
     /// It is about to be sent.
-    Begin { epoch: u64, charges: Vec<Charge> },
+    Begin { epoch: u64, charges: Vec<Charge>, ruling: Ruling },
     /// The attempt ended.
     Conclude { attempt: u32, epoch: u64, state: State, answer: Option<StoredAnswer>, note: Option<Note> },
     /// The process that sent it is gone.
@@ -50,6 +50,26 @@ pub enum Event {
     Opine(Opinion),
     /// A second person says the same.
     Reconcile { outcome: State, note: Note },
+}
+
+/// Which versions let a held call go: those in force when it was sent, not when it was asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ruling {
+    /// The permits that decided.
+    pub policies: Vec<String>,
+    /// Digest of the policy set.
+    pub policy_digest: Digest,
+    /// Digest of the configuration.
+    pub config_digest: Digest,
+}
+
+impl Ruling {
+    /// As a record names it.
+    #[must_use]
+    pub fn of(record: &CallRecord) -> Self {
+        let (policy_digest, config_digest) = (record.policy_digest, record.config_digest);
+        Self { policies: record.policies.clone(), policy_digest, config_digest }
+    }
 }
 
 /// The name of a step, as its record in the journal says it.
@@ -188,7 +208,11 @@ pub(super) fn apply(record: &CallRecord, event: Event, now: Timestamp) -> Result
             next.note = Some(note);
         }
         Event::Expire => next.note = Some(expiry_note(record.state)),
-        Event::Begin { epoch, charges } => begin(&mut next, epoch, charges, now),
+        Event::Begin { epoch, charges, ruling } => {
+            begin(&mut next, epoch, charges, now);
+            (next.policies, next.policy_digest) = (ruling.policies, ruling.policy_digest);
+            next.config_digest = ruling.config_digest;
+        }
         Event::Conclude { answer, note, .. } => (next.answer, next.note) = (answer, note),
         Event::Died => next.note = Some(died_note()),
         Event::Opine(opinion) => next.opinion = Some(opinion),

@@ -32,7 +32,7 @@ fn events() -> Vec<(&'static str, Event)> {
         ("reject", Event::Reject(note(None))),
         ("withdraw", Event::Withdraw(note(None))),
         ("revoke", Event::Revoke(note(None))),
-        ("begin", Event::Begin { epoch: 1, charges: vec![] }),
+        ("begin", Event::Begin { epoch: 1, charges: vec![], ruling: Ruling::of(&record(State::Approved, "f", None)) }),
         ("succeed", conclude(1, State::Succeeded)),
         ("fail", conclude(1, State::Failed)),
         ("not executed", conclude(1, State::NotExecuted)),

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::call::{ArtifactId, CallId, Digest, Fault, Timestamp};
 use crate::journal::{SealError, Sealed};
-use crate::store::state::{self, Event};
+use crate::store::state::{self, Event, Ruling};
 use crate::store::{
     AnswerBody, Artifact, AuditNote, Begin, BeginError, Begun, CallRecord, Conclusion, Evidence, HoldError, Known,
     NewArtifact, Note, Opinion, Park, ParkError, PayloadRef, Question, Reconcile, State, Step, StoredAnswer,
@@ -152,7 +152,7 @@ impl Inner {
         if let Some(charge) = core.ledgers.lacking(&charges) {
             return Err(BeginError::Budget(Box::new(charge.clone())));
         }
-        let event = Event::Begin { epoch: self.epoch, charges };
+        let event = Event::Begin { epoch: self.epoch, charges, ruling: Ruling::of(record) };
         self.step(&mut core, &stored, event, now, Vec::new()).map_err(|refused| match refused {
             Refused::Illegal(_) => BeginError::NotApproved,
             Refused::Unavailable => BeginError::Unavailable,
