@@ -120,6 +120,9 @@ async fn withdraw(p: &Pipeline, principal: &Principal, id: &str) -> Result<OwnRe
     }
 }
 
+/// Pieces of evidence that one hold may have.
+const MAX_EVIDENCE: usize = 32;
+
 /// `{"kind": "ticket", "title": "T-4410", "text": "…"}` or `"json": …`.
 async fn evidence(
     p: &Pipeline,
@@ -131,6 +134,11 @@ async fn evidence(
         Some(id) => Some(own(p, principal, id).await?),
         None => None,
     };
+    p.snapshots.current().rates.check_evidence(principal)?;
+    if record.as_ref().is_some_and(|r| r.evidence.len() >= MAX_EVIDENCE) {
+        let text = format!("this hold has {MAX_EVIDENCE} pieces of evidence already");
+        return Err(Refusal::new(Code::RateLimited, text));
+    }
     let body = request.json.as_ref().and_then(Value::as_object).ok_or_else(|| wrong("", "a JSON object is needed"))?;
     if let Some(unknown) = body.keys().find(|k| !["kind", "title", "text", "json"].contains(&k.as_str())) {
         return Err(wrong(unknown, "is not a field of evidence: kind, title, text or json"));

@@ -107,9 +107,23 @@ pub fn model(config: &Config) -> Model {
         teams: owners.chain(jwt_owner).cloned().collect(),
         workflows: config.workflows.iter().map(|(n, w)| (n.clone(), Some(w.owner.clone()))).collect(),
         reviewers: Some(
-            identity.reviewers.iter().map(|r| Reviewer { user: r.user.clone(), groups: r.groups.clone() }).collect(),
+            identity
+                .reviewers
+                .iter()
+                .map(|r| Reviewer { user: person(identity, r), groups: r.groups.clone() })
+                .collect(),
         ),
     }
+}
+
+/// Who is behind a reviewer's account: two accounts of one person are no quorum.
+fn person(identity: &crate::config::IdentityConfig, r: &crate::config::Reviewer) -> String {
+    let accounts = [
+        Some(format!("token|{}", r.user)),
+        Some(format!("token:{}", r.user)),
+        r.email.as_ref().map(|m| m.to_lowercase()),
+    ];
+    accounts.iter().flatten().find_map(|a| identity.people.get(a)).cloned().unwrap_or_else(|| r.user.clone())
 }
 
 /// The clocks of the tiers, where policies name none.

@@ -82,7 +82,7 @@ impl<'a> Decision<'a> {
         let record = self.noted("hold.approve", done).await?;
         let filled = record.approvals.last().and_then(|a| a.groups.first());
         let approved = record.state == State::Approved;
-        self.count("approve", filled.map_or("-", String::as_str), approved);
+        self.count("approved", filled.map_or("-", String::as_str), approved);
         if approved && record.release_by_proxy && self.admin.resume.send(record.id).is_err() {
             tracing::error!(call.id = %record.id, "nobody sends approved calls; it waits until its window closes");
         }
@@ -136,7 +136,7 @@ impl<'a> Decision<'a> {
         let record = self.noted("hold.reject", done).await?;
         let own = self.record.terms.as_ref().map(|t| places(&t.needs)).unwrap_or_default();
         let group = own.iter().flatten().find(|g| self.who.groups.contains(g)).map_or("-", String::as_str);
-        self.count("reject", group, true);
+        self.count("rejected", group, true);
         // Local reasons are counted as one: labels come from closed sets.
         let label = if REASONS.contains(&reason.as_str()) { reason.as_str() } else { "x_local" };
         self.admin.metrics.rejects.with_label_values(&[record.operation.as_str(), label]).inc();
@@ -169,7 +169,7 @@ impl<'a> Decision<'a> {
     pub(super) async fn withdraw(&self, reason: String, exact: &Exact) -> Result<CallRecord, Problem> {
         let done = self.try_withdraw(&reason, exact).await;
         let record = self.noted("hold.withdraw", done).await?;
-        self.count("withdraw", "-", false);
+        self.count("withdrawn", "-", false);
         Ok(record)
     }
 

@@ -92,5 +92,6 @@ fn edge(shared: &Shared, pipeline: Pipeline) -> Edge {
         }),
         clock: Arc::clone(&shared.clock),
         tracker: shared.tracker.clone(),
+        room: Arc::clone(&shared.room),
     }
 }

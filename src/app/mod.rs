@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 
 use crate::admin::{self, Admin};
@@ -30,6 +30,9 @@ use crate::tasks::{Draining, Tracker};
 use crate::telemetry::Metrics;
 use crate::wire::{Cores, Surface, tls};
 
+/// Request bodies that may be in memory at once, KiB.
+const BODIES: usize = 256 << 10;
+
 /// What all cores share.
 #[derive(Debug, Clone)]
 pub(crate) struct Shared {
@@ -44,6 +47,7 @@ pub(crate) struct Shared {
     pub(crate) runs: Arc<Runs>,
     pub(crate) draining: Draining,
     pub(crate) tracker: Tracker,
+    pub(crate) room: Arc<Semaphore>,
     rolled_back: bool,
     lasting: Lasting,
     path: PathBuf,
@@ -101,6 +105,7 @@ pub async fn start(path: PathBuf, config: Config, clock: Arc<dyn Clock>, cores: 
         runs: Arc::clone(&lasting.runs),
         draining: Draining::new(draining),
         tracker: Tracker::default(),
+        room: Arc::new(Semaphore::new(BODIES)),
         rolled_back: recovery.records_lost > 0,
         lasting,
         path,

@@ -87,15 +87,11 @@ fn build(path: &std::path::Path, lasting: &crate::snapshot::Lasting, old: &Snaps
 }
 
 fn needs_restart(old: &Config, new: &Config) -> anyhow::Result<()> {
-    let same_tls = match (&old.listen.tls, &new.listen.tls) {
-        (Some(a), Some(b)) => a.cert == b.cert && a.key == b.key,
-        (None, None) => true,
-        _ => false,
-    };
     let moved = [
         ("listen.agents", old.listen.agents == new.listen.agents),
         ("listen.admin", old.listen.admin == new.listen.admin),
-        ("listen.tls", same_tls),
+        ("listen.tls` or `identity.agents.mtls", old.listen.tls_digest == new.listen.tls_digest),
+        ("listen.drain", old.listen.drain == new.listen.drain),
         ("state.path", old.state.path == new.state.path),
         ("state.encryption_key", old.state.encryption_key == new.state.encryption_key),
     ];

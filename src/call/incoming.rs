@@ -229,6 +229,8 @@ pub struct Checked {
     pub key: Option<String>,
     /// The key was derived, not given.
     pub key_derived: bool,
+    /// The run, as far as the agent named one: a derived key must outlive a restart.
+    pub named_run: Option<String>,
     /// Workflow, run and step.
     pub context: CallContext,
     /// Evidence named with the call.
@@ -247,7 +249,9 @@ impl Call {
         let fingerprint = fingerprint(&parts.operation, &parts.request, &parts.arguments);
         let digest = call_digest(&parts.operation, &parts.request, principal);
         let key = match parts.key {
-            None if parts.key_derived => Some(derived_key(&fingerprint, &parts.context)),
+            None if parts.key_derived => {
+                Some(derived_key(&fingerprint, parts.named_run.as_deref(), parts.context.step.as_deref()))
+            }
             key => key,
         };
         Self {
@@ -359,7 +363,14 @@ pub fn call_digest(op: &Operation, request: &OutRequest, principal: &Principal) 
     }))
 }
 
-fn derived_key(fingerprint: &Digest, context: &CallContext) -> String {
-    let of = serde_json::json!([fingerprint.to_string(), context.run, context.step]);
+/// Whether a text may be an idempotency key; what begins with `derived:` is ours.
+#[must_use]
+pub fn is_key(text: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_.:-".contains(&b);
+    (1..=255).contains(&text.len()) && text.bytes().all(allowed) && !text.starts_with("derived:")
+}
+
+fn derived_key(fingerprint: &Digest, run: Option<&str>, step: Option<&str>) -> String {
+    let of = serde_json::json!([fingerprint.to_string(), run, step]);
     format!("derived:{}", Digest::of_json(&of))
 }

@@ -26,13 +26,13 @@ pub use fault::Fault;
 pub use id::{ArtifactId, CallId, HoldId, IdError, ReceiptId, short_code};
 pub use incoming::{
     Call, CallContext, Checked, Credentials, Draft, Hints, Incoming, JsonRpcId, McpCall, Message, OutRequest,
-    Preference, Protocol, RestCall, Target, call_digest,
+    Preference, Protocol, RestCall, Target, call_digest, is_key,
 };
 pub use money::{decimals, money_text};
 pub use operation::{Cost, Effects, HeldAs, IdempotencyRule, Limits, Operation, Otherwise, Release, Tool, ToolKind};
 pub use outcome::{Broken, Ended, Outcome, Reply, ReplyBody};
 pub use principal::{AuthMethod, Principal, PrincipalKey};
-pub use redact::{REDACTED, is_redacted, redacted};
+pub use redact::{REDACTED, is_redacted, redacted, scrubbed};
 pub use refusal::{Code, Executed, PolicyNote, Refusal, Violation};
 pub use terms::{Needs, Requirement, Terms, Tier, Why};
 pub use time::{Timestamp, duration_text};

@@ -17,6 +17,16 @@ pub fn redacted(value: &Value, pointers: &[String]) -> Value {
     out
 }
 
+/// Words without the values that stand at these JSON Pointers: people and agents repeat them.
+#[must_use]
+pub fn scrubbed(words: String, arguments: &Value, pointers: &[String]) -> String {
+    let values = pointers
+        .iter()
+        .filter_map(|p| arguments.pointer(p))
+        .map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned));
+    values.filter(|v| v.len() >= 4).fold(words, |words, value| words.replace(&value, REDACTED))
+}
+
 /// Whether this place is at, below or above a redacted one: its value must not be shown.
 #[must_use]
 pub fn is_redacted(place: &str, pointers: &[String]) -> bool {

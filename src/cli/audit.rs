@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::Exit;
-use crate::journal::ReadError;
+use crate::audit::ReadError;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Audit {

@@ -167,6 +167,8 @@ pub(super) struct Jwt {
     pub(super) agent_claim: Option<String>,
     /// Claim that names the person acted for.
     pub(super) user_claim: Option<String>,
+    /// Claim that names the one person who runs the agent: never its approver.
+    pub(super) operator_claim: Option<String>,
     /// Claim that lists the groups.
     pub(super) group_claim: Option<String>,
     /// Claim that names the organisation.

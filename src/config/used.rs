@@ -51,6 +51,8 @@ pub struct ListenConfig {
     pub allowed_hosts: Vec<String>,
     /// For calls in flight on SIGTERM.
     pub drain: Duration,
+    /// Digest of certificate, key and client authority: a change of any needs a restart.
+    pub tls_digest: Digest,
     /// Certificate and key, when TLS is on.
     pub tls: Option<TlsFiles>,
 }
@@ -122,6 +124,8 @@ pub struct JwtRule {
     pub agent_claim: String,
     /// Claim of the person acted for.
     pub user_claim: Option<String>,
+    /// Claim of the one person who runs the agent.
+    pub operator_claim: Option<String>,
     /// Claim of the groups.
     pub group_claim: Option<String>,
     /// Claim of the organisation.
@@ -138,7 +142,7 @@ pub struct JwtRule {
 #[derive(Debug, Clone)]
 pub enum Keys {
     /// Read at load.
-    Set(Box<jsonwebtoken::jwk::JwkSet>),
+    Set(Arc<jsonwebtoken::jwk::JwkSet>),
     /// Fetched, and fetched again when a key id is unknown.
     Url(Uri),
 }

@@ -17,6 +17,7 @@ type Limiter = RateLimiter<String, DefaultKeyedStateStore<String>, DefaultClock,
 #[derive(Debug)]
 pub struct Rates {
     rules: Vec<(RateRule, Limiter)>,
+    evidence: Limiter,
     clock: DefaultClock,
 }
 
@@ -39,6 +40,7 @@ impl Rates {
         let limiter = |r: &RateRule| RateLimiter::keyed(quota(r)).with_middleware::<StateInformationMiddleware>();
         Self {
             rules: rules.into_iter().map(|r| (limiter(&r), r)).map(|(l, r)| (r, l)).collect(),
+            evidence: RateLimiter::keyed(quota(&EVIDENCE)).with_middleware::<StateInformationMiddleware>(),
             clock: DefaultClock::default(),
         }
     }
@@ -75,13 +77,28 @@ impl Rates {
         Ok(tightest)
     }
 
+    /// Evidence is stored for good: one agent may bring so much of it.
+    ///
+    /// # Errors
+    /// `rate_limited` with when it frees.
+    pub fn check_evidence(&self, principal: &Principal) -> Result<(), Refusal> {
+        let key = key(RatePer::Agent, principal, "");
+        let spent = |wait| spent(&EVIDENCE, wait).with("limit", "evidence");
+        self.evidence.check_key(&key).map(|_| ()).map_err(|not| spent(not.wait_time_from(self.clock.now())))
+    }
+
     /// Forgets callers whose limits are whole again. To be called now and then.
     pub fn tidy(&self) {
         for (_, limiter) in &self.rules {
             limiter.retain_recent();
         }
+        self.evidence.retain_recent();
     }
 }
+
+/// Evidence: 120 pieces at once, one more each second.
+const EVIDENCE: RateRule =
+    RateRule { per: RatePer::Agent, operations: Vec::new(), limit: 1, period: Duration::from_secs(1), burst: 120 };
 
 fn quota(rule: &RateRule) -> Quota {
     let limit = NonZeroU32::new(rule.limit).unwrap_or(NonZeroU32::MIN);

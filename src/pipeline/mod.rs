@@ -96,7 +96,7 @@ impl Pipeline {
         let s = self.snapshots.current();
         let mut entry = Entry::open(&incoming, s.digests(), self.clock.instant());
         let passed = std::panic::AssertUnwindSafe(self.pass(&s, incoming, &mut entry)).catch_unwind().await;
-        let passed = passed.unwrap_or_else(|_| Err(Fault::new("a gate panicked").into()));
+        let passed = passed.unwrap_or_else(|_| Err(entry.failed(Fault::new("a gate panicked"))));
         let outcome = passed.unwrap_or_else(|refusal| Outcome::Refused(refusal.for_call(entry.id())));
         let outcome = self.close(&entry, outcome).await;
         Ended { call: entry.id(), outcome, headers: entry.take_headers() }
@@ -164,7 +164,7 @@ impl Pipeline {
     async fn attach(&self, a: &Asking<'_>, id: CallId, entry: &mut Entry) -> Result<Outcome, Refusal> {
         match self.holds.attach(id, a.call, a.presentation()).await? {
             Attached::Outcome(outcome) => Ok(outcome),
-            Attached::Collect(record) => self.release(a.s, *record, a.token, entry).await,
+            Attached::Collect(record) => self.collect(a, *record, entry).await,
         }
     }
 
@@ -183,6 +183,7 @@ impl Pipeline {
             a.s.endpoints.get(&a.call.operation().tool.name).ok_or_else(|| Fault::new("a tool without upstream"))?;
         let probe = self.breakers.acquire(a.call)?;
         let own_session = matches!(start, Start::Release { by_proxy: true, .. });
+        let collects = matches!(start, Start::Release { by_proxy: false, .. });
         let flight = match self.begin(a, &permit, start).await {
             Ok(flight) => flight,
             Err(NotBegun::Again) => return self.again(a, entry).await,
@@ -190,6 +191,7 @@ impl Pipeline {
         };
         if flight.is_some() {
             entry.recorded();
+            entry.sending();
         }
         let sent = self.clock.instant();
         support::overhead(self, "request", entry.started(), sent);
@@ -202,6 +204,9 @@ impl Pipeline {
             Some(flight) => self.calls.conclude(flight, answer, a.call).await,
             None => support::answered(self, a, read_outcome(answer, a.call, tier)?).await,
         };
+        if collects && matches!(outcome, Ok(Outcome::Forwarded { .. })) {
+            self.store.collected(a.call.id())?;
+        }
         support::overhead(self, "answer", came, self.clock.instant());
         outcome
     }

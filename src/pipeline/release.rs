@@ -4,13 +4,16 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use serde_json::Value;
 
-use crate::call::{Call, CallId, Checked, Code, OutRequest, Outcome, Preference, Protocol, Refusal, Tier};
+use crate::call::{Call, CallId, Checked, Code, OutRequest, Outcome, Preference, Protocol, Refusal, Terms, Tier};
 use crate::gates::authz::{GivenApprovals, Release};
 use crate::signals::Entry;
 use crate::snapshot::Snapshot;
 use crate::store::{CallRecord, Note, Renew, State};
 
 use super::{Asking, Pipeline, Start};
+
+/// The client that came back for an approved call: its credential, and the call that it made.
+type Client<'a> = (Option<&'a str>, &'a Call);
 
 impl Pipeline {
     /// Sends an approved call by itself, once. A gate that is closed for now leaves it approved; it is tried again.
@@ -31,17 +34,34 @@ impl Pipeline {
         entry.tell(&outcome, &self.metrics, self.clock.instant());
     }
 
+    /// The client came back with its live credential: now the call is sent. An MCP answer is told from the record, since
+    /// it carries the id of the first asking.
+    pub(super) async fn collect(
+        &self,
+        a: &Asking<'_>,
+        record: CallRecord,
+        entry: &mut Entry,
+    ) -> Result<Outcome, Refusal> {
+        let id = record.id;
+        let outcome = self.release(a.s, record, Some((a.token, a.call)), entry).await?;
+        if a.call.request().rpc.is_none() || !matches!(outcome, Outcome::Forwarded { .. }) {
+            return Ok(outcome);
+        }
+        let record = self.holds.wait(id, a.call.operation().limits.deadline).await?;
+        self.holds.tell(&record, false, a.s.config.reviews.url.as_deref()).await
+    }
+
     /// Asks everything again, then sends. What has changed so that it may not pass is recorded on the hold.
     pub(super) async fn release(
         &self,
         s: &Snapshot,
         record: CallRecord,
-        token: Option<&str>,
+        client: Option<Client<'_>>,
         entry: &mut Entry,
     ) -> Result<Outcome, Refusal> {
         let id = record.id;
         entry.recorded();
-        match Box::pin(self.released(s, record, token, entry)).await {
+        match Box::pin(self.released(s, record, client, entry)).await {
             Err(refusal) if refusal.code() == Code::Revoked => {
                 let record = self.store.revoke(id, note(&refusal)).await.map_err(|_| unrecorded())?;
                 self.metrics.hold_ended(&record.operation, record.tier.as_str(), "revoked");
@@ -61,45 +81,52 @@ impl Pipeline {
         &self,
         s: &Snapshot,
         record: CallRecord,
-        token: Option<&str>,
+        client: Option<Client<'_>>,
         entry: &mut Entry,
     ) -> Result<Outcome, Refusal> {
         if !s.identity.still_active(&record.principal) {
             return Err(revoked("the agent is not one that may act any more"));
         }
-        let call = self.restored(s, &record).await?;
+        let call = self.restored(s, &record, client).await?;
         if call.digest() != record.digest {
             return Err(revoked("the request is not the one that was approved: its tool has moved"));
         }
         let principal = record.principal.clone();
-        let a = Asking { s, principal: &principal, call: &call, token };
+        let a = Asking { s, principal: &principal, call: &call, token: client.and_then(|(token, _)| token) };
         let facts = self.facts(&a, Some(&record)).await?;
         let given = approvals(&record);
         match s.policies.authorize_release(&principal, &call, &facts, &given)? {
-            Release::Allow(permit) => {
-                let by_proxy = record.release_by_proxy;
-                self.perform(&a, permit, Start::Release { record: Box::new(record), by_proxy }, entry).await
-            }
-            Release::Stronger(terms) => {
-                let (config_digest, policy_digest) = s.digests();
-                let text = "policy demands more approval now than when it was asked first".to_owned();
-                let renewed = self.store.renew(Renew {
-                    id: record.id,
-                    version: Some(record.version),
-                    terms,
-                    digest: record.digest,
-                    config_digest,
-                    policy_digest,
-                    what_changed: Note { code: "stronger_need".into(), text, by: None },
-                });
-                let record = renewed.await.map_err(|_| unrecorded())?;
-                self.holds.tell(&record, false, s.config.reviews.url.as_deref()).await
-            }
+            Release::Allow(permit) => match s.policies.demands(&principal, &call, &facts)? {
+                // Other approvers, other evidence than were asked for then: people must look again.
+                Some(terms) if !record.meets(&terms.needs) => self.renewed(s, &record, terms).await,
+                _ => {
+                    let by_proxy = record.release_by_proxy;
+                    self.perform(&a, permit, Start::Release { record: Box::new(record), by_proxy }, entry).await
+                }
+            },
+            Release::Stronger(terms) => self.renewed(s, &record, terms).await,
         }
     }
 
+    /// Back to the people, under today's terms.
+    async fn renewed(&self, s: &Snapshot, record: &CallRecord, terms: Terms) -> Result<Outcome, Refusal> {
+        let (config_digest, policy_digest) = s.digests();
+        let text = "policy demands more approval now than when it was asked first".to_owned();
+        let renewed = self.store.renew(Renew {
+            id: record.id,
+            version: Some(record.version),
+            terms,
+            digest: record.digest,
+            config_digest,
+            policy_digest,
+            what_changed: Note { code: "stronger_need".into(), text, by: None },
+        });
+        let record = renewed.await.map_err(|_| unrecorded())?;
+        self.holds.tell(&record, false, s.config.reviews.url.as_deref()).await
+    }
+
     /// The call again, from what was stored with the hold.
-    async fn restored(&self, s: &Snapshot, record: &CallRecord) -> Result<Call, Refusal> {
+    async fn restored(&self, s: &Snapshot, record: &CallRecord, client: Option<Client<'_>>) -> Result<Call, Refusal> {
         let operation = s.operation(&record.operation).ok_or_else(|| revoked("the operation is gone"))?;
         let arguments: Value = self.store.arguments(record).await?;
         let body = self.store.request_body(record).await?;
@@ -113,11 +140,13 @@ impl Pipeline {
                 target: stored.target.clone(),
                 content_type: stored.content_type.clone(),
                 body,
-                headers: stored.headers.clone(),
+                // The client that came back has a session of its own; ours is opened anew.
+                headers: client.map_or_else(|| stored.headers.clone(), |(_, live)| live.request().headers.clone()),
                 rpc: stored.rpc.as_ref().map(|(id, modern)| (id.clone(), era(*modern))),
             },
             key: record.key.clone(),
             key_derived: record.key_derived,
+            named_run: None,
             context: record.context.clone(),
             evidence: record.evidence.iter().map(|e| e.id).collect(),
             source_ip: record.context.source_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),

@@ -12,7 +12,7 @@ use crate::gates::budget::Budgets;
 use crate::gates::hold::Presentation;
 use crate::gates::idempotency::{InFlight, NotBegun};
 use crate::gates::rate::Standing;
-use crate::gates::upstream::{Answer, Lost};
+use crate::gates::upstream::{Answer, Got, GotBody, Lost};
 use crate::signals::{self, Entry};
 use crate::store::{AuditNote, CallRecord, State};
 
@@ -147,12 +147,22 @@ pub(super) fn overhead(p: &Pipeline, phase: &str, from: Instant, to: Instant) {
     p.metrics.overhead.with_label_values(&[phase]).observe(took.as_secs_f64());
 }
 
+/// An MCP server that says, with HTTP 200, that the tool failed.
+fn is_tool_error(call: &Call, got: &Got) -> bool {
+    let GotBody::Whole(body) = &got.body else { return false };
+    let looks = || body.windows(9).any(|w| w == b"\"isError\"");
+    call.request().rpc.is_some()
+        && looks()
+        && serde_json::from_slice::<Value>(body).is_ok_and(|m| m.pointer("/result/isError") == Some(&Value::Bool(true)))
+}
+
 pub(super) fn count_answer(p: &Pipeline, call: &Call, answer: &Answer, sent: Instant) {
     let (tool, op) = (call.operation().tool.name.as_str(), call.operation().name.as_str());
     let class = match answer {
         Answer::NotSent(_) => "unreachable",
         Answer::Lost(Lost::Deadline) => "timeout",
         Answer::Lost(_) => "broken",
+        Answer::Got(got) if is_tool_error(call, got) => "tool_error",
         Answer::Got(got) if got.status.is_success() => "success",
         Answer::Got(got) if got.status.is_client_error() => "client_error",
         Answer::Got(got) if got.status.is_server_error() => "server_error",

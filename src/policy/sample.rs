@@ -177,6 +177,7 @@ pub(crate) fn call(model: &Model, name: &str, arguments: Value) -> Call {
         },
         key: None,
         key_derived: false,
+        named_run: None,
         context: CallContext {
             workflow: "refunds".to_owned(),
             stage: "checkpointed".to_owned(),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 
-use crate::call::{Call, CallId, Code, Digest, Incoming, Operation, Outcome, Principal, Timestamp};
+use crate::call::{Call, CallId, Code, Digest, Fault, Incoming, Operation, Outcome, Principal, Refusal, Timestamp};
 use crate::store::{AuditNote, CallRecord};
 use crate::telemetry::Metrics;
 
@@ -25,6 +25,7 @@ pub struct Entry {
     digests: (Digest, Digest),
     /// A step of the store has recorded it.
     recorded: bool,
+    sent: bool,
     headers: HeaderMap,
 }
 
@@ -43,6 +44,7 @@ impl Entry {
             digest: None,
             digests,
             recorded: false,
+            sent: false,
             headers: HeaderMap::new(),
         }
     }
@@ -61,6 +63,7 @@ impl Entry {
             digest: Some(record.digest),
             digests,
             recorded: true,
+            sent: false,
             headers: HeaderMap::new(),
         }
     }
@@ -85,6 +88,22 @@ impl Entry {
     /// A step of the store has recorded this call: no note of ours is needed.
     pub fn recorded(&mut self) {
         self.recorded = true;
+    }
+
+    /// From here on the call may have its effect.
+    pub fn sending(&mut self) {
+        self.sent = true;
+    }
+
+    /// The refusal for a failure of ours: what may have been sent is never told as not executed.
+    #[must_use]
+    pub fn failed(&self, fault: Fault) -> Refusal {
+        let refusal = Refusal::from(fault);
+        if !self.sent {
+            return refusal;
+        }
+        let text = "the proxy failed while the call was under way; it may have been executed";
+        Refusal::new(Code::OutcomeUnknown, text).with("retryable", false)
     }
 
     /// Adds a header field to the answer.

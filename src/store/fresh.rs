@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 
-use crate::call::{Call, Digest, Principal, Protocol, Release, Terms, Tier, Timestamp, redacted, title};
+use crate::call::{
+    Call, Digest, Needs, Principal, Protocol, Release, Terms, Tier, Timestamp, redacted, scrubbed, title,
+};
 
 use super::{CallRecord, Charge, State, StoredRequest};
 
@@ -35,6 +37,8 @@ impl CallRecord {
     pub fn fresh(call: &Call, principal: &Principal, made: Made) -> Self {
         let operation = call.operation();
         let shown = redacted(call.arguments(), &operation.redact);
+        let mut context = call.context().clone();
+        context.intent = context.intent.map(|words| scrubbed(words, call.arguments(), &operation.redact));
         let rule = &operation.idempotency;
         let expires = made.terms.as_ref().map(|t| made.now.plus(t.expires));
         Self {
@@ -45,7 +49,7 @@ impl CallRecord {
             tool: operation.tool.name.clone(),
             effects: operation.effects.names().into_iter().map(str::to_owned).collect(),
             principal: principal.clone(),
-            context: call.context().clone(),
+            context,
             key: call.key().map(str::to_owned),
             key_derived: call.key_derived(),
             keep: if call.key_derived() { rule.window } else { rule.keep },
@@ -91,6 +95,20 @@ impl CallRecord {
         people.len()
     }
 
+    /// Whether the votes and the evidence that are here fill these demands.
+    #[must_use]
+    pub fn meets(&self, needs: &Needs) -> bool {
+        let filled = |group: &String| self.approvals.iter().any(|a| a.groups.contains(group));
+        let brought = |kind: &String| self.evidence.iter().any(|e| e.kind == *kind);
+        self.people() >= needs.people
+            && needs.evidence.iter().all(brought)
+            && (!needs.justification || self.is_justified())
+            && needs
+                .requirements
+                .iter()
+                .all(|r| if r.all { r.groups.iter().all(filled) } else { r.groups.iter().any(filled) })
+    }
+
     /// Whether any vote came with a written justification.
     #[must_use]
     pub fn is_justified(&self) -> bool {
@@ -104,13 +122,19 @@ pub fn arguments_of(call: &Call) -> Bytes {
     Bytes::from(call.arguments().to_string())
 }
 
-/// The target as records may show it: a redacted argument may stand in the path or the query.
+/// A session id is a credential: that there was one is kept, the id is not.
+fn kept((name, value): &(String, String)) -> (String, String) {
+    let value = if name == "mcp-session-id" { "(own)".to_owned() } else { value.clone() };
+    (name.clone(), value)
+}
+
+/// The request as it is kept. Redacted arguments never stand in a target: configuration and schema gate refuse that.
 fn stored(call: &Call) -> StoredRequest {
     let request = call.request();
     StoredRequest {
         target: request.target.clone(),
         content_type: request.content_type.clone(),
-        headers: request.headers.clone(),
+        headers: request.headers.iter().map(kept).collect(),
         rpc: request.rpc.as_ref().map(|(id, era)| (id.clone(), *era == Protocol::McpModern)),
         body: None,
         arguments: None,

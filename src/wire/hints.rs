@@ -32,6 +32,14 @@ pub(super) fn from_headers(headers: &HeaderMap) -> Result<Hints, Refusal> {
 pub(super) fn from_meta(message: &Value, headers: &HeaderMap) -> Result<Hints, Refusal> {
     let mut hints = from_headers(headers)?;
     let meta = |name: &str| message.pointer(&format!("/params/_meta/dev.holdpoint~1{name}"));
+    for name in ["idempotency-key", "workflow", "run", "step", "intent"] {
+        if meta(name).is_some_and(|v| !v.is_string()) {
+            return Err(bad(format!("`dev.holdpoint/{name}` must be a string")));
+        }
+    }
+    if meta("evidence").is_some_and(|v| !v.is_array()) {
+        return Err(bad("`dev.holdpoint/evidence` must be a list of artifact ids"));
+    }
     let text = |name: &str| meta(name).and_then(Value::as_str).map(str::to_owned);
     let given = text("idempotency-key")
         .or_else(|| message.pointer("/params/idempotencyKey").and_then(Value::as_str).map(str::to_owned));
@@ -58,8 +66,7 @@ fn artifact(text: &str) -> Result<crate::call::ArtifactId, Refusal> {
 /// `Idempotency-Key`: a quoted structured string or a bare token (draft-ietf-httpapi-idempotency-key-header).
 fn key(text: &str) -> Result<String, Refusal> {
     let bare = text.strip_prefix('"').and_then(|t| t.strip_suffix('"')).unwrap_or(text);
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_.:-".contains(&b);
-    if bare.is_empty() || bare.len() > 255 || !bare.bytes().all(allowed) || bare.starts_with("derived:") {
+    if !crate::call::is_key(bare) {
         return Err(bad("the idempotency key must be 1 to 255 characters of `A-Z a-z 0-9 _ . : -`"));
     }
     Ok(bare.to_owned())

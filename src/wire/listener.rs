@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
+use http_body::Body;
 use hyper::body::Incoming as HyperBody;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{AcquireError, SemaphorePermit, mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 
 use crate::call::{CallId, Code, Hints, Incoming, Message, Refusal, ToolKind};
@@ -29,7 +30,7 @@ use super::{body, hints, ingress, json, mcp, rest};
 /// Connections that may be open at once on one listener.
 const MAX_CONNECTIONS: usize = 10_000;
 /// Body limit of `/-/` requests.
-const OWN_BODY: usize = 1 << 20;
+const OWN_BODY: usize = 256 << 10;
 
 /// The cores that connections are handed to, by load.
 #[derive(Debug, Clone, Default)]
@@ -232,6 +233,12 @@ async fn answer(request: Request<HyperBody>, from: From, edge: Arc<Edge>, suspic
     }
 }
 
+/// Room for one body: its announced length, or the limit.
+async fn room<'a>(edge: &'a Edge, body: &HyperBody, limit: usize) -> Result<SemaphorePermit<'a>, AcquireError> {
+    let announced = body.size_hint().upper().unwrap_or(u64::MAX).min(limit as u64);
+    edge.room.acquire_many(u32::try_from(announced.div_ceil(1024)).unwrap_or(u32::MAX)).await
+}
+
 async fn tool(
     head: ingress::Head,
     below: Vec<String>,
@@ -246,6 +253,12 @@ async fn tool(
         (edge.refused)(wrong.refusal.code().as_str());
         return mcp::refuse(&wrong);
     }
+    // Held to the end of the call: what is in memory at once is bounded, whoever sends it.
+    let Ok(_room) = room(&edge, &body, mount.body_limit).await else {
+        return reply::problem(
+            &Refusal::new(Code::Unavailable, "too many bodies at once").with_retry_after(Duration::from_secs(1)),
+        );
+    };
     let body = body::read(body, mount.body_limit).await;
     match mount.kind {
         ToolKind::Rest => {
@@ -256,7 +269,7 @@ async fn tool(
             let ended = (edge.handle)(incoming(head, mount.tool, from, hints, message, &edge)).await;
             reply::rest(ended, prefer)
         }
-        ToolKind::Mcp => mcp_call(head, mount, body, from, edge).await,
+        ToolKind::Mcp => mcp_call(head, mount, body, from, &edge).await,
     }
 }
 
@@ -265,24 +278,24 @@ async fn mcp_call(
     mount: Mount,
     body: Result<Bytes, Refusal>,
     from: From,
-    edge: Arc<Edge>,
+    edge: &Edge,
 ) -> Response<OutBody> {
     let read = match body {
         Ok(body) => mcp::message(&head, body),
         Err(refusal) => {
             let ended =
-                (edge.handle)(incoming(head, mount.tool, from, Hints::default(), Message::Broken(refusal), &edge));
+                (edge.handle)(incoming(head, mount.tool, from, Hints::default(), Message::Broken(refusal), edge));
             return reply::rest(ended.await, crate::call::Preference::default());
         }
     };
     match read {
         Err(wrong) => {
             let message = Message::Broken(wrong.refusal.clone());
-            let ended = (edge.handle)(incoming(head, mount.tool, from, Hints::default(), message, &edge)).await;
+            let ended = (edge.handle)(incoming(head, mount.tool, from, Hints::default(), message, edge)).await;
             // Who could not prove itself learns nothing else.
             match ended.outcome {
                 crate::call::Outcome::Refused(ref r) if r.code() == Code::Unauthenticated => {
-                    mcp::answer(ended, &wrong.asked, &http::HeaderMap::new())
+                    mcp::answer(ended, &wrong.asked)
                 }
                 _ => mcp::refuse(&wrong),
             }
@@ -292,10 +305,9 @@ async fn mcp_call(
                 Message::Mcp(m) => hints::from_meta(&m.message, &head.headers),
                 _ => hints::from_headers(&head.headers),
             };
-            let headers = head.headers.clone();
             let (message, hints) = merged(message, hints);
-            let ended = (edge.handle)(incoming(head, mount.tool, from, hints, message, &edge)).await;
-            mcp::answer(ended, &asked, &headers)
+            let ended = (edge.handle)(incoming(head, mount.tool, from, hints, message, edge)).await;
+            mcp::answer(ended, &asked)
         }
     }
 }
@@ -322,6 +334,11 @@ fn incoming(head: ingress::Head, tool: String, from: From, hints: Hints, message
 }
 
 async fn own(head: ingress::Head, body: HyperBody, from: From, edge: &Edge) -> Response<OutBody> {
+    let Ok(_room) = room(edge, &body, OWN_BODY).await else {
+        return reply::problem(
+            &Refusal::new(Code::Unavailable, "too many bodies at once").with_retry_after(Duration::from_secs(1)),
+        );
+    };
     let read = body::read(body, OWN_BODY).await.and_then(|bytes| {
         let json = match (bytes.is_empty(), head.content_type.as_deref()) {
             (true, _) => None,

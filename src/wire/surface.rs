@@ -5,6 +5,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
+
 use crate::call::{Ended, Incoming, ToolKind};
 use crate::clock::Clock;
 use crate::tasks::Tracker;
@@ -58,6 +60,8 @@ pub struct Edge {
     pub clock: Arc<dyn Clock>,
     /// Counts calls under way.
     pub tracker: Tracker,
+    /// Room for request bodies in memory, KiB, shared by all cores.
+    pub room: Arc<Semaphore>,
 }
 
 impl fmt::Debug for Edge {

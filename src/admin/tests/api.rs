@@ -31,7 +31,7 @@ async fn one_approval_releases_a_medium_call_and_tells_who_sends() {
     let got = w.post("maya", &path(&hold, "/approve"), yes(&hold)).await;
     assert_eq!(got.json(), json!({"state": "approved", "version": 2}));
     assert_eq!(w.resumed.try_recv().unwrap(), hold.id);
-    let labels = ["crm.refund", "medium", "support-leads", "approve", "api"];
+    let labels = ["crm.refund", "medium", "support-leads", "approved", "api"];
     assert_eq!(w.metrics.hold_decisions.with_label_values(&labels).get(), 1);
     assert_eq!(w.post("noor", &path(&hold, "/approve"), yes(&hold)).await.code(), (409, "already_decided".into()));
     assert!(w.resumed.try_recv().is_err(), "told once");

@@ -306,6 +306,7 @@ fn call(s: &Snapshot, name: &str, arguments: Value, principal: &Principal, evide
         arguments,
         key: Some(CallId::new().to_string()),
         key_derived: false,
+        named_run: None,
         context: CallContext {
             workflow: "refunds".to_owned(),
             stage: "execute".to_owned(),

@@ -22,7 +22,7 @@ pub(super) fn identity(ctx: &mut Ctx<'_>, i: &file::Identity) -> IdentityConfig 
     IdentityConfig {
         jwt: a.jwt.as_ref().and_then(|j| jwt(ctx, j, &org)),
         mtls: a.mtls.as_ref().map(|m| mtls(ctx, m, &org)),
-        people: people(ctx, &i.people),
+        people: by_mail(people(ctx, &i.people), &reviewers),
         org,
         keys,
         reviewers,
@@ -93,6 +93,7 @@ fn jwt(ctx: &mut Ctx<'_>, j: &file::Jwt, org: &str) -> Option<JwtRule> {
         algorithms,
         agent_claim: j.agent_claim.clone().unwrap_or_else(|| "sub".into()),
         user_claim: j.user_claim.clone(),
+        operator_claim: j.operator_claim.clone(),
         group_claim: j.group_claim.clone(),
         org_claim: j.org_claim.clone(),
         scope_claim: j.scope_claim.clone(),
@@ -130,7 +131,7 @@ fn is_loopback(uri: &http::Uri) -> bool {
 fn key_file(ctx: &mut Ctx<'_>, at: &str, path: &Path) -> Option<Keys> {
     let text = ctx.read(at, path)?;
     let set = serde_json::from_str(&text).map_err(|e| format!("`{}` is not a JWKS: {e}", path.display()));
-    ctx.ok(at, set).map(|s| Keys::Set(Box::new(s)))
+    ctx.ok(at, set).map(|s| Keys::Set(std::sync::Arc::new(s)))
 }
 
 fn mtls(ctx: &mut Ctx<'_>, m: &file::Mtls, org: &str) -> MtlsRule {
@@ -153,6 +154,21 @@ fn mtls(ctx: &mut Ctx<'_>, m: &file::Mtls, org: &str) -> MtlsRule {
         ctx.err("/identity/agents/mtls/agents", "names no agent: no certificate would be let in");
     }
     MtlsRule { ca, by_uri, agents: m.agents.iter().map(agent).collect() }
+}
+
+/// Reviewers who share an e-mail address are one person, whatever their accounts are called.
+fn by_mail(mut people: BTreeMap<String, String>, reviewers: &[Reviewer]) -> BTreeMap<String, String> {
+    let linked = |people: &BTreeMap<String, String>, r: &Reviewer| {
+        let accounts = [format!("token|{}", r.user), format!("token:{}", r.user)];
+        accounts.iter().find_map(|a| people.get(a)).cloned().unwrap_or_else(|| r.user.clone())
+    };
+    for r in reviewers {
+        if let Some(mail) = &r.email {
+            let person = linked(&people, r);
+            people.entry(mail.to_lowercase()).or_insert(person);
+        }
+    }
+    people
 }
 
 fn people(ctx: &mut Ctx<'_>, all: &[file::Person]) -> BTreeMap<String, String> {

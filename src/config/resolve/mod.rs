@@ -14,7 +14,8 @@ use crate::call::Digest;
 use super::file;
 use super::units;
 use super::used::{
-    BudgetRule, BudgetScope, Config, ListenConfig, RatePer, RateRule, ReviewRules, StateConfig, TlsFiles, Workflow,
+    BudgetRule, BudgetScope, Config, IdentityConfig, ListenConfig, RatePer, RateRule, ReviewRules, StateConfig,
+    TlsFiles, Workflow,
 };
 
 /// JSON Pointer and message.
@@ -87,7 +88,7 @@ impl Ctx<'_> {
 /// Resolves the file, or gives every mistake.
 pub(super) fn resolve(file: file::File, base: &Path, text: &str, unlocked: bool) -> Result<Config, Wrong> {
     let mut ctx = Ctx { base, wrong: Vec::new(), covered: Vec::new(), unlocked };
-    let listen = listen(&mut ctx, &file.listen);
+    let mut listen = listen(&mut ctx, &file.listen);
     let state = state(&mut ctx, &file.state);
     let policy_dir = ctx.path(&file.policies.dir);
     if !policy_dir.is_dir() {
@@ -97,6 +98,7 @@ pub(super) fn resolve(file: file::File, base: &Path, text: &str, unlocked: bool)
     if identity.mtls.is_some() && listen.tls.is_none() {
         ctx.err("/identity/agents/mtls", "client certificates need `listen.tls`");
     }
+    listen.tls_digest = tls_digest(&listen, &identity);
     let workflows = workflows(&file.workflows);
     let default_workflow = default_workflow(&mut ctx, file.default_workflow.as_deref(), &workflows);
     let tools = tools::tools(&mut ctx, &file.tools);
@@ -151,8 +153,16 @@ fn listen(ctx: &mut Ctx<'_>, l: &file::Listen) -> ListenConfig {
         admin,
         allowed_hosts: hosts.into_iter().map(|h| h.to_ascii_lowercase()).collect(),
         drain: ctx.duration("/listen/drain", l.drain.as_ref(), Duration::from_secs(25)),
+        tls_digest: Digest::of(b""),
         tls,
     }
+}
+
+/// What a reload must not change unseen: the acceptors are built once.
+fn tls_digest(listen: &ListenConfig, identity: &IdentityConfig) -> Digest {
+    let files = listen.tls.iter().flat_map(|t| [&t.cert, &t.key]).chain(identity.mtls.iter().map(|m| &m.ca));
+    let all: Vec<String> = files.map(|f| Digest::of(&std::fs::read(f).unwrap_or_default()).to_string()).collect();
+    Digest::of(all.join(",").as_bytes())
 }
 
 fn open_listener(ctx: &mut Ctx<'_>, pointer: &str, l: &file::Listen) {
@@ -224,6 +234,9 @@ fn budget(ctx: &mut Ctx<'_>, i: usize, b: &file::Budget) -> Vec<BudgetRule> {
         file::Per::Org => BudgetScope::Org,
     };
     let every = b.every.as_ref().and_then(|t| ctx.ok(&format!("{at}/every"), units::duration(t)));
+    if every.is_some_and(|e| e > Duration::from_secs(31 * 86_400) || e < Duration::from_secs(1)) {
+        ctx.err(format!("{at}/every"), "must be between `1s` and `31d`");
+    }
     if every.is_none() && matches!(scope, BudgetScope::User | BudgetScope::Org) {
         ctx.err(&at, "a budget per user or org needs `every`, such as `1d`");
     }

@@ -216,6 +216,7 @@ fn operation(
         ctx.err(format!("{at}/release"), "with `auth: pass_through` only `collect` is possible: no credential is kept");
     }
     pointers(ctx, at, o);
+    urls(ctx, at, o, &path_params);
     Operation {
         name: format!("{}.{name}", config.tool.name),
         short: name.to_owned(),
@@ -266,6 +267,20 @@ fn pointers(ctx: &mut Ctx<'_>, at: &str, o: &file::Operation) {
     for (key, pointer) in all.collect::<Vec<_>>() {
         if !pointer.starts_with('/') {
             ctx.err(format!("{at}/{key}"), format!("`{pointer}` is not a JSON Pointer such as `/amountMinor`"));
+        }
+    }
+}
+
+/// What is redacted must not stand in a URL: records, logs of upstreams and pages show those.
+fn urls(ctx: &mut Ctx<'_>, at: &str, o: &file::Operation, path_params: &[String]) {
+    let bodiless = o.matches.as_ref().is_some_and(|m| ["GET ", "HEAD ", "DELETE "].iter().any(|p| m.starts_with(p)));
+    for pointer in &o.redact {
+        let name = pointer.trim_start_matches('/');
+        if bodiless || path_params.iter().any(|p| p == name) {
+            ctx.err(
+                format!("{at}/redact"),
+                format!("`{pointer}` would stand in the URL; only members of a body can be redacted"),
+            );
         }
     }
 }

@@ -196,6 +196,19 @@ impl Policies {
         }
     }
 
+    /// What policy demands of this call today; nothing when it would run by itself.
+    ///
+    /// # Errors
+    /// [`Code::Revoked`] when policy denies it now, or could not be evaluated.
+    pub fn demands(&self, p: &Principal, c: &Call, f: &Facts) -> Result<Option<Terms>, Refusal> {
+        let asking = self.asking(p, c, f)?;
+        match self.climb(&asking).map_err(|policy| broken(c, Code::Revoked, &policy))? {
+            Rung::Allowed { tier: Tier::Low, .. } => Ok(None),
+            Rung::Allowed { tier, why, .. } => self.terms(c, tier, why).map(Some),
+            Rung::Denied(ids) => Err(self.denied(c, Code::Revoked, &ids)),
+        }
+    }
+
     /// Whether a principal may know of an operation: some permit's scope fits, and no unconditional forbid does.
     #[must_use]
     pub fn visible(&self, p: &Principal, operation: &Operation) -> bool {

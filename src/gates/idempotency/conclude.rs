@@ -119,7 +119,8 @@ impl Pump {
 
     /// Passes pieces on, holding the last one (or the event with the response) back until the record is durable.
     async fn carry(&self, flight: &mut InFlight, flow: &mut Flow) -> Result<(), String> {
-        let mut spool = Spool::default();
+        let read = if self.call.request().rpc.is_some() { self.call.operation().limits.answer } else { KEPT };
+        let mut spool = Spool { limit: read, ..Spool::default() };
         let mut last: Option<Bytes> = None;
         while let Some(piece) = flow.next().await {
             match piece? {
@@ -141,7 +142,11 @@ impl Pump {
             }
         }
         if flight.begun.is_some() {
-            let state = meaning(&self.call, self.status, None);
+            let state = match (&self.call.request().rpc, spool.bytes()) {
+                // Too long to read whole: what it means is not known, and nobody guesses.
+                (Some(_), None) => State::Unknown,
+                (_, bytes) => meaning(&self.call, self.status, bytes.as_ref()),
+            };
             self.calls.end(flight, answered(state, self.status, &self.headers, spool.kept())).await;
         }
         if let Some(bytes) = last {
@@ -174,13 +179,14 @@ impl Pump {
 /// Keeps a flowing body for replay, up to a bound; its digest in any case.
 struct Spool {
     kept: Option<BytesMut>,
+    limit: usize,
     len: u64,
     digest: Context,
 }
 
 impl Default for Spool {
     fn default() -> Self {
-        Self { kept: Some(BytesMut::new()), len: 0, digest: Context::new(&SHA256) }
+        Self { kept: Some(BytesMut::new()), limit: KEPT, len: 0, digest: Context::new(&SHA256) }
     }
 }
 
@@ -189,13 +195,18 @@ impl Spool {
         self.len += bytes.len() as u64;
         self.digest.update(bytes);
         match &mut self.kept {
-            Some(kept) if kept.len() + bytes.len() <= KEPT => kept.extend_from_slice(bytes),
+            Some(kept) if kept.len() + bytes.len() <= self.limit => kept.extend_from_slice(bytes),
             _ => self.kept = None,
         }
     }
 
+    /// All of it, while it is short enough to be read.
+    fn bytes(&self) -> Option<Bytes> {
+        self.kept.as_ref().map(|k| Bytes::copy_from_slice(k))
+    }
+
     fn kept(self) -> AnswerBody {
-        if let Some(kept) = self.kept {
+        if let Some(kept) = self.kept.filter(|k| k.len() <= KEPT) {
             return AnswerBody::Kept(kept.freeze());
         }
         let mut digest = [0; 32];

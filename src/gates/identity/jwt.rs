@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -12,7 +12,6 @@ use http::Uri;
 use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde_json::Value;
-use tokio::sync::Mutex;
 
 use crate::call::{AuthMethod, Fault, Principal, Refusal};
 use crate::clock::Clock;
@@ -25,7 +24,7 @@ pub type Fetch = Arc<dyn Fn(Uri) -> Pin<Box<dyn Future<Output = Result<Bytes, Fa
 
 /// Clocks of issuer and proxy may differ by this much, seconds.
 const LEEWAY: i64 = 30;
-/// A set is fetched again after this time, and for an unknown key id not more often than every `RETRY`.
+/// A set is fetched again after this time; for an unknown key id, or after a failure, not before `RETRY`.
 const FRESH: Duration = Duration::from_secs(600);
 const RETRY: Duration = Duration::from_secs(30);
 
@@ -33,7 +32,14 @@ pub(super) struct Jwt {
     rule: JwtRule,
     fetch: Fetch,
     clock: Arc<dyn Clock>,
-    fetched: Mutex<Option<(Instant, Arc<JwkSet>)>>,
+    fetched: Mutex<Cached>,
+}
+
+/// What was fetched, and when that was last tried.
+#[derive(Default)]
+struct Cached {
+    set: Option<Arc<JwkSet>>,
+    tried: Option<Instant>,
 }
 
 impl std::fmt::Debug for Jwt {
@@ -49,7 +55,7 @@ pub(super) fn looks_like(token: &str) -> bool {
 
 impl Jwt {
     pub(super) fn new(rule: JwtRule, fetch: Fetch, clock: Arc<dyn Clock>) -> Self {
-        Self { rule, fetch, clock, fetched: Mutex::new(None) }
+        Self { rule, fetch, clock, fetched: Mutex::default() }
     }
 
     pub(super) fn issued(&self, p: &Principal) -> bool {
@@ -103,29 +109,42 @@ impl Jwt {
         pick(&set, kid, alg).map_or_else(|| Err(unauthenticated("the token's key is not known")), decoding)
     }
 
-    /// The key set; with `again` a fetched one is fetched anew, unless that was tried just now.
+    /// The key set. With `again` it is fetched anew, unless that was tried just now; while one caller fetches, the
+    /// others go on with what there is.
     async fn keys(&self, again: bool) -> Result<Arc<JwkSet>, Fault> {
         let url = match &self.rule.keys {
-            Keys::Set(set) => return Ok(Arc::new((**set).clone())),
+            Keys::Set(set) => return Ok(Arc::clone(set)),
             Keys::Url(url) => url,
         };
-        let mut cached = self.fetched.lock().await;
-        let now = self.clock.instant();
-        if let Some((at, set)) = &*cached {
-            let age = now.saturating_duration_since(*at);
-            if age < RETRY || (!again && age < FRESH) {
-                return Ok(Arc::clone(set));
+        let known = {
+            let mut cached = self.cached();
+            let due = if again || cached.set.is_none() { RETRY } else { FRESH };
+            let now = self.clock.instant();
+            let tried = cached.tried.map(|at| now.saturating_duration_since(at));
+            if tried.is_none_or(|age| age >= due) {
+                cached.tried = Some(now);
+                None
+            } else {
+                Some(cached.set.clone())
             }
+        };
+        let unknown = || Fault::new("the key set of tokens cannot be had right now");
+        if let Some(known) = known {
+            return known.ok_or_else(unknown);
         }
         match (self.fetch)(url.clone()).await.and_then(|bytes| parse(&bytes)) {
             Ok(set) => {
                 let set = Arc::new(set);
-                *cached = Some((now, Arc::clone(&set)));
+                self.cached().set = Some(Arc::clone(&set));
                 Ok(set)
             }
             // An older set is better than none; its signatures are as good as before.
-            Err(fault) => cached.as_ref().map(|(_, set)| Arc::clone(set)).ok_or(fault),
+            Err(fault) => self.cached().set.clone().ok_or(fault),
         }
+    }
+
+    fn cached(&self) -> std::sync::MutexGuard<'_, Cached> {
+        self.fetched.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn principal(&self, claims: &Value) -> Result<Principal, Refusal> {
@@ -143,7 +162,7 @@ impl Jwt {
             groups: rule.group_claim.as_deref().and_then(|p| claim(claims, p)).map(list).unwrap_or_default(),
             org: optional(&rule.org_claim).unwrap_or_else(|| rule.org.clone()),
             owner: rule.owner.clone(),
-            operator: None,
+            operator: optional(&rule.operator_claim),
             acting_for: optional(&rule.user_claim),
             acting_for_email: text("email").filter(|_| claims.get("email_verified") == Some(&Value::Bool(true))),
             claims: tags,

@@ -60,9 +60,10 @@ impl Schemas {
         let parts = Checked {
             id: incoming.id,
             arguments,
-            request: OutRequest { headers: passed_on(&operation.tool, &incoming.headers), ..request },
+            request: OutRequest { headers: passed_on(&operation.tool, &incoming.headers, request.headers), ..request },
             key,
             key_derived,
+            named_run: incoming.hints.run,
             context,
             evidence: incoming.hints.evidence,
             source_ip: incoming.peer,
@@ -126,6 +127,12 @@ impl Schemas {
         }
         let in_body = rest.json.as_ref().is_some_and(Value::is_object)
             || (rest.body.is_empty() && !matches!(rest.method.as_str(), "GET" | "HEAD" | "DELETE"));
+        let secret = |name: &String| is_redacted(&format!("/{name}"), &operation.redact);
+        if let Some((name, _)) = rest.query.iter().find(|(n, _)| secret(n)) {
+            let message = "is redacted: it must stand in the body, never in a URL".to_owned();
+            let violation = Violation { pointer: format!("/{name}"), keyword: "redact".into(), message };
+            return Err(invalid(operation, vec![violation]));
+        }
         let mut query = rest.query.clone();
         let mut body = rest.body.clone();
         let mut content_type = rest.content_type.clone();
@@ -160,11 +167,12 @@ impl Schemas {
                 }
             }
         }
+        let routing = routing(&mcp.method, mcp.name, mcp.protocol);
         let id = mcp.id.map(|id| id.get().to_owned()).unwrap_or_default();
         let era = if mcp.protocol == Protocol::McpModern { Protocol::McpModern } else { Protocol::McpLegacy };
         let content_type = (!body.is_empty()).then(|| "application/json".to_owned());
         let target = Target { method: method.into(), path: path.to_owned() };
-        Ok((arguments, OutRequest { target, content_type, body, headers: Vec::new(), rpc: Some((id, era)) }))
+        Ok((arguments, OutRequest { target, content_type, body, headers: routing, rpc: Some((id, era)) }))
     }
 }
 
@@ -172,6 +180,18 @@ impl Schemas {
 #[expect(clippy::disallowed_methods, reason = "the schema gate is the one place that makes a Call")]
 fn checked(parts: Checked, principal: &Principal) -> Call {
     Call::checked(parts, principal)
+}
+
+/// The routing headers of the modern era, made anew from the body that was judged.
+fn routing(method: &str, name: Option<String>, protocol: Protocol) -> Vec<(String, String)> {
+    if protocol != Protocol::McpModern {
+        return Vec::new();
+    }
+    let mut headers = vec![("mcp-method".to_owned(), method.to_owned())];
+    if method == "tools/call" {
+        headers.extend(name.map(|n| ("mcp-name".to_owned(), n)));
+    }
+    headers
 }
 
 /// The message with defaults filled in, written once.
@@ -205,8 +225,20 @@ fn invalid(operation: &Operation, violations: Vec<Violation>) -> Refusal {
 /// The key: given, found in the arguments, derived, or none.
 fn key(operation: &Operation, given: Option<String>, arguments: &Value) -> Result<(Option<String>, bool), Refusal> {
     let rule = &operation.idempotency;
-    let pointed = rule.pointer.as_ref().and_then(|p| arguments.pointer(p)).and_then(Value::as_str);
-    match (given.or_else(|| pointed.map(str::to_owned)), rule.otherwise) {
+    let pointed = rule.pointer.as_ref().and_then(|p| arguments.pointer(p).map(|v| (p, v)));
+    let pointed = match (given.is_none(), pointed) {
+        (true, Some((at, value))) => {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            if !crate::call::is_key(&text) {
+                let message = "must be an idempotency key: 1 to 255 characters of `A-Z a-z 0-9 _ . : -`".to_owned();
+                let violation = Violation { pointer: at.clone(), keyword: "idempotency".into(), message };
+                return Err(invalid(operation, vec![violation]));
+            }
+            Some(text)
+        }
+        _ => None,
+    };
+    match (given.or(pointed), rule.otherwise) {
         (Some(key), _) => Ok((Some(key), false)),
         (None, Otherwise::None) => Ok((None, false)),
         (None, Otherwise::Derive) => Ok((None, true)),
@@ -216,10 +248,10 @@ fn key(operation: &Operation, given: Option<String>, arguments: &Value) -> Resul
     }
 }
 
-/// Request headers that go upstream: a fixed list, MCP's own, and what the tool lists.
-fn passed_on(tool: &Tool, headers: &http::HeaderMap) -> Vec<(String, String)> {
+/// Request headers that go upstream: a fixed list, what the tool lists, and those that we make from the body.
+fn passed_on(tool: &Tool, headers: &http::HeaderMap, ours: Vec<(String, String)>) -> Vec<(String, String)> {
     let fixed = ["accept", "traceparent", "tracestate", "baggage"];
-    let mcp = |name: &str| name.starts_with("mcp-") || name == "last-event-id";
+    let mcp = |name: &str| matches!(name, "mcp-session-id" | "mcp-protocol-version");
     let passes = |name: &str| {
         fixed.contains(&name)
             || (tool.kind == crate::call::ToolKind::Mcp && mcp(name))
@@ -228,5 +260,5 @@ fn passed_on(tool: &Tool, headers: &http::HeaderMap) -> Vec<(String, String)> {
     let text = |(n, v): (&http::HeaderName, &http::HeaderValue)| {
         v.to_str().ok().map(|v| (n.as_str().to_owned(), v.to_owned()))
     };
-    headers.iter().filter(|(n, _)| passes(n.as_str())).filter_map(text).collect()
+    headers.iter().filter(|(n, _)| passes(n.as_str())).filter_map(text).chain(ours).collect()
 }

@@ -1,6 +1,7 @@
 //! What an MCP server offers: `tools/list`, in the era that it speaks, page by page.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -106,7 +107,7 @@ impl Client<'_> {
     async fn goodbye(&mut self) {
         if self.head.contains_key("mcp-session-id") {
             let request = || self.request(Method::DELETE, Bytes::new(), &HeaderMap::new());
-            let sent = self.pool.send(self.endpoint, "", Freshness::Recent, request).await;
+            let sent = self.pool.send(self.endpoint, "", Freshness::Recent, &AtomicBool::new(false), request).await;
             tracing::debug!(ok = sent.is_ok(), "session ended");
         }
     }
@@ -146,7 +147,7 @@ impl Client<'_> {
         let body = Bytes::from(message.to_string());
         let more = more.unwrap_or_default();
         let request = || self.request(Method::POST, body.clone(), &more);
-        let sent = self.pool.send(self.endpoint, "", Freshness::Recent, request).await;
+        let sent = self.pool.send(self.endpoint, "", Freshness::Recent, &AtomicBool::new(false), request).await;
         let (response, connection) = sent.map_err(|e| match e {
             SendError::NotSent(why) | SendError::Broken(why) => why,
         })?;

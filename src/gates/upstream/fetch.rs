@@ -1,6 +1,7 @@
 //! Gets a small document, such as a key set, by URL.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -42,7 +43,7 @@ async fn get(uri: Uri, clock: Arc<dyn Clock>) -> Result<Bytes, String> {
         request.headers_mut().insert(HOST, endpoint.host_header().clone());
         request
     };
-    let sent = pool.send(&endpoint, "", Freshness::Any, request).await;
+    let sent = pool.send(&endpoint, "", Freshness::Any, &AtomicBool::new(false), request).await;
     let (response, connection) = sent.map_err(|e| match e {
         SendError::NotSent(why) | SendError::Broken(why) => why,
     })?;

@@ -10,6 +10,7 @@ mod pool;
 mod session;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -66,13 +67,17 @@ impl Upstreams {
         debug_assert_eq!(permit.call(), call.id());
         drop(permit);
         let left = call.deadline().saturating_duration_since(self.clock.instant());
-        match tokio::time::timeout(left, self.send(endpoint, call, manner)).await {
+        let started = AtomicBool::new(false);
+        match tokio::time::timeout(left, self.send(endpoint, call, manner, &started)).await {
             Ok(answer) => answer,
+            Err(_) if !started.load(Ordering::Relaxed) => {
+                Answer::NotSent("the deadline passed before anything was sent".into())
+            }
             Err(_) => Answer::Lost(Lost::Deadline),
         }
     }
 
-    async fn send(&self, endpoint: &Arc<Endpoint>, call: &Call, manner: Manner<'_>) -> Answer {
+    async fn send(&self, endpoint: &Arc<Endpoint>, call: &Call, manner: Manner<'_>, started: &AtomicBool) -> Answer {
         let mut head = match head(endpoint, call, manner.token) {
             Ok(head) => head,
             Err(why) => return Answer::NotSent(why),
@@ -87,7 +92,7 @@ impl Upstreams {
         let freshness = if call.operation().effects.is_read() { Freshness::Any } else { Freshness::Recent };
         let key = pool_key(endpoint, manner.token);
         let request = || request(call.request(), &head);
-        let answer = match self.pool.send(endpoint, &key, freshness, request).await {
+        let answer = match self.pool.send(endpoint, &key, freshness, started, request).await {
             Ok((response, connection)) => answer::take_in(response, connection, call, endpoint).await,
             Err(SendError::NotSent(why)) => Answer::NotSent(why),
             Err(SendError::Broken(why)) => Answer::Lost(Lost::Broken(why)),

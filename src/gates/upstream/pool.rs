@@ -1,6 +1,7 @@
 //! Connections to upstreams, kept by the core that made them. Nothing is ever re-sent unless it was provably unsent.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -113,40 +114,46 @@ impl Pool {
         }
     }
 
-    /// Sends one request. A kept connection that turns out dead before anything went out is replaced once.
+    /// Sends one request; `started` is set from the moment on at which a byte may be on the wire. A kept connection that turns out dead before anything went out is replaced once.
     pub(crate) async fn send(
         self: &Arc<Self>,
         endpoint: &Endpoint,
         key: &str,
         freshness: Freshness,
+        started: &AtomicBool,
         request: impl Fn() -> Out,
     ) -> Result<(Response<Incoming>, Connection), SendError> {
         if let Some(sender) = self.take(key, freshness) {
-            match self.attempt(key, sender, request()).await {
+            match self.attempt(key, sender, started, request()).await {
                 Err(SendError::NotSent(_)) => {}
                 done => return done,
             }
         }
         let sender = connect(endpoint).await.map_err(SendError::NotSent)?;
-        self.attempt(key, sender, request()).await
+        self.attempt(key, sender, started, request()).await
     }
 
     async fn attempt(
         self: &Arc<Self>,
         key: &str,
         mut sender: Sender,
+        started: &AtomicBool,
         request: Out,
     ) -> Result<(Response<Incoming>, Connection), SendError> {
         if let Err(e) = sender.ready().await {
             return Err(SendError::NotSent(e.to_string()));
         }
+        started.store(true, Ordering::Relaxed);
         match sender.try_send_request(request).await {
             Ok(response) => {
                 let connection = Connection { pool: Arc::clone(self), key: key.to_owned(), sender: Some(sender) };
                 Ok((response, connection))
             }
             Err(mut e) => match e.take_message() {
-                Some(_) => Err(SendError::NotSent(e.error().to_string())),
+                Some(_) => {
+                    started.store(false, Ordering::Relaxed);
+                    Err(SendError::NotSent(e.error().to_string()))
+                }
                 None => Err(SendError::Broken(e.error().to_string())),
             },
         }

@@ -2,6 +2,7 @@
 //! gone by the time people have decided.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -73,7 +74,7 @@ async fn send(
         request
     };
     let key = format!("{}\nown session", endpoint.id());
-    pool.send(endpoint, &key, Freshness::Recent, request).await.map_err(|e| match e {
+    pool.send(endpoint, &key, Freshness::Recent, &AtomicBool::new(false), request).await.map_err(|e| match e {
         SendError::NotSent(why) | SendError::Broken(why) => why,
     })
 }

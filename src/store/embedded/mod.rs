@@ -73,7 +73,7 @@ impl Default for Options {
             cache_bytes: journal.cache_bytes,
             check_bytes: 256 << 20,
             collect_for: Duration::from_secs(120),
-            denial_for: Duration::from_secs(60),
+            denial_for: Duration::from_secs(120),
             hold_keep: Duration::from_secs(86_400),
         }
     }

@@ -142,13 +142,17 @@ impl Store {
     /// # Errors
     /// When the store cannot read.
     pub async fn list(&self, filter: Filter) -> Result<Vec<CallRecord>, Fault> {
+        // Calls that are open are all in memory.
+        let only_open = !filter.states.is_empty() && !filter.states.iter().any(|s| s.is_final());
         let (mut merged, now) = {
             let (core, now) = self.inner.lock()?;
-            let fresh = core.calls.values().map(|r| view(r, now)).filter(|r| matches(&filter, r));
+            let wanted = |r: &&Arc<CallRecord>| filter.states.is_empty() || filter.states.contains(&r.state_at(now));
+            let fresh = core.calls.values().filter(wanted).map(|r| view(r, now)).filter(|r| matches(&filter, r));
             (fresh.map(|r| (r.id, r)).collect::<BTreeMap<_, _>>(), now)
         };
         let (index, limit) = (Arc::clone(&self.inner.index), filter.limit);
-        let old = tokio::task::spawn_blocking(move || concluded(&index, &filter, now)).await;
+        let scan = move || if only_open { Ok(Vec::new()) } else { concluded(&index, &filter, now) };
+        let old = tokio::task::spawn_blocking(scan).await;
         for record in old.map_err(|e| Fault::caused("listing calls", e))?? {
             merged.entry(record.id).or_insert(record);
         }

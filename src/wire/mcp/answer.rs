@@ -11,7 +11,7 @@ use crate::call::{Code, Ended, Executed, HoldId, Outcome, Protocol, Refusal, Rep
 use super::super::reply::{self, OutBody};
 use super::Asked;
 
-pub(super) fn answer(ended: Ended, asked: &Asked, _headers: &HeaderMap) -> Response<OutBody> {
+pub(super) fn answer(ended: Ended, asked: &Asked) -> Response<OutBody> {
     let mut added = HeaderMap::new();
     reply::add_ours(&mut added, &ended);
     let mut response = match ended.outcome {

@@ -4,7 +4,7 @@ mod answer;
 
 use base64::Engine;
 use bytes::Bytes;
-use http::{HeaderMap, Method, Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -20,7 +20,9 @@ pub(crate) const RESPONSE: &str = "$/response";
 pub(crate) const END_SESSION: &str = "$/end-session";
 
 const VERSION_KEY: &str = "/params/_meta/io.modelcontextprotocol~1protocolVersion";
+const MODERN: &str = "2026-07-28";
 const HEADER_MISMATCH: i32 = -32020;
+const UNSUPPORTED_VERSION: i32 = -32022;
 
 /// What is needed to answer in the message's own terms.
 #[derive(Debug)]
@@ -123,6 +125,9 @@ fn id(value: &Value, body: &[u8]) -> Option<JsonRpcId> {
 /// The era is decided by the body; in the modern one the headers must say the same.
 fn era(head: &Head, value: &Value, asked: &mut Asked) -> Result<(), (i32, Refusal)> {
     let header = |name: &str| head.headers.get(name).and_then(|v| v.to_str().ok());
+    if value.pointer(VERSION_KEY).is_some_and(|v| !v.is_string()) {
+        return Err(mismatch("the protocol version in `params._meta` must be a string"));
+    }
     let Some(version) = value.pointer(VERSION_KEY).and_then(Value::as_str) else {
         let claims_modern = asked.protocol == Protocol::McpModern;
         asked.protocol = if claims_modern { Protocol::McpModern } else { Protocol::McpLegacy };
@@ -130,6 +135,10 @@ fn era(head: &Head, value: &Value, asked: &mut Asked) -> Result<(), (i32, Refusa
         return if claims_modern { Err(mismatch(text)) } else { Ok(()) };
     };
     asked.protocol = Protocol::McpModern;
+    if version != MODERN {
+        let refusal = Refusal::new(Code::MalformedRequest, "this protocol version is not spoken here");
+        return Err((UNSUPPORTED_VERSION, refusal.with("supported", vec![MODERN])));
+    }
     if header("mcp-protocol-version") != Some(version) {
         return Err(mismatch("`MCP-Protocol-Version` differs from the version in `params._meta`"));
     }
@@ -164,8 +173,8 @@ pub(super) fn refuse(wrong: &Unreadable) -> Response<OutBody> {
 }
 
 /// The answer to a message that went through the gates.
-pub(super) fn answer(ended: Ended, asked: &Asked, headers: &HeaderMap) -> Response<OutBody> {
-    answer::answer(ended, asked, headers)
+pub(super) fn answer(ended: Ended, asked: &Asked) -> Response<OutBody> {
+    answer::answer(ended, asked)
 }
 
 #[cfg(test)]
@@ -173,7 +182,7 @@ mod tests {
     use super::*;
 
     fn head(headers: &[(&str, &str)]) -> Head {
-        let mut map = HeaderMap::new();
+        let mut map = http::HeaderMap::new();
         for (n, v) in headers {
             map.insert(http::HeaderName::from_bytes(n.as_bytes()).unwrap(), v.parse().unwrap());
         }

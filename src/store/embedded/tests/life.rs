@@ -160,7 +160,7 @@ fn a_hold_that_was_not_executed_may_be_asked_for_again() {
 }
 
 #[test]
-fn a_denial_is_told_and_repeated_for_a_minute() {
+fn a_denial_is_told_and_repeated_for_two_minutes() {
     let b = Bench::new();
     let r = park(&b, held("f", Some("k")));
     let reject = Reject {
@@ -177,7 +177,7 @@ fn a_denial_is_told_and_repeated_for_a_minute() {
     assert_eq!(b.known(&r, None), "over rejected");
     b.store().collected(r.id).unwrap();
     assert_eq!(b.known(&r, Some("k")), "over rejected");
-    b.pass(MINUTE);
+    b.pass(MINUTE * 2);
     assert_eq!(b.known(&r, Some("k")), "new");
 }
 
