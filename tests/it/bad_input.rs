@@ -491,3 +491,32 @@ async fn identity_and_hop_by_hop_fields_of_the_client_never_go_on() {
         );
     }
 }
+
+#[tokio::test]
+async fn over_http_2_there_is_one_authority_and_it_is_ours() {
+    let p = Setup::new().start().await;
+    let rows = [
+        ("http://localhost", "localhost", 200),
+        ("http://localhost", "evil.com", 400),
+        ("http://evil.com", "localhost", 400),
+        ("http://evil.com", "evil.com", 400),
+        ("http://u:p@localhost", "", 400),
+        ("http://localhost", "", 200),
+    ];
+    for (authority, host, status) in rows {
+        let stream = TcpStream::connect(p.agents()).await.unwrap();
+        let (executor, io) = (hyper_util::rt::TokioExecutor::new(), hyper_util::rt::TokioIo::new(stream));
+        let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+        tokio::spawn(connection);
+        let mut request = http::Request::builder()
+            .uri(format!("{authority}/crm/customers/c_1"))
+            .header("authorization", format!("Bearer {SUPPORT_KEY}"));
+        if !host.is_empty() {
+            request = request.header("host", host);
+        }
+        let before = p.upstream.count();
+        let response = sender.send_request(request.body(String::new()).unwrap()).await.unwrap();
+        assert_eq!(response.status().as_u16(), status, "{authority} {host}");
+        assert_eq!(p.upstream.count() - before, usize::from(status == 200), "{authority} {host}");
+    }
+}

@@ -75,9 +75,11 @@ async fn a_retry_gets_its_answer_even_if_budget_and_policy_would_refuse_the_call
     let first = p.refund("o_1", 2000, &[]).await;
     assert_eq!(first.decision(), "allowed");
     assert_eq!(p.refund("o_2", 1, &[]).await.code(), "budget_exhausted");
-    p.rewrite("policies/agents.cedar", |t| t.replace("> 5000 }", "> 1000 }"));
+    let cap = "@id(\"cap\") @reason(\"Not so much.\") forbid (principal, action == Holdpoint::Action::\"crm.refund\", resource)\n\
+               when { context.input.amountMinor >= 2000 };\n";
+    p.rewrite("policies/agents.cedar", |t| format!("{t}{cap}"));
     p.running.reload().await.unwrap();
-    assert_eq!(p.refund("o_3", 2000, &[]).await.code(), "held");
+    assert_eq!(p.refund("o_3", 2000, &[]).await.code(), "forbidden");
     let again = p.refund("o_1", 2000, &[]).await;
     assert_eq!((again.status, again.decision(), &again.body), (200, "replayed", &first.body));
     // Who may not see the operation any more does not get the stored answer either.
