@@ -153,7 +153,7 @@ fn median(values: &mut [f64]) -> f64 {
 /// The same order for the same round on every machine.
 fn shuffled<'a>(targets: &[&'a Target], round: usize) -> Vec<&'a Target> {
     let mut order = targets.to_vec();
-    let mut seed = round as u64 * 0x9E37_79B9_7F4A_7C15 + 1;
+    let mut seed = (round as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(1);
     for i in (1..order.len()).rev() {
         seed ^= seed << 13;
         seed ^= seed >> 7;

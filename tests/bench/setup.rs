@@ -14,7 +14,8 @@ pub(crate) struct Process(Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
-        drop(self.0.kill());
+        // Not SIGKILL: a master must take its workers with it.
+        drop(Command::new("kill").arg(self.0.id().to_string()).status());
         drop(self.0.wait());
     }
 }
