@@ -214,7 +214,7 @@ pub struct Call {
     deadline: Instant,
 }
 
-/// What the schema gate found, for [`Call::checked`].
+/// What the schema gate found, for the one place that makes a call.
 #[derive(Debug)]
 pub struct Checked {
     /// As assigned on arrival.
