@@ -121,7 +121,7 @@ impl Writer<'_> {
             done.close()?;
         }
         self.active = Some(Active::create(&self.shared.dir, first)?);
-        self.shared.mark(first, first, 0);
+        self.shared.reader.note(first, first, 0);
         self.shared.rotation_due.store(false, Relaxed);
         Ok(())
     }
@@ -138,7 +138,7 @@ impl Writer<'_> {
         };
         if let Some(active) = &self.active {
             let offset = active.position + u64::try_from(self.buffer.len()).unwrap_or(0);
-            self.shared.mark(active.first, pending.seq, offset);
+            self.shared.reader.note(active.first, pending.seq, offset);
         }
         let hash: Digest = frame::encode(&draft, &mut self.buffer).map_err(io::Error::other)?;
         self.head = Head { seq: pending.seq, hash };

@@ -83,6 +83,7 @@ impl CallRecord {
             target: operation.target.as_ref().and_then(|p| call.arguments().pointer(p)).map(Digest::of_json),
             money: made.money,
             seq: 0,
+            frames: Vec::new(),
         }
     }
 

@@ -6,6 +6,7 @@
 //! that a crash could take back. `state` is the diagram of the states, `votes` the rules of
 //! quorum, both without I/O; `embedded` is the implementation over journal and sled.
 
+mod changed;
 mod embedded;
 #[cfg(test)]
 mod fixtures;

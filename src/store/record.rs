@@ -308,6 +308,9 @@ pub struct CallRecord {
     /// Frame of its last transition: what must be durable before anyone hears of this state.
     #[serde(default)]
     pub seq: u64,
+    /// Frames that it is read back from: the last one that has it whole, and the changes since.
+    #[serde(skip)]
+    pub frames: Vec<u64>,
 }
 
 /// What one person says became of an `unknown` call.

@@ -13,7 +13,7 @@ use crate::store::{
 };
 
 use super::core::Core;
-use super::entry::Entry;
+use super::entry::{Entry, followed};
 use super::{Inner, MAX_BACKLOG, Refused, Store, Unavailable};
 
 impl From<SealError> for Unavailable {
@@ -75,10 +75,10 @@ impl Inner {
         record.created = now;
         record.updated = now;
         self.commit(core, now, payloads, |seq| {
-            record.seq = seq;
+            record.frames.clear();
             record.request.body = with_seq(record.request.body, seq);
             record.request.arguments = with_seq(record.request.arguments, seq);
-            Entry::Call { step, record: Arc::new(record) }
+            Entry::Call { step, record: Arc::new(followed(record, seq)) }
         })?;
         core.calls.get(&id).cloned().ok_or(Unavailable)
     }
@@ -288,8 +288,9 @@ impl Store {
     pub fn collected(&self, id: CallId) -> Result<(), Fault> {
         let (mut core, now) = self.inner.lock_healthy()?;
         let record = core.record(id).map_err(Unavailable::from)?;
-        if record.is_some_and(|r| r.state.is_final() && r.collected.is_none()) {
-            self.inner.commit(&mut core, now, Vec::new(), |_| Entry::Collected { id, at: now })?;
+        if let Some(record) = record.filter(|r| r.state.is_final() && r.collected.is_none()) {
+            let next = CallRecord { collected: Some(now), ..(*record).clone() };
+            self.inner.write(&mut core, Step::Collected, &record, next, now, Vec::new())?;
         }
         Ok(())
     }
