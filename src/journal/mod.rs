@@ -10,6 +10,7 @@ mod frame;
 mod payload;
 mod read;
 mod reader;
+mod retain;
 mod seal;
 mod writer;
 
@@ -23,21 +24,21 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
-use serde_json::value::RawValue;
 use tokio::sync::watch;
 
 use crate::call::{Digest, Timestamp};
 
 pub use frame::{Frame, PayloadMeta};
-pub use read::{Bad, Frames, ReadError, Report, Segment, segments, verify};
+pub use read::{Bad, Frames, ReadError, Report, Segment, segments, verify, verify_with};
 pub use reader::Reader;
+pub use retain::Closed;
 pub use seal::{SealError, Sealed, Sealer, key_file};
 
 use payload::Cache;
 use writer::{Active, Pending, Writer};
 
-/// Makes the JSON of an event; runs in the writer thread.
-pub type Render = Box<dyn FnOnce() -> Result<Box<RawValue>, String> + Send>;
+/// Appends the JSON of an event, one value and no more; runs in the writer thread.
+pub type Render = Box<dyn FnOnce(&mut Vec<u8>) -> Result<(), String> + Send>;
 
 /// How a journal is kept.
 #[derive(Debug, Clone, Copy)]
@@ -180,6 +181,7 @@ impl Log {
     pub fn open(dir: &Path, options: Options) -> Result<Self, ReadError> {
         fs::create_dir_all(dir)?;
         dir.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())?;
+        remove_unfinished(dir)?;
         let head = Head { seq: 0, hash: frame::GENESIS };
         let reader = Arc::new(Reader::new(dir));
         let mut log = Self { dir: dir.to_owned(), options, torn_bytes: 0, reader, head, active: None };
@@ -294,6 +296,17 @@ impl Log {
         })?;
         Ok(Journal { shared, sealer, torn_bytes, thread: Mutex::new(Some(thread)) })
     }
+}
+
+/// A crash while a segment was written anew leaves a file that nobody has read.
+fn remove_unfinished(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|e| e == retain::SHORTER) {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
 
 fn refused(frames: &Frames, frame: &Frame, what: String) -> ReadError {

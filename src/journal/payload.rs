@@ -18,6 +18,10 @@ impl Cache {
         Self { limit, ..Self::default() }
     }
 
+    pub(super) fn clear(&mut self) {
+        *self = Self::new(self.limit);
+    }
+
     pub(super) fn get(&self, key: (u64, u32)) -> Option<Bytes> {
         self.entries.get(&key).cloned()
     }

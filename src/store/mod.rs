@@ -15,7 +15,8 @@ mod record;
 mod state;
 mod votes;
 
-pub use embedded::{Counts, OpenError, Options, Recovery, Store};
+pub(crate) use embedded::SHORTENED;
+pub use embedded::{Counts, Keep, OpenError, Options, Recovery, Shortened, Store};
 pub use fresh::{Made, arguments_of};
 pub use record::*;
 pub use state::{Event as CallEvent, Illegal, MAX_RENEWALS, Ruling, Step};

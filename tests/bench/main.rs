@@ -25,6 +25,9 @@ use serde_json::json;
 use load::{Plan, Round};
 use setup::{Process, Target};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 struct Args {
     full: bool,
     json: Option<String>,

@@ -244,7 +244,7 @@ impl Core {
     }
 
     fn by_key(&self, q: &Question<'_>) -> Result<Option<Arc<CallRecord>>, IndexError> {
-        let Some(key) = q.key.map(|k| keys::key(&q.principal.key(), q.operation, k)) else { return Ok(None) };
+        let Some(key) = q.key.map(|k| keys::key(q.principal, q.operation, k)) else { return Ok(None) };
         let id = match self.keys.get(&key) {
             Some(id) => Some(*id),
             None => self.index.key(&key)?,
@@ -254,7 +254,7 @@ impl Core {
 
     /// Holds of the same caller, operation and fingerprint, newest first.
     fn same_calls(&self, q: &Question<'_>) -> Result<Vec<CallId>, IndexError> {
-        let same = keys::same_of(&q.principal.key(), q.operation, &q.fingerprint);
+        let same = keys::same_of(q.principal, q.operation, &q.fingerprint);
         let mut ids = self.index.same(&same)?;
         ids.extend(self.same.get(&same).into_iter().flatten());
         ids.sort_unstable_by(|a, b| b.cmp(a));

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 use crate::call::{CallId, Digest};
 use crate::journal::{Reader, Render};
@@ -83,6 +82,6 @@ pub(super) fn followed(mut record: CallRecord, seq: u64) -> CallRecord {
 impl Entry {
     /// Its JSON, made later in the journal's thread.
     pub(super) fn render(self: Arc<Self>) -> Render {
-        Box::new(move || serde_json::to_string(&*self).and_then(RawValue::from_string).map_err(|e| e.to_string()))
+        Box::new(move |out| serde_json::to_writer(out, &*self).map_err(|e| e.to_string()))
     }
 }

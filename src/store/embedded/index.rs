@@ -2,7 +2,7 @@
 //!
 //! Keys: one letter, then fixed width, big endian. Values begin with a version byte.
 //! `c` id → state, end and frames of a concluded call, whose record stands in the journal; `k` key digest → id; `f` digest of (scope, operation, fingerprint), id → nothing;
-//! `t` digest of (organisation, operation, target) → nothing; `a` id → artifact; `m` → what it is applied up to;
+//! `t` digest of (organisation, operation, target) → id of the call that succeeded last; `a` id → artifact; `m` → what it is applied up to;
 //! `s` → up to where it was synced: a power cut may take anything behind that, so a replay begins there.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -208,12 +208,64 @@ impl Index {
         let end = before.map_or_else(|| vec![b'c' + 1], |id| name(b'c', &[&id.bits().to_be_bytes()]));
         let mut found = guarded(|| Ok(self.db.range(vec![b'c']..end).rev()))?;
         while let Some((key, value)) = guarded(|| found.next().transpose())? {
-            let id = key.get(1..).and_then(call_id).ok_or_else(|| IndexError("a call's key cannot be read".to_owned()))?;
+            let id =
+                key.get(1..).and_then(call_id).ok_or_else(|| IndexError("a call's key cannot be read".to_owned()))?;
             if !take(id, Stored::decode(&value)?)? {
                 break;
             }
         }
         Ok(())
+    }
+
+    /// Forgets concluded calls whose last step was before `calls`, and artifacts from before `artifacts`; `read` gives
+    /// the record of a call, whose names go with it. Returns how many of each went.
+    pub(super) fn forget(
+        &self,
+        calls: Timestamp,
+        artifacts: Timestamp,
+        read: impl Fn(&Stored) -> std::result::Result<CallRecord, String>,
+    ) -> Result<(u64, u64)> {
+        let mut batch = Removal { index: self, batch: sled::Batch::default(), size: 0, entries: 0 };
+        for item in self.until(b'c', calls) {
+            let (key, value) = guarded(|| item)?;
+            let stored = Stored::decode(&value)?;
+            if stored.updated < calls {
+                let names = read(&stored).map(|record| self.names_of(&record)).unwrap_or(Ok(Vec::new()))?;
+                batch.remove(key.to_vec(), names)?;
+            }
+        }
+        let forgotten = batch.done()?;
+        let mut batch = Removal { index: self, batch: sled::Batch::default(), size: 0, entries: 0 };
+        for item in self.until(b'a', artifacts) {
+            batch.remove(guarded(|| item)?.0.to_vec(), Vec::new())?;
+        }
+        Ok((forgotten, batch.done()?))
+    }
+
+    /// Entries whose ids were made before `end`, oldest first.
+    fn until(&self, letter: u8, end: Timestamp) -> sled::Iter {
+        // The first 48 bits of an id are the milliseconds of its making (RFC 9562, UUIDv7).
+        let millis = u64::try_from(end.as_millis()).unwrap_or(0);
+        let bits = u128::from(millis) << 80;
+        self.db.range(vec![letter]..name(letter, &[&bits.to_be_bytes()]))
+    }
+
+    /// Keys of the names under which only this call is found.
+    fn names_of(&self, record: &CallRecord) -> Result<Vec<Vec<u8>>> {
+        let id = record.id.bits().to_be_bytes();
+        let mut names = vec![name(b'f', &[keys::same(record).as_bytes(), &id])];
+        if let Some(key) = keys::of_record(record)
+            && self.key(&key)? == Some(record.id)
+        {
+            names.push(name(b'k', &[key.as_bytes()]));
+        }
+        if let Some(target) = keys::seen_by(record) {
+            let target = name(b't', &[target.as_bytes()]);
+            if guarded(|| self.db.get(&target))?.is_some_and(|by| *by == id) {
+                names.push(target);
+            }
+        }
+        Ok(names)
     }
 
     /// Everything in it, for comparing two indexes.
@@ -250,6 +302,34 @@ impl Index {
     }
 }
 
+/// Takes entries out, some at a time.
+struct Removal<'a> {
+    index: &'a Index,
+    batch: sled::Batch,
+    size: usize,
+    entries: u64,
+}
+
+impl Removal<'_> {
+    fn remove(&mut self, key: Vec<u8>, names: Vec<Vec<u8>>) -> Result<()> {
+        names.into_iter().chain([key]).for_each(|k| self.batch.remove(k));
+        self.entries += 1;
+        self.size += 1;
+        if self.size >= 512 { self.apply() } else { Ok(()) }
+    }
+
+    fn apply(&mut self) -> Result<()> {
+        self.size = 0;
+        let batch = std::mem::take(&mut self.batch);
+        guarded(|| self.index.db.apply_batch(batch))
+    }
+
+    fn done(mut self) -> Result<u64> {
+        self.apply()?;
+        Ok(self.entries)
+    }
+}
+
 fn call_into(batch: &mut sled::Batch, record: &CallRecord) {
     let id = record.id.bits().to_be_bytes();
     batch.insert(name(b'c', &[&id]), Stored::encode(record));
@@ -262,7 +342,7 @@ fn call_into(batch: &mut sled::Batch, record: &CallRecord) {
         }
     }
     if let Some(target) = keys::seen_by(record) {
-        batch.insert(name(b't', &[target.as_bytes()]), &[]);
+        batch.insert(name(b't', &[target.as_bytes()]), &id);
     }
 }
 

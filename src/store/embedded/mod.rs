@@ -10,6 +10,7 @@ mod ledger;
 mod lock;
 mod open;
 mod query;
+mod retain;
 mod steps;
 mod tally;
 
@@ -26,11 +27,13 @@ use crate::call::{CallId, Fault, Tier, Timestamp};
 use crate::clock::Clock;
 use crate::journal::{Head, Journal, Sealed};
 
-use super::state::{self, Event, Illegal};
 use super::changed::Changed;
+use super::state::{self, Event, Illegal};
 use super::{CallRecord, State, Step};
 
 pub use open::OpenError;
+pub(crate) use retain::NOTE as SHORTENED;
+pub use retain::{Keep, Shortened};
 
 use self::core::Core;
 use self::entry::{Entry, followed};

@@ -55,7 +55,10 @@ fn question(record: &CallRecord) -> Question<'_> {
 impl Inner {
     fn seal_request(&self, record: &mut CallRecord, body: Bytes, arguments: Bytes) -> Result<Vec<Sealed>, Unavailable> {
         let sealer = self.journal.sealer();
-        let payloads = vec![sealer.seal(body)?, sealer.seal(arguments)?];
+        let mut payloads = vec![sealer.seal(body)?];
+        if !arguments.is_empty() {
+            payloads.push(sealer.seal(arguments)?);
+        }
         record.request.body = payloads.first().map(|p| reference(p, 0));
         record.request.arguments = payloads.get(1).map(|p| reference(p, 1));
         Ok(payloads)
@@ -252,10 +255,11 @@ impl Store {
     ///
     /// # Errors
     /// Then nothing changed, or (`Unavailable`) it is not known whether it did: nothing may be sent.
-    pub async fn begin(&self, begin: Begin) -> Result<(Begun, CallRecord), BeginError> {
+    pub async fn begin(&self, begin: Begin) -> Result<(Begun, Arc<CallRecord>), BeginError> {
         let record = self.inner.begin(begin)?;
         let begun = Begun { id: record.id, attempt: record.attempt, epoch: record.epoch };
-        Ok((begun, self.inner.tell(record).await?))
+        self.inner.durable(record.seq).await?;
+        Ok((begun, record))
     }
 
     /// Ends an attempt. Atomic: outcome, answer, settlement. Durable when it returns. A late answer of
@@ -264,9 +268,10 @@ impl Store {
     /// # Errors
     /// When the attempt is stale (nothing changes), or nothing can be recorded: the call is `unknown` at
     /// the next open.
-    pub async fn conclude(&self, begun: Begun, conclusion: Conclusion) -> Result<CallRecord, Fault> {
+    pub async fn conclude(&self, begun: Begun, conclusion: Conclusion) -> Result<Arc<CallRecord>, Fault> {
         let record = self.inner.conclude(&begun, conclusion)?;
-        Ok(self.inner.tell(record).await?)
+        self.inner.durable(record.seq).await?;
+        Ok(record)
     }
 
     /// A person says what became of an `unknown` call; the second one who says the same settles it. A
