@@ -16,7 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::admin::{self, Admin};
 use crate::call::{CallId, Fault};
 use crate::clock::Clock;
-use crate::config::{self, Config};
+use crate::config::{self, Config, StateConfig};
 use crate::gates::breaker::Breakers;
 use crate::gates::hold::Holds;
 use crate::gates::idempotency::Calls;
@@ -85,7 +85,7 @@ pub async fn start(path: PathBuf, config: Config, clock: Arc<dyn Clock>, cores: 
     if let Err(fault) = snapshot.identity.warm().await {
         tracing::warn!(fault = %fault.chain(), "the key set of tokens cannot be had yet; tokens are refused until it can");
     }
-    let options = Options { key: state.encryption_key, ..Options::default() };
+    let options = options(&state);
     let opened = {
         let (clock, path) = (Arc::clone(&clock), state.path.clone());
         tokio::task::spawn_blocking(move || Store::open(&path, clock, options))
@@ -106,7 +106,7 @@ pub async fn start(path: PathBuf, config: Config, clock: Arc<dyn Clock>, cores: 
         draining: Draining::new(draining),
         tracker: Tracker::default(),
         room: Arc::new(Semaphore::new(BODIES)),
-        rolled_back: recovery.records_lost > 0,
+        rolled_back: recovery.records_lost > 0 || recovery.rollback.is_some(),
         lasting,
         path,
     };
@@ -139,6 +139,26 @@ pub async fn start(path: PathBuf, config: Config, clock: Arc<dyn Clock>, cores: 
     let router = admin::router(admin);
     crate::tasks::spawn(admin::serve(admin_listener, admin_tls, router, stopped));
     Ok(Running { agents: addresses.0, admin: addresses.1, recovery, shared, drain, stop, threads, grace })
+}
+
+fn options(state: &StateConfig) -> Options {
+    let checkpoint_copy = state.checkpoint_copy.clone();
+    Options { key: state.encryption_key, checkpoint_copy, ..Options::default() }
+}
+
+/// A person says that the history in the state directory is the one to go on with; returns what was wrong with it.
+///
+/// # Errors
+/// When the directory cannot be opened, or it cannot be recorded.
+pub fn accept_history(
+    config: &Config,
+    clock: Arc<dyn Clock>,
+    reason: &str,
+    by: &str,
+) -> anyhow::Result<Option<String>> {
+    let (store, recovery) = Store::open(&config.state.path, clock, options(&config.state))?;
+    store.accept_history(reason, by)?;
+    Ok(recovery.rollback)
 }
 
 /// Runs that named themselves go on over a restart: derived keys and run budgets stand on their names.

@@ -11,6 +11,8 @@ use crate::store::{Filter, Keep, Shortened, State as CallState};
 
 use super::Shared;
 
+/// Seconds between signed checkpoints, while there is anything new.
+const SIGN_EVERY: u64 = 10;
 const SHORTEN_EVERY: u64 = 3600;
 const SHORTEN_FIRST: u64 = 30;
 
@@ -71,6 +73,9 @@ async fn once(shared: &Shared, resume: &mpsc::UnboundedSender<CallId>, beats: u6
     // Soon after the start, then once an hour; on a thread of its own, since it reads and writes whole segments.
     if beats % SHORTEN_EVERY == SHORTEN_FIRST {
         crate::tasks::spawn(shorten(shared.clone()));
+    }
+    if beats.is_multiple_of(SIGN_EVERY) {
+        shared.store.checkpoint().await?;
     }
     if beats.is_multiple_of(60) {
         shared.snapshots.current().rates.tidy();

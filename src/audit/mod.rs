@@ -1,9 +1,13 @@
 //! What happened, provably: checking a state directory and reading its records, offline and without a key.
 
+mod export;
+mod proof;
+mod signed;
+
 use std::io;
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -11,7 +15,14 @@ use crate::call::{Digest, Timestamp};
 use crate::journal::{self, Frame, Frames, PayloadMeta};
 use crate::store::SHORTENED;
 
+pub use crate::journal::note::Verifier;
 pub use crate::journal::{Bad, ReadError, Report};
+pub use export::{Exported, export, verify_export};
+pub use proof::{Checked, check, prove_consistency, prove_inclusion};
+pub use signed::{Signed, Verified, key_of, verify_signed};
+
+/// Where records are shown while they are checked.
+type See<'a> = &'a mut dyn FnMut(&Frame);
 
 /// Checks every record of a state directory: checksums, hash chain, numbers without a gap, digests of
 /// sealed payloads, and that nothing but retention has taken records from its front. Reads only; no key, no running store. The texts of [`Report`] and [`Bad`] are fit for
@@ -20,8 +31,13 @@ pub use crate::journal::{Bad, ReadError, Report};
 /// # Errors
 /// With the first bad record, or when a file cannot be read.
 pub fn verify(state_dir: &Path) -> Result<Report, ReadError> {
+    verify_seeing(state_dir, &mut |_| {})
+}
+
+fn verify_seeing(state_dir: &Path, see: See<'_>) -> Result<Report, ReadError> {
     let mut shortened = 1;
     let report = journal::verify_with(&state_dir.join("journal"), |frame| {
+        see(frame);
         shortened = shortened_to(frame).map_or(shortened, |seq| seq.max(shortened));
     })?;
     match report.first_seq {
@@ -48,7 +64,7 @@ fn shortened_to(frame: &Frame) -> Option<u64> {
 }
 
 /// One record as it is exported: one line of JSON.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Line {
     /// Its number; no gaps.
     pub seq: u64,
@@ -61,7 +77,7 @@ pub struct Line {
     /// What happened.
     pub event: Box<RawValue>,
     /// Digests and lengths of the sealed payloads beside it.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub payloads: Vec<PayloadMeta>,
 }
 

@@ -99,6 +99,8 @@ pub(super) struct State {
     /// How long things are kept.
     #[serde(default)]
     pub(super) keep: Keep,
+    /// A file that each signed checkpoint is copied to; best on another disk.
+    pub(super) checkpoint_copy: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]

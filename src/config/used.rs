@@ -75,6 +75,8 @@ pub struct StateConfig {
     pub encryption_key: Option<[u8; 32]>,
     /// How long things are kept.
     pub keep: KeepFor,
+    /// A second place for signed checkpoints.
+    pub checkpoint_copy: Option<PathBuf>,
 }
 
 /// How long things are kept; `calls` and `artifacts` are at most `audit`.

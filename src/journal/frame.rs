@@ -133,22 +133,46 @@ pub(super) struct Draft<'a> {
     pub(super) payloads: &'a [Sealed],
 }
 
-impl Draft<'_> {
-    /// The chained part, in canonical order; straight into the batch, since every record passes here.
-    fn chained(self, out: &mut Vec<u8>) -> Result<(), String> {
-        fn json(out: &mut Vec<u8>, before: &str, value: &impl Serialize) -> Result<(), String> {
-            out.extend_from_slice(before.as_bytes());
-            serde_json::to_writer(out, value).map_err(|e| e.to_string())
-        }
-        json(out, "{\"at\":", &self.at)?;
-        out.extend_from_slice(b",\"event\":");
-        (self.event)(out)?;
-        json(out, ",\"payloads\":", &self.payloads.iter().map(|p| &p.meta).collect::<Vec<_>>())?;
-        json(out, ",\"prev\":", &self.prev)?;
-        json(out, ",\"seq\":", &self.seq)?;
-        out.push(b'}');
-        Ok(())
+/// The chained part, in canonical order; straight into the batch, since every record passes here.
+fn write_chained<'a>(
+    out: &mut Vec<u8>,
+    at: Timestamp,
+    event: impl FnOnce(&mut Vec<u8>) -> Result<(), String>,
+    payloads: impl Iterator<Item = &'a PayloadMeta>,
+    (prev, seq): (&Digest, u64),
+) -> Result<(), String> {
+    fn json(out: &mut Vec<u8>, before: &str, value: &impl Serialize) -> Result<(), String> {
+        out.extend_from_slice(before.as_bytes());
+        serde_json::to_writer(out, value).map_err(|e| e.to_string())
     }
+    json(out, "{\"at\":", &at)?;
+    out.extend_from_slice(b",\"event\":");
+    event(out)?;
+    json(out, ",\"payloads\":", &payloads.collect::<Vec<_>>())?;
+    json(out, ",\"prev\":", prev)?;
+    json(out, ",\"seq\":", &seq)?;
+    out.push(b'}');
+    Ok(())
+}
+
+/// The chain hash of a record that was exported: of its parts, written as the journal writes them.
+///
+/// # Errors
+/// Never, but for JSON that cannot be written.
+pub fn record_hash(
+    at: Timestamp,
+    event: &RawValue,
+    payloads: &[PayloadMeta],
+    prev: &Digest,
+    seq: u64,
+) -> Result<Digest, String> {
+    let mut chained = Vec::new();
+    let raw = |out: &mut Vec<u8>| {
+        out.extend_from_slice(event.get().as_bytes());
+        Ok(())
+    };
+    write_chained(&mut chained, at, raw, payloads.iter(), (prev, seq))?;
+    Ok(chain(prev, &chained))
 }
 
 /// Appends the frame to `out` and returns its chain hash.
@@ -156,7 +180,7 @@ pub(super) fn encode(draft: Draft<'_>, out: &mut Vec<u8>) -> Result<Digest, Stri
     let length = |n: usize| u32::try_from(n).map_err(|_| "a frame is longer than 4 GiB".to_owned());
     let (start, prev, durable, payloads) = (out.len(), draft.prev, draft.durable, draft.payloads);
     out.resize(start + HEADER, 0);
-    draft.chained(out)?;
+    write_chained(out, draft.at, draft.event, payloads.iter().map(|p| &p.meta), (&prev, draft.seq))?;
     let chained = out.get(start + HEADER..).unwrap_or_default();
     let (hash, chained) = (chain(&prev, chained), length(chained.len())?);
     payloads.iter().for_each(|p| out.extend_from_slice(&p.bytes));

@@ -7,11 +7,14 @@
 //! the disk is only known after the next open.
 
 mod frame;
+pub mod merkle;
+pub mod note;
 mod payload;
 mod read;
 mod reader;
 mod retain;
 mod seal;
+mod tree;
 mod writer;
 
 use std::collections::VecDeque;
@@ -28,13 +31,16 @@ use tokio::sync::watch;
 
 use crate::call::{Digest, Timestamp};
 
-pub use frame::{Frame, PayloadMeta};
+pub use frame::{Frame, PayloadMeta, record_hash};
 pub use read::{Bad, Frames, ReadError, Report, Segment, segments, verify, verify_with};
 pub use reader::Reader;
 pub use retain::Closed;
-pub use seal::{SealError, Sealed, Sealer, key_file};
+pub use seal::{SealError, Sealed, Sealer, key_file, replace_file};
+pub use tree::chain_hashes;
 
+use merkle::Frontier;
 use payload::Cache;
+use tree::Tree;
 use writer::{Active, Pending, Writer};
 
 /// Appends the JSON of an event, one value and no more; runs in the writer thread.
@@ -108,6 +114,8 @@ struct Shared {
     rotation_due: AtomicBool,
     reader: Arc<Reader>,
     cache: Mutex<Cache>,
+    tree: Tree,
+    frontier: Mutex<Frontier>,
     stats: Stats,
     #[cfg(test)]
     fail: AtomicBool,
@@ -213,6 +221,12 @@ impl Log {
         Arc::clone(&self.reader)
     }
 
+    /// The newest frame, once it was replayed.
+    #[must_use]
+    pub fn head(&self) -> Head {
+        self.head
+    }
+
     /// Shows every frame from the segment that holds `from` on, and finds the end. May be called again.
     ///
     /// # Errors
@@ -270,7 +284,8 @@ impl Log {
     ///
     /// # Errors
     /// When the segment cannot be opened for writing or no thread can be made.
-    pub fn start(self, sealer: Sealer) -> io::Result<Journal> {
+    pub fn start(self, sealer: Sealer) -> Result<Journal, ReadError> {
+        let tree = Tree::open(&self.dir, &self.reader, self.head)?;
         let active = self.active.map(|(s, end)| Active::reopen(&s.path, s.first, end)).transpose()?;
         let due = active.as_ref().is_none_or(|a| a.position >= self.options.segment_bytes);
         let shared = Arc::new(Shared {
@@ -285,6 +300,8 @@ impl Log {
             rotation_due: AtomicBool::new(due),
             reader: self.reader,
             cache: Mutex::new(Cache::new(self.options.cache_bytes)),
+            tree,
+            frontier: Mutex::default(),
             stats: Stats::default(),
             #[cfg(test)]
             fail: AtomicBool::new(false),
@@ -292,7 +309,7 @@ impl Log {
         let (head, torn_bytes) = (self.head, self.torn_bytes);
         let theirs = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(move || {
-            Writer { shared: &theirs, active, head, buffer: Vec::new() }.run();
+            Writer { shared: &theirs, active, head, buffer: Vec::new(), hashes: Vec::new() }.run();
         })?;
         Ok(Journal { shared, sealer, torn_bytes, thread: Mutex::new(Some(thread)) })
     }
@@ -425,6 +442,21 @@ impl Journal {
     #[must_use]
     pub fn backlog(&self) -> u64 {
         lock(&self.shared.queue).last_seq.saturating_sub(self.shared.durable_seq())
+    }
+
+    /// Root of the tree over the first `size` records, with their hashes durable; `size` grows from call to call, and is
+    /// not more than what is durable. The first call reads all of them.
+    ///
+    /// # Errors
+    /// When the file of chain hashes cannot be read or synced.
+    pub fn root(&self, size: u64) -> io::Result<Digest> {
+        let mut frontier = lock(&self.shared.frontier);
+        if frontier.size() > size {
+            *frontier = Frontier::default();
+        }
+        self.shared.tree.grow(&mut frontier, size)?;
+        self.shared.tree.sync()?;
+        Ok(frontier.root())
     }
 
     /// Whether frames can still be written.

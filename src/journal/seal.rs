@@ -115,13 +115,21 @@ pub fn key_file(path: &Path) -> io::Result<[u8; 32]> {
 fn make_key(path: &Path) -> io::Result<[u8; 32]> {
     let mut key = [0; 32];
     aws_lc_rs::rand::fill(&mut key).map_err(|_| io::Error::other("no randomness"))?;
+    replace_file(path, &key)?;
+    Ok(key)
+}
+
+/// Puts a private file in the place of another one, whole and durable or not at all.
+///
+/// # Errors
+/// When the file system says no.
+pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let fresh = path.with_extension("new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-    file.write_all(&key)?;
+    file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&fresh, path)?;
-    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())?;
-    Ok(key)
+    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
 }
 
 #[cfg(test)]

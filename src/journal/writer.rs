@@ -89,6 +89,8 @@ pub(super) struct Writer<'a> {
     pub(super) active: Option<Active>,
     pub(super) head: Head,
     pub(super) buffer: Vec<u8>,
+    /// Chain hashes of what is in the buffer.
+    pub(super) hashes: Vec<u8>,
 }
 
 impl Writer<'_> {
@@ -141,6 +143,7 @@ impl Writer<'_> {
         }
         let hash: Digest = frame::encode(draft, &mut self.buffer).map_err(io::Error::other)?;
         self.head = Head { seq: pending.seq, hash };
+        self.hashes.extend_from_slice(hash.as_bytes());
         self.shared.stats.frames.fetch_add(1, Relaxed);
         Ok(())
     }
@@ -154,6 +157,9 @@ impl Writer<'_> {
         active.file.write_all_at(&self.buffer, active.position)?;
         active.file.sync_data()?;
         active.position += len;
+        let count = u64::try_from(self.hashes.len() / 32).unwrap_or(u64::MAX);
+        self.shared.tree.append((self.head.seq + 1).saturating_sub(count), &self.hashes)?;
+        self.hashes.clear();
         self.buffer.clear();
         self.buffer.shrink_to(4 << 20);
         self.shared.stats.syncs.fetch_add(1, Relaxed);

@@ -192,7 +192,12 @@ fn state(ctx: &mut Ctx<'_>, s: &file::State) -> StateConfig {
         let digest: Result<Digest, String> = format!("sha256:{hex}").parse();
         ctx.ok("/state/encryption_key", digest.map_err(|_| "the key must be 64 hex digits (32 bytes)".into()))
     });
-    StateConfig { path: ctx.path(&s.path), encryption_key: key.map(|d| *d.as_bytes()), keep: keep(ctx, &s.keep) }
+    let checkpoint_copy = s.checkpoint_copy.as_ref().map(|p| ctx.path(p));
+    if checkpoint_copy.as_ref().and_then(|p| p.parent()).is_some_and(|dir| !dir.is_dir()) {
+        ctx.err("/state/checkpoint_copy", "its folder does not exist");
+    }
+    let keep = keep(ctx, &s.keep);
+    StateConfig { path: ctx.path(&s.path), encryption_key: key.map(|d| *d.as_bytes()), keep, checkpoint_copy }
 }
 
 fn keep(ctx: &mut Ctx<'_>, k: &file::Keep) -> KeepFor {

@@ -1,5 +1,6 @@
 //! The store of one process: the journal is the commit point, sled the index over it, memory the rest.
 
+mod checkpoint;
 mod core;
 mod entry;
 mod holds;
@@ -35,6 +36,7 @@ pub use open::OpenError;
 pub(crate) use retain::NOTE as SHORTENED;
 pub use retain::{Keep, Shortened};
 
+use self::checkpoint::Checkpoints;
 use self::core::Core;
 use self::entry::{Entry, followed};
 use self::index::{Applied, Index, IndexError};
@@ -46,7 +48,7 @@ const MAX_BACKLOG: u64 = 4096;
 const MAX_LAG: u64 = 32_768;
 
 /// How a store is kept.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Options {
     /// Seals payloads. `None`: the file `payload.key` in the state directory, made at the first open.
     pub key: Option<[u8; 32]>,
@@ -65,6 +67,9 @@ pub struct Options {
     pub denial_for: Duration,
     /// Holds without a key given by the client stay collectable for at most this, from their end.
     pub hold_keep: Duration,
+    /// A second place for each signed checkpoint, best on another disk: a state directory that was rolled back as a
+    /// whole cannot hide it.
+    pub checkpoint_copy: Option<std::path::PathBuf>,
 }
 
 impl Default for Options {
@@ -79,6 +84,7 @@ impl Default for Options {
             collect_for: Duration::from_secs(120),
             denial_for: Duration::from_secs(120),
             hold_keep: Duration::from_secs(86_400),
+            checkpoint_copy: None,
         }
     }
 }
@@ -108,6 +114,9 @@ pub struct Recovery {
     /// What they said is not known; an operator should look before calls with effects are taken.
     #[serde(default)]
     pub records_lost: u64,
+    /// The journal is not, or not all of, what was signed last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback: Option<String>,
     /// The last process did not end in order: records that were not made durable one by one (reads,
     /// refusals, collections) may be missing.
     #[serde(default)]
@@ -148,6 +157,7 @@ struct Inner {
     broken: Arc<AtomicBool>,
     clock: Arc<dyn Clock>,
     epoch: u64,
+    checkpoints: Checkpoints,
     _lock: lock::Lock,
 }
 
@@ -359,6 +369,9 @@ impl Drop for Inner {
             debug_assert!(ended.is_ok(), "the indexer's thread panicked");
         }
         self.close();
+        if let Err(error) = self.sign() {
+            tracing::warn!(%error, "the last checkpoint could not be signed");
+        }
         let Head { seq, hash } = self.journal.head();
         let whole = !self.broken.load(Relaxed) && self.journal.healthy();
         let marked = if whole { self.index.apply(&[], Some(Applied { seq, hash })) } else { Ok(()) };

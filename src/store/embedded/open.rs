@@ -15,6 +15,7 @@ use crate::journal::{self, Frame, Journal, Log, ReadError, Reader, Sealer};
 use crate::store::State;
 use crate::store::state::Event;
 
+use super::checkpoint::Checkpoints;
 use super::core::{Collecting, Core};
 use super::entry::Entry;
 use super::index::{Applied, Change, Index, IndexError};
@@ -119,17 +120,20 @@ impl Store {
             return Err(OpenError::WrongKey);
         }
         let key_id = sealer.key_id();
-        let journal = log.start(sealer).map_err(OpenError::io("cannot write the journal in", dir))?;
+        let checkpoints = Checkpoints::open(dir, &options, &log.reader(), log.head());
+        let checkpoints = checkpoints.map_err(OpenError::io("cannot use the checkpoints in", dir))?;
+        let journal = log.start(sealer)?;
         let mut recovery = Recovery {
             epoch: replayed.core.epoch + 1,
             replayed: replayed.frames,
             torn_bytes: journal.torn_bytes(),
             index_rebuilt: replayed.rebuilt,
             records_lost: replayed.lost,
+            rollback: checkpoints.trouble(),
             audit_gap: replayed.frames > 0 && !replayed.closed,
             ..Recovery::default()
         };
-        let mut inner = assemble(replayed, journal, clock, lock, recovery.epoch)
+        let mut inner = assemble(replayed, journal, clock, (lock, checkpoints), recovery.epoch)
             .map_err(OpenError::io("cannot start the indexer of", dir))?;
         inner.recover(&mut recovery, key_id)?;
         inner._lock.sign(recovery.epoch).map_err(OpenError::io("cannot write the lock in", dir))?;
@@ -292,7 +296,13 @@ impl Pass {
     }
 }
 
-fn assemble(replayed: Replayed, journal: Journal, clock: Arc<dyn Clock>, lock: Lock, epoch: u64) -> io::Result<Inner> {
+fn assemble(
+    replayed: Replayed,
+    journal: Journal,
+    clock: Arc<dyn Clock>,
+    (lock, checkpoints): (Lock, Checkpoints),
+    epoch: u64,
+) -> io::Result<Inner> {
     let (sender, tasks) = mpsc::channel();
     let (indexed, indexed_seen) = watch::channel(0);
     let (core, journal) = (Arc::new(Mutex::new(replayed.core)), Arc::new(journal));
@@ -319,6 +329,7 @@ fn assemble(replayed: Replayed, journal: Journal, clock: Arc<dyn Clock>, lock: L
         broken,
         clock,
         epoch,
+        checkpoints,
         _lock: lock,
     })
 }
