@@ -8,7 +8,7 @@
 
 mod embedded;
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 mod fresh;
 mod record;
 mod state;

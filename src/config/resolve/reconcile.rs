@@ -104,7 +104,7 @@ fn parsed(text: &str, found: &str) -> Result<ProbeRule, String> {
     let target = text.strip_prefix("GET ").filter(|t| t.starts_with('/'));
     let target = target.ok_or_else(|| format!("`{text}` is not `GET` and a path"))?;
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let path = path.trim_start_matches('/').split('/').map(part).collect::<Result<_, _>>()?;
+    let path = path.strip_prefix('/').unwrap_or(path).split('/').map(part).collect::<Result<_, _>>()?;
     let pair = |pair: &str| {
         let (name, value) = pair.split_once('=').ok_or_else(|| format!("`{pair}` is not `name=value`"))?;
         match part(name)? {
