@@ -41,7 +41,7 @@ impl Pipeline {
         let lost = match answer {
             Answer::Lost(_) => true,
             Answer::NotSent(_) => !flight.is_first(),
-            Answer::Got(got) => !flight.is_first() && Unsent::said(a.call.operation(), got.status).is_some(),
+            Answer::Got(got) => !flight.is_first() && Unsent::said(a.call, got.status).is_some(),
         };
         lost && flight.has_attempts() && self.clock.instant() < a.call.deadline() && self.not_draining().is_ok()
     }

@@ -133,6 +133,48 @@ async fn whatever_else_the_read_says_leaves_the_call_unknown() {
 }
 
 #[tokio::test]
+async fn a_read_asks_for_the_key_that_the_upstream_was_told() {
+    let read = "keep: 1h, upstream: header }\n        reconcile: { read: \"GET /refunds?key=:key\", found: /id }\n";
+    for more in [&[][..], &[KEY]] {
+        let p = with(read).start().await;
+        loses(&p, || answer(200, &json!({"id": "rf_1"})));
+        let call = lost(&p, more).await;
+        p.until_state(&call, State::Succeeded).await;
+        let seen = p.upstream.seen();
+        let told = seen[0].headers["idempotency-key"].to_str().unwrap().trim_matches('"').to_owned();
+        assert_eq!(told, if more.is_empty() { call.as_str() } else { KEY.1 });
+        assert_eq!(seen.last().unwrap().target, format!("/v2/refunds?key={told}"));
+    }
+}
+
+#[tokio::test]
+async fn a_read_that_cannot_name_the_call_is_not_made() {
+    let of_reason = "keep: 1h }\n        reconcile: { read: \"GET /refunds?why=:reason\", found: /id }\n";
+    let of_call = "keep: 1h, upstream: header }\n        reconcile: { read: \"GET /refunds/:call\", found: /id }\n";
+    for (setup, more) in [(of_reason, &[][..]), (of_call, &[KEY][..])] {
+        let time = clock();
+        let p = with(setup).clock(time.clone()).start().await;
+        loses(&p, || answer(404, &json!({})));
+        let call = lost(&p, more).await;
+        time.advance(MINUTE * 11);
+        // A call that can be read comes and is settled; by then the first one had its turn.
+        let body = json!({"customerId": "c_1", "amountMinor": 1300, "currency": "EUR", "reason": "a b/c"});
+        let other = p.agent("POST", "/crm/orders/o_2/refunds", &[], Some(&body)).await;
+        assert_eq!(other.code(), "outcome_unknown");
+        p.reads_until(1).await;
+        let seen = p.upstream.seen();
+        let targets: Vec<&str> = seen.iter().filter(|s| s.method == "GET").map(|s| s.target.as_str()).collect();
+        let wanted = if more.is_empty() {
+            "/v2/refunds?why=a%20b%2Fc".to_owned()
+        } else {
+            format!("/v2/refunds/{}", other.header("holdpoint-call"))
+        };
+        assert_eq!(targets, [wanted]);
+        assert_eq!(p.state(&call).await, State::Unknown, "a read that names nothing would prove everything");
+    }
+}
+
+#[tokio::test]
 async fn people_say_not_executed_only_after_quiescence() {
     let time = clock();
     let omar = "      - { user: omar, groups: [platform], mfa: true, token: { file: secrets/omar } }\n";
@@ -264,7 +306,8 @@ async fn killed_while_sending_what_may_not_be_sent_again_is_unknown() {
     let moved = |t: String| t.replace("/v2\"", "/v3\"");
     let other_agent = |t: String| t.replace("agent: support-bot", "agent: new-bot");
     let mine = |t: String| t.replace("auth: { bearer: { file: secrets/crm } }", "auth: pass_through");
-    let cases: [(&str, fn(String) -> String); 4] = [
+    type Change = fn(String) -> String;
+    let cases: [(&str, Change); 4] = [
         ("not declared any more", no_more),
         ("moved", moved),
         ("its agent is gone", other_agent),

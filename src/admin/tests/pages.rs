@@ -191,7 +191,7 @@ async fn pages_need_a_session_and_a_role() {
         let key = ask("GET", path).header("authorization", bearer("maya")).body(Body::empty()).unwrap();
         assert_eq!(w.send(key).await.status, StatusCode::SEE_OTHER, "a token is no session");
     }
-    for path in [format!("{h}/approve"), format!("{h}/reject"), "/sign-out".to_owned()] {
+    for path in [format!("{h}/approve"), format!("{h}/reject"), format!("{c}/reconcile"), "/sign-out".to_owned()] {
         let pairs = [("csrf", "x"), ("digest", "y")];
         let request = form(&path, &pairs).header("sec-fetch-site", "same-origin");
         assert_eq!(w.send(request.body(Body::from(encoded(&pairs))).unwrap()).await.status.as_u16(), 401, "{path}");

@@ -76,10 +76,14 @@ fn read(
 /// Whether a placeholder stands for something that the upstream was told.
 fn stands_for(part: &Part, o: &file::Operation, schema: Option<&Value>) -> Result<(), String> {
     let rule = o.idempotency.as_ref();
+    let pointer = rule.and_then(|i| i.pointer.as_deref());
     let header = rule.is_some_and(|i| i.upstream.is_some());
     match part {
         Part::Text(_) => Ok(()),
-        Part::Key if header || rule.is_some_and(|i| i.pointer.is_some()) => Ok(()),
+        Part::Key if !header && pointer.is_some_and(|p| is_redacted(p, &o.redact)) => {
+            Err("`:key` is redacted and must not stand in a URL".into())
+        }
+        Part::Key if header || pointer.is_some() => Ok(()),
         Part::Key => {
             Err("`:key` needs `idempotency.upstream: header` or `idempotency.pointer`: else the upstream never \
                           sees the key, and what it does not know proves nothing"

@@ -6,9 +6,7 @@ use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use crate::call::{
-    Broken, Call, Code, Digest, Executed, Operation, Outcome, Protocol, Refusal, Reply, ReplyBody, Tier,
-};
+use crate::call::{Broken, Call, Code, Digest, Executed, Outcome, Refusal, Reply, ReplyBody, Tier};
 use crate::gates::upstream::{Answer, Flow, Got, GotBody, Lost, Piece, Unsent};
 use crate::store::{AnswerBody, Conclusion, Note, State};
 use crate::tasks;
@@ -39,7 +37,7 @@ impl Calls {
         match answer {
             // The attempt before this one was lost: that this one was not sent proves nothing of the call.
             Answer::NotSent(why) if flight.attempt > 1 => self.lost(flight, Lost::Broken(why.to_string()), call).await,
-            Answer::Got(got) if flight.attempt > 1 && Unsent::said(call.operation(), got.status).is_some() => {
+            Answer::Got(got) if flight.attempt > 1 && Unsent::said(call, got.status).is_some() => {
                 self.lost(flight, Lost::Invalid("an attempt was lost, and the upstream did nothing at the next"), call)
                     .await
             }
@@ -242,17 +240,11 @@ fn answered(state: State, status: StatusCode, headers: &HeaderMap, body: AnswerB
 
 /// What a whole answer means for the call.
 fn meaning(call: &Call, status: StatusCode, body: Option<&Bytes>) -> State {
-    let operation: &Operation = call.operation();
-    if Unsent::said(operation, status).is_some() {
+    if Unsent::said(call, status).is_some() {
         return State::NotExecuted;
     }
-    let Some((_, era)) = &call.request().rpc else {
+    if call.request().rpc.is_none() {
         return if status.is_success() || status.is_redirection() { State::Succeeded } else { State::Failed };
-    };
-    let in_session = call.request().headers.iter().any(|(n, _)| n == "mcp-session-id");
-    if status == StatusCode::NOT_FOUND && *era == Protocol::McpLegacy && in_session {
-        // The session is over: the server says so before it looks at the message, and the client must begin anew.
-        return State::NotExecuted;
     }
     let message = body.and_then(|b| serde_json::from_slice::<Value>(b).ok());
     let is_error = message

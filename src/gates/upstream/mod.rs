@@ -21,6 +21,7 @@ use http::header::{
 };
 use http::{Method, Request};
 use http_body_util::Full;
+use tokio::sync::Semaphore;
 
 use crate::call::{Call, Digest, OutRequest};
 use crate::clock::Clock;
@@ -55,13 +56,15 @@ pub struct Manner<'a> {
 pub struct Upstreams {
     pool: Arc<Pool>,
     clock: Arc<dyn Clock>,
+    /// Reads of unknown calls that may be under way: an upstream that hangs must not gather them.
+    probes: Semaphore,
 }
 
 impl Upstreams {
     /// An empty pool.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { pool: Arc::new(Pool::new(Arc::clone(&clock))), clock }
+        Self { pool: Arc::new(Pool::new(Arc::clone(&clock))), clock, probes: Semaphore::new(PROBES) }
     }
 
     /// Sends the call. The permit is spent here: without one nothing is sent, and none is sent twice.
@@ -166,6 +169,9 @@ fn request(out: &OutRequest, head: &HeaderMap) -> Out {
     *request.headers_mut() = head.clone();
     request
 }
+
+/// Reads of unknown calls that one core has under way.
+const PROBES: usize = 16;
 
 /// How long a connection may take to be made.
 pub(crate) const CONNECT: Duration = Duration::from_secs(5);

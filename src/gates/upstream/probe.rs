@@ -55,6 +55,7 @@ impl Upstreams {
         call: &Call,
     ) -> Result<Probed, String> {
         let target = target(rule, call)?;
+        let _place = self.probes.try_acquire().map_err(|_| "too many such reads are under way".to_owned())?;
         let path = format!("{base}{target}");
         let asked = self.read(endpoint, &path);
         let answer = tokio::time::timeout(call.operation().limits.deadline, asked).await;

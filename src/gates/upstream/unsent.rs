@@ -4,7 +4,7 @@ use std::fmt;
 
 use http::StatusCode;
 
-use crate::call::Operation;
+use crate::call::{Call, Protocol};
 
 /// Why it is certain that an attempt had no effect. This list is closed: whatever is not on it, and is no answer, is
 /// an unknown outcome.
@@ -26,13 +26,22 @@ pub enum Unsent {
     NoSession(String),
     /// The upstream said with a status that the operation's `not_now` lists that it did nothing (`Unsent::said`).
     NotNow(u16),
+    /// The agent's MCP session is over: a server must say so with 404 to whatever names that session, so it has not looked
+    /// at the message (MCP 2025-11-25, transports, session management; `Unsent::said`). The client must begin anew.
+    SessionOver,
 }
 
 impl Unsent {
-    /// Whether the operation's configuration takes this status for "not now, nothing happened".
+    /// Whether the head of an answer says that nothing was done.
     #[must_use]
-    pub fn said(operation: &Operation, status: StatusCode) -> Option<Self> {
-        operation.not_now.contains(&status.as_u16()).then(|| Self::NotNow(status.as_u16()))
+    pub fn said(call: &Call, status: StatusCode) -> Option<Self> {
+        if call.operation().not_now.contains(&status.as_u16()) {
+            return Some(Self::NotNow(status.as_u16()));
+        }
+        let request = call.request();
+        let legacy = request.rpc.as_ref().is_some_and(|(_, era)| *era == Protocol::McpLegacy);
+        let in_session = request.headers.iter().any(|(n, _)| n == "mcp-session-id");
+        (status == StatusCode::NOT_FOUND && legacy && in_session).then_some(Self::SessionOver)
     }
 }
 
@@ -43,6 +52,7 @@ impl fmt::Display for Unsent {
             Self::GivenBack(why) => write!(f, "the request was given back unsent: {why}"),
             Self::Ours(why) => write!(f, "stopped before the first byte: {why}"),
             Self::NoSession(why) => write!(f, "no session: {why}"),
+            Self::SessionOver => f.write_str("the session is over"),
             Self::NotNow(status) => write!(f, "the upstream said {status}: not now"),
         }
     }
