@@ -129,6 +129,8 @@ pub enum Step {
     Found,
     /// After quiescence the configured read did not find an unknown call.
     NotFound,
+    /// The outcome was handed to the agent.
+    Collected,
 }
 
 /// The event cannot happen to a call in this state.

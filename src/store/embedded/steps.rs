@@ -13,7 +13,7 @@ use crate::store::{
 };
 
 use super::core::Core;
-use super::entry::Entry;
+use super::entry::{Entry, followed};
 use super::{Inner, MAX_BACKLOG, Refused, Store, Unavailable};
 
 impl From<SealError> for Unavailable {
@@ -55,7 +55,10 @@ fn question(record: &CallRecord) -> Question<'_> {
 impl Inner {
     fn seal_request(&self, record: &mut CallRecord, body: Bytes, arguments: Bytes) -> Result<Vec<Sealed>, Unavailable> {
         let sealer = self.journal.sealer();
-        let payloads = vec![sealer.seal(body)?, sealer.seal(arguments)?];
+        let mut payloads = vec![sealer.seal(body)?];
+        if !arguments.is_empty() {
+            payloads.push(sealer.seal(arguments)?);
+        }
         record.request.body = payloads.first().map(|p| reference(p, 0));
         record.request.arguments = payloads.get(1).map(|p| reference(p, 1));
         Ok(payloads)
@@ -75,10 +78,10 @@ impl Inner {
         record.created = now;
         record.updated = now;
         self.commit(core, now, payloads, |seq| {
-            record.seq = seq;
+            record.frames.clear();
             record.request.body = with_seq(record.request.body, seq);
             record.request.arguments = with_seq(record.request.arguments, seq);
-            Entry::Call { step, record: Arc::new(record) }
+            Entry::Call { step, record: Arc::new(followed(record, seq)) }
         })?;
         core.calls.get(&id).cloned().ok_or(Unavailable)
     }
@@ -248,10 +251,11 @@ impl Store {
     ///
     /// # Errors
     /// Then nothing changed, or (`Unavailable`) it is not known whether it did: nothing may be sent.
-    pub async fn begin(&self, begin: Begin) -> Result<(Begun, CallRecord), BeginError> {
+    pub async fn begin(&self, begin: Begin) -> Result<(Begun, Arc<CallRecord>), BeginError> {
         let record = self.inner.begin(begin)?;
         let begun = Begun { id: record.id, attempt: record.attempt, epoch: record.epoch };
-        Ok((begun, self.inner.tell(record).await?))
+        self.inner.durable(record.seq).await?;
+        Ok((begun, record))
     }
 
     /// Ends an attempt. Atomic: outcome, answer, settlement. Durable when it returns. A late answer of
@@ -260,9 +264,10 @@ impl Store {
     /// # Errors
     /// When the attempt is stale (nothing changes), or nothing can be recorded: the call is `unknown` at
     /// the next open.
-    pub async fn conclude(&self, begun: Begun, conclusion: Conclusion) -> Result<CallRecord, Fault> {
+    pub async fn conclude(&self, begun: Begun, conclusion: Conclusion) -> Result<Arc<CallRecord>, Fault> {
         let record = self.inner.conclude(&begun, conclusion)?;
-        Ok(self.inner.tell(record).await?)
+        self.inner.durable(record.seq).await?;
+        Ok(record)
     }
 
     /// The right to send a call again whose attempt was lost. Atomic: the attempt is still the last one, the call is
@@ -328,8 +333,9 @@ impl Store {
     pub fn collected(&self, id: CallId) -> Result<(), Fault> {
         let (mut core, now) = self.inner.lock_healthy()?;
         let record = core.record(id).map_err(Unavailable::from)?;
-        if record.is_some_and(|r| r.state.is_final() && r.collected.is_none()) {
-            self.inner.commit(&mut core, now, Vec::new(), |_| Entry::Collected { id, at: now })?;
+        if let Some(record) = record.filter(|r| r.state.is_final() && r.collected.is_none()) {
+            let next = CallRecord { collected: Some(now), ..(*record).clone() };
+            self.inner.write(&mut core, Step::Collected, &record, next, now, Vec::new())?;
         }
         Ok(())
     }

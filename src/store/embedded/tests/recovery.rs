@@ -45,7 +45,8 @@ fn a_kill_while_sending_a_declared_call_leaves_it_to_be_sent_again() {
     assert_eq!((still.state, still.attempt, still.epoch), (State::Dispatching, 1, r.epoch));
     assert!(!one.recovery.ledgers_corrected);
     let dead = Begun { id: r.id, attempt: 1, epoch: r.epoch };
-    let (again, _) = block(one.store().again(&dead)).unwrap().unwrap();
+    one.pass(MINUTE);
+    let (again, second) = block(one.store().again(&dead)).unwrap().unwrap();
     assert_eq!((again.attempt, again.epoch), (2, one.recovery.epoch));
     block(one.store().give_up(r.id)).unwrap();
     assert_eq!(block(one.store().get(r.id)).unwrap().unwrap().state, State::Dispatching, "it is our own now");
@@ -53,6 +54,7 @@ fn a_kill_while_sending_a_declared_call_leaves_it_to_be_sent_again() {
     // Each death costs an attempt; the third one is the last.
     let two = one.killed();
     assert_eq!(two.recovery.to_resend, [r.id]);
+    assert_eq!(block(two.store().get(r.id)).unwrap().unwrap(), second, "quiescence of the second attempt is forgotten");
     assert_eq!(two.killed().recovery.to_resend, [r.id], "a death before it is sent again costs nothing");
     let _third = block(two.store().again(&again)).unwrap().unwrap();
     let three = two.killed();
@@ -78,7 +80,7 @@ fn everything_acknowledged_is_there_after_a_kill_at_any_step() {
     assert_eq!(block(copy.store().request_body(&r)).unwrap(), "card=canary-4111");
     let (begun, r) = block(b.store().begin(beginning(r, vec![charge(10, 100)], true))).unwrap();
     assert_eq!(b.killed().recovery.to_unknown, [r.id]);
-    let r = block(b.store().conclude(begun, conclusion(State::Succeeded))).unwrap();
+    let r = block(b.store().conclude(begun, conclusion(State::Succeeded))).unwrap().as_ref().clone();
     let copy = b.killed();
     assert_eq!(block(copy.store().get(r.id)).unwrap().unwrap(), r);
     assert_eq!(block(copy.store().answer_body(&r)).unwrap().unwrap(), "canary-answer");
@@ -310,7 +312,8 @@ fn old_segments_can_go_because_newer_ones_begin_with_what_they_carry() {
     segments.pop();
     segments.iter().for_each(|s| fs::remove_file(&s.path).unwrap());
     fs::remove_dir_all(b.dir.path().join("index")).unwrap();
-    assert!(crate::audit::verify(b.dir.path()).unwrap().first_seq.unwrap() > 1);
+    let report = crate::journal::verify(&b.dir.path().join("journal")).unwrap();
+    assert!(report.first_seq.unwrap() > 1);
     b.reopen();
     assert_eq!(image(&b), before);
 }
