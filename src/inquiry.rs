@@ -79,9 +79,7 @@ async fn state(p: &Pipeline, principal: &Principal, id: &str, request: &OwnReque
     if let Some(after) = refusal.retry_after_s() {
         headers.insert(RETRY_AFTER, HeaderValue::from(after));
     }
-    if state.is_final() {
-        p.store.collected(record.id)?;
-    }
+    // To look how a call stands is not to collect its outcome: the call itself is still answered with it.
     Ok(OwnReply::Json(StatusCode::OK, body, headers))
 }
 

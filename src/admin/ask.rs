@@ -60,8 +60,9 @@ impl<'a> Asker<'a> {
     /// 403 with the reason, as far as it can be told.
     pub(super) fn permit(&self, action: &'static str, record: &'a CallRecord) -> Result<(), Problem> {
         let forbidden = |code, text: String| Problem::new(StatusCode::FORBIDDEN, code, text);
-        if action == "hold.approve" && self.is_own(record) {
-            return Err(forbidden("self_review", "you cannot approve a call that you requested".into()));
+        if matches!(action, "hold.approve" | "call.reconcile") && self.is_own(record) {
+            let verb = if action == "hold.approve" { "approve" } else { "settle" };
+            return Err(forbidden("self_review", format!("you cannot {verb} a call that you requested")));
         }
         let answer = self.put(action, record, self.who.mfa, self.who.channel);
         if answer.allowed {

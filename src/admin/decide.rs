@@ -194,9 +194,15 @@ impl<'a> Decision<'a> {
     async fn try_reconcile(&self, outcome: State, reason: &String, exact: &Exact) -> Result<CallRecord, Problem> {
         words("reason", Some(reason))?;
         self.asker().permit("call.reconcile", self.record)?;
-        self.is_version()?;
-        let said =
-            Reconcile { id: self.record.id, person: self.who.person.clone(), outcome, reason: exact.scrub(reason) };
+        let said = Reconcile {
+            id: self.record.id,
+            version: self.version,
+            person: self.who.person.clone(),
+            aliases: self.who.aliases.clone(),
+            subject: self.who.subject.clone(),
+            outcome,
+            reason: exact.scrub(reason),
+        };
         self.admin.store.reconcile(said).await.map_err(|e| Problem::of_hold(e, self.admin.clock.now()))
     }
 

@@ -97,6 +97,11 @@ pub(super) async fn contents(
     Ok(all)
 }
 
+/// Calls whose outcome is unknown, newest first.
+pub(super) fn unknown(limit: usize) -> Filter {
+    Filter { states: vec![State::Unknown], limit, ..Filter::default() }
+}
+
 /// Holds that wait, newest first.
 pub(super) fn waiting(limit: usize) -> Filter {
     Filter { states: vec![State::Held, State::Approved], holds_only: true, limit, ..Filter::default() }

@@ -117,4 +117,5 @@ fn pages() -> Router<Arc<Desk>> {
         .route("/holds/{id}/reject", post(page::reject))
         .route("/calls", get(page::calls))
         .route("/calls/{id}", get(page::call))
+        .route("/calls/{id}/reconcile", post(page::reconcile))
 }

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::call::{CallId, Digest};
 use crate::snapshot::Snapshot;
-use crate::store::{AuditNote, CallRecord, Filter};
+use crate::store::{AuditNote, CallRecord, Filter, State as CallState};
 
 use super::Desk;
 use super::ask::Asker;
@@ -30,6 +30,8 @@ const STYLE: &str = include_str!("../../templates/style.css");
 const LINES: usize = 100;
 /// Open holds on the inbox, so that those that expire first can stand first.
 const INBOX: usize = 500;
+/// Calls on the inbox whose outcome is unknown.
+const UNKNOWN: usize = 100;
 
 /// A problem as a page.
 #[derive(Debug)]
@@ -175,7 +177,10 @@ pub(super) async fn inbox(State(desk): State<Arc<Desk>>, visitor: Visitor) -> An
         let line = Line::new(&asker, record, true);
         if asker.can(record).0.contains(&"approve") { mine.push(line) } else { others.push(line) }
     }
-    Ok(html(StatusCode::OK, &Inbox { head: visit.head(), mine, others, more: next.is_some() }))
+    let (unknown, more) = find::list(&visit.desk, &asker, "call.view", find::unknown(UNKNOWN)).await?;
+    let more = next.is_some() || more.is_some();
+    let unknown = unknown.iter().map(|r| Line::new(&asker, r, false)).collect();
+    Ok(html(StatusCode::OK, &Inbox { head: visit.head(), unknown, mine, others, more }))
 }
 
 pub(super) async fn hold(State(desk): State<Arc<Desk>>, visitor: Visitor, Path(id): Path<String>) -> Answer {
@@ -256,6 +261,47 @@ pub(super) async fn reject(
     };
     let done = visit.decision(&record).reject(said, &exact).await;
     visit.after(record.id, done).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SettleForm {
+    csrf: String,
+    version: String,
+    outcome: Option<String>,
+    reason: Option<String>,
+}
+
+/// A word on what became of an unknown call. The version in the form binds it to what was seen: the first person's
+/// word may have come meanwhile.
+pub(super) async fn reconcile(
+    State(desk): State<Arc<Desk>>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let form: SettleForm = edge::form(&headers, body).await?;
+    let visit = Visit::new(desk, visitor);
+    visit.own_form(&headers, &form.csrf)?;
+    let record = find::call(&visit.desk, &visit.asker(), &id).await?;
+    let exact = visit.exact(&record).await;
+    let version = form.version.parse().map_err(|_| Problem::malformed("`version` is not a version"))?;
+    let decision = Decision { version: Some(version), ..visit.decision(&record) };
+    let done = match form.outcome.as_deref() {
+        Some("succeeded") => decision.reconcile(CallState::Succeeded, form.reason.unwrap_or_default(), &exact).await,
+        Some("not_executed") => {
+            decision.reconcile(CallState::NotExecuted, form.reason.unwrap_or_default(), &exact).await
+        }
+        _ => Err(Problem::invalid("choose what became of it")),
+    };
+    match done {
+        Ok(_) => Ok(Redirect::to(&format!("/calls/{}", record.id)).into_response()),
+        Err(problem) => {
+            let record = find::call(&visit.desk, &visit.asker(), &id).await?;
+            visit.record(&record, false, Some(&problem)).await
+        }
+    }
 }
 
 pub(super) async fn sign_in_form(RawQuery(query): RawQuery) -> Response {

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use axum::response::{IntoResponse, Response};
-use http::header::{CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
-use http::{HeaderName, StatusCode};
+use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde_json::{Map, Value, json};
 
 use crate::call::{Fault, PolicyNote, Refusal, Timestamp, short_code};
@@ -118,6 +118,13 @@ impl Problem {
                 "evidence must be attached before a vote counts",
             )
             .with("missing", kinds),
+            HoldError::TooEarly(r) => {
+                let at = r.quiet_at().unwrap_or(now);
+                let text = "it may still be on the wire; nobody can know yet that it was not executed";
+                conflict("too_early", &r, text)
+                    .with("quiet_at", at.to_string())
+                    .with("retry_after_s", at.since(now).as_secs() + 1)
+            }
             HoldError::Unavailable => Self::unavailable(),
         }
     }
@@ -156,7 +163,11 @@ impl IntoResponse for Problem {
                 members.entry(name).or_insert(value);
             }
         }
+        let later = body.get("retry_after_s").and_then(Value::as_u64);
         let mut response = (self.status, body.to_string()).into_response();
+        if let Some(seconds) = later {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
         let kind = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(CONTENT_TYPE, kind);
         if self.status == StatusCode::UNAUTHORIZED {
@@ -164,7 +175,7 @@ impl IntoResponse for Problem {
             response.headers_mut().insert(WWW_AUTHENTICATE, ask);
         }
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(HeaderName::from_static("retry-after"), HeaderValue::from_static("5"));
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
         }
         response
     }

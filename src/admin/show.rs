@@ -59,6 +59,7 @@ fn to_the_second(time: Timestamp) -> String {
 #[template(path = "inbox.html")]
 pub(super) struct Inbox {
     pub(super) head: Head,
+    pub(super) unknown: Vec<Line>,
     pub(super) mine: Vec<Line>,
     pub(super) others: Vec<Line>,
     pub(super) more: bool,
@@ -183,6 +184,12 @@ pub(super) struct Record {
     answer: Option<String>,
     can_approve: bool,
     can_reject: bool,
+    is_unknown: bool,
+    can_settle: bool,
+    version: u64,
+    /// The page where it is settled, and from when on people may say that it was not executed.
+    settle_at: String,
+    quiet_at: Option<String>,
     cannot: Vec<(&'static str, String)>,
     groups: Vec<String>,
     reasons: &'static [&'static str],
@@ -206,7 +213,11 @@ pub(super) struct Parts<'a> {
 impl Record {
     pub(super) fn new(head: Head, parts: Parts<'_>) -> Self {
         let Parts { asker, record, exact, evidence, is_hold, problem } = parts;
-        let (can, cannot) = if is_hold { asker.can(record) } else { (Vec::new(), Vec::new()) };
+        let (can, mut cannot) = asker.can(record);
+        cannot.retain(
+            |(name, _)| if is_hold { !matches!(*name, "withdraw" | "reconcile") } else { *name == "reconcile" },
+        );
+        let is_unknown = record.state_at(asker.now) == State::Unknown;
         let needs = record.terms.as_ref().map(|t| &t.needs);
         let (body, withheld) = match &exact.body {
             Body::Bytes(bytes) => (Some(visible_bytes(bytes)), ""),
@@ -255,9 +266,17 @@ impl Record {
             places: places_of(record),
             approvals: approvals(record),
             answer: record.answer.as_ref().map(|a| format!("status {}, {} bytes, {}", a.status, a.len, a.digest)),
-            can_approve: can.contains(&"approve"),
-            can_reject: can.contains(&"reject"),
-            cannot: cannot.into_iter().filter(|(name, _)| *name != "withdraw").collect(),
+            can_approve: is_hold && can.contains(&"approve"),
+            can_reject: is_hold && can.contains(&"reject"),
+            is_unknown,
+            can_settle: can.contains(&"reconcile"),
+            version: record.version,
+            settle_at: format!("/calls/{}", record.id),
+            quiet_at: record.quiet_at().filter(|at| *at > asker.now).map(to_the_second),
+            cannot: cannot
+                .into_iter()
+                .map(|(name, why)| (if name == "reconcile" { "settle it" } else { name }, why))
+                .collect(),
             groups: asker.fillable(record),
             reasons: &REASONS,
             intent: record.context.intent.as_deref().map(visible),

@@ -120,6 +120,7 @@ pub(super) fn full(asker: &Asker<'_>, record: &CallRecord, exact: &Exact, conten
         "release": if record.release_by_proxy { "approval" } else { "collect" },
         "note": record.note,
         "opinion": record.opinion,
+        "quiet_at": record.quiet_at(),
         "answer": record.answer.as_ref().map(|a| json!({"status": a.status, "bytes": a.len, "sha256": a.digest})),
         "links": links(asker, record),
     });

@@ -55,11 +55,11 @@ async fn run(
     core.run(edge, tls, stop, LINGER).await;
 }
 
-/// Sends each call once it is approved; the admin side only names it.
-async fn resume(pipeline: Pipeline, mut approved: mpsc::UnboundedReceiver<CallId>) {
-    while let Some(id) = approved.recv().await {
+/// Tends each call that is named: approved ones are sent, unknown ones looked up; the admin side only names them.
+async fn resume(pipeline: Pipeline, mut named: mpsc::UnboundedReceiver<CallId>) {
+    while let Some(id) = named.recv().await {
         let p = pipeline.clone();
-        pipeline.tracker.spawn(async move { p.resume(id).await });
+        pipeline.tracker.spawn(async move { p.tend(id).await });
     }
 }
 

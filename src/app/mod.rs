@@ -1,6 +1,7 @@
 //! Builds everything from the configuration and wires it: the only place where concrete parts meet.
 
 mod cores;
+mod inquiries;
 mod reload;
 mod ticker;
 
@@ -123,7 +124,7 @@ pub async fn start(path: PathBuf, config: Config, clock: Arc<dyn Clock>, cores: 
     let mut hands = Cores::default();
     let (resume, resumed) = mpsc::unbounded_channel::<CallId>();
     let threads = cores::start(&shared, cores, &mut hands, agent_tls, resumed, &stopped)?;
-    for id in &recovery.approved {
+    for id in recovery.approved.iter().chain(&recovery.to_resend) {
         resume.send(*id)?;
     }
     crate::tasks::spawn(crate::wire::accept(agents, hands, stopped.clone()));

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use crate::call::{CallId, Fault};
+use crate::call::{CallId, Fault, Timestamp};
 use crate::gates::breaker::State;
-use crate::store::{Filter, Keep, Shortened, State as CallState};
+use crate::store::{CallRecord, Filter, Keep, Shortened, State as CallState};
 
 use super::Shared;
+use super::inquiries::Inquiries;
 
 /// Seconds between signed checkpoints, while there is anything new.
 const SIGN_EVERY: u64 = 10;
@@ -31,19 +32,49 @@ pub(super) async fn run(shared: Shared, resume: mpsc::UnboundedSender<CallId>, m
     let mut beat = tokio::time::interval(Duration::from_secs(1));
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut beats: u64 = 0;
+    let mut inquiries = Inquiries::default();
     loop {
         tokio::select! {
             _ = beat.tick() => {}
             changed = stop.changed() => if changed.is_err() || *stop.borrow() { return },
         }
         beats += 1;
-        if let Err(fault) = once(&shared, &resume, beats).await {
+        if let Err(fault) = once(&shared, &resume, &mut inquiries, beats).await {
             tracing::warn!(fault = %fault.chain(), "the store could not be tended");
         }
     }
 }
 
-async fn once(shared: &Shared, resume: &mpsc::UnboundedSender<CallId>, beats: u64) -> Result<(), Fault> {
+/// Unknown calls whose operation has a read are asked for, a few at a time. A breaker that is open leaves them for later.
+async fn inquire(
+    shared: &Shared,
+    resume: &mpsc::UnboundedSender<CallId>,
+    inquiries: &mut Inquiries,
+    now: Timestamp,
+) -> Result<(), Fault> {
+    let unknown = Filter { states: vec![CallState::Unknown], limit: 10_000, ..Filter::default() };
+    let unknown = shared.store.list(unknown).await?;
+    let s = shared.snapshots.current();
+    let mut failing = shared.breakers.states();
+    failing.retain(|(_, state)| !matches!(state, State::Closed { .. }));
+    let readable = |r: &&CallRecord| {
+        s.operation(&r.operation).is_some_and(|o| o.reconcile.read.is_some())
+            && failing.iter().all(|(tool, _)| *tool != r.tool)
+    };
+    for id in inquiries.due(unknown.iter().filter(readable), now) {
+        if resume.send(id).is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+async fn once(
+    shared: &Shared,
+    resume: &mpsc::UnboundedSender<CallId>,
+    inquiries: &mut Inquiries,
+    beats: u64,
+) -> Result<(), Fault> {
     let now = shared.clock.now();
     for id in shared.store.expire_due(now).await? {
         tracing::info!(call.id = %id, "expired: nobody decided, or nothing was sent, in time");
@@ -67,6 +98,7 @@ async fn once(shared: &Shared, resume: &mpsc::UnboundedSender<CallId>, beats: u6
             return Ok(());
         }
     }
+    inquire(shared, resume, inquiries, now).await?;
     if let Some(count) = shared.strangers.flush(now) {
         shared.store.append(crate::pipeline::counted(count), false).await?;
     }

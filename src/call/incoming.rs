@@ -296,6 +296,14 @@ impl Call {
     pub fn key(&self) -> Option<&str> {
         self.key.as_deref()
     }
+    /// The key that the upstream is told, where it honours one: the client's, else the call's id, which outlives every
+    /// attempt.
+    #[must_use]
+    pub fn upstream_key(&self) -> Option<String> {
+        let given = self.key.as_ref().filter(|_| !self.key_derived);
+        let rule = &self.operation.idempotency;
+        rule.upstream_header.then(|| given.cloned().unwrap_or_else(|| self.id.to_string()))
+    }
     /// Whether the key was derived by us.
     #[must_use]
     pub fn key_derived(&self) -> bool {

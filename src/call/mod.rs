@@ -29,7 +29,10 @@ pub use incoming::{
     Preference, Protocol, RestCall, Target, call_digest, is_key,
 };
 pub use money::{decimals, money_text};
-pub use operation::{Cost, Effects, HeldAs, IdempotencyRule, Limits, Operation, Otherwise, Release, Tool, ToolKind};
+pub use operation::{
+    Cost, Effects, HeldAs, IdempotencyRule, Limits, Operation, Otherwise, Part, ProbeRule, QUIET, ReconcileRule,
+    Release, Tool, ToolKind,
+};
 pub use outcome::{Broken, Ended, Outcome, Reply, ReplyBody};
 pub use principal::{AuthMethod, Principal, PrincipalKey};
 pub use redact::{REDACTED, is_redacted, redacted, scrubbed};

@@ -142,6 +142,44 @@ pub struct Cost {
     pub amount: Option<(String, String)>,
 }
 
+/// How long after a begin a request may still be on the wire, unless configured.
+pub const QUIET: Duration = Duration::from_secs(600);
+
+/// How an unknown outcome is cleared up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReconcileRule {
+    /// Before this much time has passed since the begin, nobody can know that it was not executed.
+    pub after: Duration,
+    /// The read that tells whether it was executed.
+    pub read: Option<ProbeRule>,
+}
+
+/// A read that finds out whether one call was executed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProbeRule {
+    /// As it stands in the configuration: `GET /refunds?key=:key`.
+    pub text: String,
+    /// Its path segments below the upstream's base.
+    pub path: Vec<Part>,
+    /// Its query.
+    pub query: Vec<(String, Part)>,
+    /// JSON Pointer into the answer: what stands there once the call was executed.
+    pub found: String,
+}
+
+/// A piece of a read's target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// As it stands.
+    Text(String),
+    /// `:key`: the key that the upstream was told.
+    Key,
+    /// `:call`: the id of the call, where that is the key.
+    Call,
+    /// `:name`: a top-level argument.
+    Argument(String),
+}
+
 /// Bounds on one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -172,6 +210,8 @@ pub struct Operation {
     pub held_as: HeldAs,
     /// How repeats are recognized.
     pub idempotency: IdempotencyRule,
+    /// How an unknown outcome is cleared up.
+    pub reconcile: ReconcileRule,
     /// What it costs.
     pub cost: Cost,
     /// Bounds.

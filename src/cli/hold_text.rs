@@ -45,10 +45,14 @@ fn left(until: &str, now: Timestamp) -> String {
     }
 }
 
-/// One line for each hold; titles may be cut here, never in [`whole`].
-pub(super) fn table(all: &[Value], now: Timestamp, out: &mut dyn Write) -> io::Result<()> {
+/// One line for each hold; titles may be cut here, never in [`whole`]. A call has a second line: its whole id.
+pub(super) fn table(all: &[Value], now: Timestamp, calls: bool, out: &mut dyn Write) -> io::Result<()> {
     if all.is_empty() {
-        return writeln!(out, "nothing is waiting that you may see");
+        return writeln!(
+            out,
+            "{}",
+            if calls { "no such call that you may see" } else { "nothing is waiting that you may see" }
+        );
     }
     writeln!(out, "{:12} {:6} {:12} {:6} TITLE", "CODE", "TIER", "STATE", "LEFT")?;
     for hold in all {
@@ -67,8 +71,11 @@ pub(super) fn table(all: &[Value], now: Timestamp, out: &mut dyn Write) -> io::R
             fit(&title, 40)
         );
         writeln!(out, "{}", line.trim_end())?;
+        if calls {
+            writeln!(out, "  {}", of(hold, "/call_id"))?;
+        }
     }
-    writeln!(out, "* you can approve it")
+    if calls { Ok(()) } else { writeln!(out, "* you can approve it") }
 }
 
 fn line(out: &mut dyn Write, name: &str, text: &str) -> io::Result<()> {
@@ -94,6 +101,7 @@ pub(super) fn whole(hold: &Value, out: &mut dyn Write) -> io::Result<()> {
         ("digest", "/digest"),
         ("note", "/note"),
         ("opinion", "/opinion"),
+        ("on the wire to", "/quiet_at"),
         ("answer", "/answer"),
     ] {
         line(out, name, &of(hold, at))?;

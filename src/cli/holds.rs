@@ -91,6 +91,80 @@ pub enum Holds {
     },
 }
 
+/// What to do with calls, held or not.
+#[derive(Debug, clap::Subcommand)]
+pub enum Calls {
+    /// List calls, newest first.
+    #[command(alias = "list")]
+    Ls {
+        /// Only these states, such as `unknown`; `all` for every one.
+        #[arg(long, default_value = "all")]
+        state: String,
+        /// Only this tool.
+        #[arg(long)]
+        tool: Option<String>,
+        /// Only this operation.
+        #[arg(long)]
+        op: Option<String>,
+        /// Only this agent.
+        #[arg(long)]
+        agent: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Show one call in full.
+    Show {
+        /// Its id.
+        call: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Say what became of a call whose outcome is unknown; a second person must say the same.
+    Reconcile {
+        /// Its id.
+        call: String,
+        /// What became of it.
+        #[arg(long, value_enum)]
+        outcome: Settled,
+        /// How you know; kept in the record.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+/// What became of an unknown call.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum Settled {
+    /// It was executed.
+    Succeeded,
+    /// It was not.
+    NotExecuted,
+}
+
+/// One verb of either kind.
+#[derive(Debug)]
+pub enum Asked {
+    /// Of `holdpoint holds`.
+    Holds(Holds),
+    /// Of `holdpoint calls`.
+    Calls(Calls),
+}
+
+impl From<Holds> for Asked {
+    fn from(verb: Holds) -> Self {
+        Self::Holds(verb)
+    }
+}
+
+impl From<Calls> for Asked {
+    fn from(verb: Calls) -> Self {
+        Self::Calls(verb)
+    }
+}
+
 /// What every verb takes.
 #[derive(Debug, clap::Args)]
 pub struct Common {
@@ -106,7 +180,7 @@ pub struct Common {
 ///
 /// # Errors
 /// Usage and I/O; what the server refuses is [`Exit::Rejected`], said on stderr.
-pub async fn run(verb: Holds, out: &mut impl Write) -> anyhow::Result<Exit> {
+pub async fn run(verb: Asked, out: &mut impl Write) -> anyhow::Result<Exit> {
     let is_terminal = io::stdin().is_terminal() && io::stderr().is_terminal();
     let mut input = io::BufReader::new(io::stdin());
     let mut err = io::stderr();
@@ -130,7 +204,56 @@ impl Console<'_> {
     }
 }
 
-async fn run_with(verb: Holds, mut console: Console<'_>, out: &mut impl Write) -> anyhow::Result<Exit> {
+async fn run_with(verb: Asked, console: Console<'_>, out: &mut impl Write) -> anyhow::Result<Exit> {
+    match verb {
+        Asked::Holds(verb) => run_holds(verb, console, out).await,
+        Asked::Calls(verb) => run_calls(verb, console, out).await,
+    }
+}
+
+async fn run_calls(verb: Calls, mut console: Console<'_>, out: &mut impl Write) -> anyhow::Result<Exit> {
+    match verb {
+        Calls::Ls { state, tool, op, agent, common } => {
+            let state = Some(state).filter(|s| s != "all");
+            let filters = [("state", state), ("tool", tool), ("op", op), ("agent", agent)];
+            list("/v1/calls", &filters, &common, &mut console, out).await
+        }
+        Calls::Show { call, common } => {
+            let client = Client::new(&common.at)?;
+            let path = format!("/v1/calls/{}", encode_part(&call));
+            match ok(client.send(Method::GET, &path, None).await?, &common, &mut console, out)? {
+                Err(exit) => Ok(exit),
+                Ok(call) if common.json => printed(&call, out),
+                Ok(call) => {
+                    text::whole(&call, out)?;
+                    Ok(Exit::Ok)
+                }
+            }
+        }
+        Calls::Reconcile { call, outcome, reason, common } => {
+            let client = Client::new(&common.at)?;
+            let outcome = match outcome {
+                Settled::Succeeded => "succeeded",
+                Settled::NotExecuted => "not_executed",
+            };
+            let path = format!("/v1/calls/{}/reconcile", encode_part(&call));
+            let body = json!({"outcome": outcome, "reason": reason});
+            let done = match ok(client.send(Method::POST, &path, Some(&body)).await?, &common, &mut console, out)? {
+                Ok(done) => done,
+                Err(exit) => return Ok(exit),
+            };
+            if common.json {
+                return printed(&done, out);
+            }
+            let state = text::of(&done, "/state");
+            let more = if state == "unknown" { "; a second person must say the same" } else { "" };
+            writeln!(out, "{}: {state}{more}", visible(&call))?;
+            Ok(Exit::Ok)
+        }
+    }
+}
+
+async fn run_holds(verb: Holds, mut console: Console<'_>, out: &mut impl Write) -> anyhow::Result<Exit> {
     match verb {
         Holds::Ls { state, tier, tool, op, agent, workflow, run, common } => {
             let state = Some(state).filter(|s| s != "all");
@@ -143,7 +266,7 @@ async fn run_with(verb: Holds, mut console: Console<'_>, out: &mut impl Write) -
                 ("workflow", workflow),
                 ("run", run),
             ];
-            list(&filters, &common, &mut console, out).await
+            list("/v1/holds", &filters, &common, &mut console, out).await
         }
         Holds::Show { id, common } => {
             let client = Client::new(&common.at)?;
@@ -209,6 +332,7 @@ fn ok(
 }
 
 async fn list(
+    of: &str,
     filters: &[(&str, Option<String>)],
     common: &Common,
     console: &mut Console<'_>,
@@ -219,7 +343,7 @@ async fn list(
     let base: String = given.map(|(name, value)| format!("&{name}={}", encode_part(value))).collect();
     let (mut items, mut next) = (Vec::new(), String::new());
     for _ in 0..PAGES {
-        let path = format!("/v1/holds?limit={PAGE}{base}{next}");
+        let path = format!("{of}?limit={PAGE}{base}{next}");
         let mut page = match ok(client.send(Method::GET, &path, None).await?, common, console, out)? {
             Ok(page) => page,
             Err(exit) => return Ok(exit),
@@ -238,7 +362,7 @@ async fn list(
     if common.json {
         return printed(&json!({"items": items, "complete": next.is_empty()}), out);
     }
-    text::table(&items, SystemClock.now(), out)?;
+    text::table(&items, SystemClock.now(), of == "/v1/calls", out)?;
     if !next.is_empty() {
         writeln!(console.err, "there are more; narrow the list with --tier, --tool, --op, --agent or --workflow")?;
     }

@@ -19,6 +19,12 @@ struct Line {
     verb: Holds,
 }
 
+#[derive(Debug, Parser)]
+struct CallLine {
+    #[command(subcommand)]
+    verb: Calls,
+}
+
 struct Shell {
     world: World,
     url: String,
@@ -46,11 +52,16 @@ impl Shell {
     async fn run(&self, user: &str, args: &[&str], typed: Option<&str>) -> Ran {
         let token = self.token(user).display().to_string();
         let at = ["--url", self.url.as_str(), "--token-file", token.as_str()];
-        let line = Line::try_parse_from(["holds"].iter().chain(args).chain(&at)).unwrap();
+        let asked = match args.split_first() {
+            Some((&"calls", args)) => {
+                Asked::Calls(CallLine::try_parse_from(["calls"].iter().chain(args).chain(&at)).unwrap().verb)
+            }
+            _ => Asked::Holds(Line::try_parse_from(["holds"].iter().chain(args).chain(&at)).unwrap().verb),
+        };
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let mut input = typed.unwrap_or_default().as_bytes();
         let console = Console { input: &mut input, err: &mut err, is_terminal: typed.is_some() };
-        let exit = run_with(line.verb, console, &mut out).await.map_err(|e| format!("{e:#}"));
+        let exit = run_with(asked, console, &mut out).await.map_err(|e| format!("{e:#}"));
         (exit, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
     }
 }
@@ -115,6 +126,33 @@ async fn on_a_terminal_the_whole_hold_is_read_and_its_code_typed() {
     let (exit, out, _) = shell.run("finn", &["reject", &id, "--reason", "nope", "--json"], None).await;
     assert_eq!(exit, Ok(Exit::Rejected));
     assert_eq!(serde_json::from_str::<Value>(&out).unwrap()["code"], "invalid_arguments");
+}
+
+#[tokio::test]
+async fn two_people_settle_an_unknown_call_from_a_terminal() {
+    let shell = Shell::start().await;
+    shell.world.with_petra();
+    let call = shell.world.unknown().await.id.to_string();
+    let (exit, out, err) = shell.run("pat", &["calls", "list", "--state", "unknown"], None).await;
+    assert_eq!(exit, Ok(Exit::Ok), "{err}");
+    assert!(out.contains(&call) && out.contains("unknown") && out.lines().all(|l| l.chars().count() <= 80), "{out}");
+    assert!(shell.run("maya", &["calls", "ls"], None).await.1.contains("no such call"));
+    let say = |outcome: &'static str| {
+        ["calls", "reconcile", &*call, "--outcome", outcome, "--reason", "the bank's list"].map(str::to_owned)
+    };
+    let run = async |who: &str, outcome: &'static str| {
+        let args = say(outcome);
+        shell.run(who, &args.each_ref().map(String::as_str), None).await
+    };
+    let (exit, _, err) = run("pat", "not_executed").await;
+    assert_eq!((exit, err.contains("too_early")), (Ok(Exit::Rejected), true), "{err}");
+    let (exit, out, _) = run("pat", "succeeded").await;
+    assert_eq!((exit, out.contains("unknown; a second person")), (Ok(Exit::Ok), true), "{out}");
+    let (_, out, _) = shell.run("pat", &["calls", "show", &call], None).await;
+    assert!(out.contains("the bank's list") && out.contains("on the wire to"), "{out}");
+    assert_eq!(run("pat", "succeeded").await.0, Ok(Exit::Rejected));
+    let (exit, out, _) = run("petra", "succeeded").await;
+    assert_eq!((exit, out.trim()), (Ok(Exit::Ok), &*format!("{call}: succeeded")));
 }
 
 #[tokio::test]

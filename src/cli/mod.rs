@@ -71,6 +71,9 @@ enum Verb {
     /// Look at held calls and decide them, over the admin API.
     #[command(subcommand)]
     Holds(holds::Holds),
+    /// Look at all calls, and say what became of those whose outcome is unknown.
+    #[command(subcommand)]
+    Calls(holds::Calls),
     /// The journal of everything that happened.
     #[command(subcommand)]
     Audit(audit::Audit),
@@ -116,7 +119,8 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Demo { script } => crate::demo::run(script, &mut out),
         Verb::Check(args) => check::run(&args, &mut out),
         Verb::Lock(args) => lock::run(&args, &mut out),
-        Verb::Holds(verb) => runtime()?.block_on(holds::run(verb, &mut out)),
+        Verb::Holds(verb) => runtime()?.block_on(holds::run(verb.into(), &mut out)),
+        Verb::Calls(verb) => runtime()?.block_on(holds::run(verb.into(), &mut out)),
         Verb::Audit(verb) => audit::run(&verb, &mut out),
         Verb::Schema(args) => schema::run(&args, &mut out),
     }

@@ -413,6 +413,8 @@ pub(super) struct Operation {
     pub(super) held_as: Option<HeldAs>,
     /// How repeats are recognized.
     pub(super) idempotency: Option<Idempotency>,
+    /// How an unknown outcome is cleared up.
+    pub(super) reconcile: Option<Reconcile>,
     /// What a call costs.
     pub(super) cost: Option<Cost>,
     /// JSON Pointer to the object it acts on.
@@ -456,8 +458,25 @@ pub(super) struct Idempotency {
     pub(super) window: Option<String>,
     /// How long an answer is kept for replay, `24h` by default.
     pub(super) keep: Option<String>,
-    /// `header`: the upstream honours `Idempotency-Key`.
+    /// `header`: the upstream honours `Idempotency-Key`. It gets the client's key, else the call's id, and the same on
+    /// each attempt: a call whose answer was lost may be sent again.
     pub(super) upstream: Option<UpstreamKey>,
+    /// The operation may be repeated without harm: a call whose answer was lost may be sent again.
+    #[serde(default)]
+    pub(super) repeatable: bool,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Reconcile {
+    /// REST: the read that tells whether one call was executed, such as `GET /refunds?key=:key`. `:key` is the key that
+    /// the upstream was told, `:call` the call's id where that is the key, any other name a top-level argument.
+    pub(super) read: Option<String>,
+    /// JSON Pointer into its answer: what stands there (not null, not false, not an empty array) once it was executed.
+    pub(super) found: Option<String>,
+    /// Before this much time has passed since the call was sent nobody may say that it was not executed; `10m` by
+    /// default, and never less than the operation's deadline.
+    pub(super) after: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]

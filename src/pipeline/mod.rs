@@ -20,12 +20,12 @@ use futures_util::FutureExt;
 use crate::call::{Call, CallId, Code, Ended, Fault, HeldAs, Incoming, Outcome, Principal, Refusal, Terms, Tier};
 use crate::clock::Clock;
 use crate::gates::authz::{Permit, Verdict};
-use crate::gates::breaker::Breakers;
+use crate::gates::breaker::{Breakers, Probe};
 use crate::gates::budget::Budgets;
 use crate::gates::hold::{Attached, Holds};
 use crate::gates::idempotency::{Calls, NotBegun, read_outcome};
 use crate::gates::session::Sessions;
-use crate::gates::upstream::{Manner, Upstreams};
+use crate::gates::upstream::{Answer, Endpoint, Manner, Upstreams};
 use crate::signals::{Entry, Throttle};
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::store::{AuditNote, CallRecord, Known, Made, State, Store};
@@ -33,7 +33,9 @@ use crate::tasks::{Draining, Tracker};
 use crate::telemetry::Metrics;
 
 mod doubt;
+mod reconcile;
 mod release;
+mod resend;
 mod support;
 
 pub(crate) use support::counted;
@@ -193,22 +195,39 @@ impl Pipeline {
             entry.recorded();
             entry.sending();
         }
-        let sent = self.clock.instant();
-        support::overhead(self, "request", entry.started(), sent);
+        support::overhead(self, "request", entry.started(), self.clock.instant());
         let manner = Manner { token: a.token, own_session };
-        let answer = self.upstreams.forward(endpoint, permit, a.call, manner).await;
-        support::count_answer(self, a.call, &answer, sent);
-        probe.observe(support::is_healthy(&answer));
-        let came = self.clock.instant();
+        let answer = self.attempt(a, endpoint, permit, probe, manner).await;
         let outcome = match flight {
-            Some(flight) => self.calls.conclude(flight, answer, a.call).await,
+            Some(flight) => {
+                let (flight, answer) = self.insist(a, endpoint, manner, flight, answer).await;
+                let came = self.clock.instant();
+                let outcome = self.calls.conclude(flight, answer, a.call).await;
+                support::overhead(self, "answer", came, self.clock.instant());
+                outcome
+            }
             None => support::answered(self, a, read_outcome(answer, a.call, tier)?).await,
         };
         if collects && matches!(outcome, Ok(Outcome::Forwarded { .. })) {
             self.store.collected(a.call.id())?;
         }
-        support::overhead(self, "answer", came, self.clock.instant());
         outcome
+    }
+
+    /// One request on the wire, counted.
+    async fn attempt(
+        &self,
+        a: &Asking<'_>,
+        endpoint: &Arc<Endpoint>,
+        permit: Permit,
+        probe: Probe,
+        manner: Manner<'_>,
+    ) -> Answer {
+        let sent = self.clock.instant();
+        let answer = self.upstreams.forward(endpoint, permit, a.call, manner).await;
+        support::count_answer(self, a.call, &answer, sent);
+        probe.observe(support::is_healthy(&answer));
+        answer
     }
 
     /// The claim was taken between look-up and begin: what is known now is the answer.

@@ -16,8 +16,23 @@ use super::{Asking, Pipeline, Start};
 type Client<'a> = (Option<&'a str>, &'a Call);
 
 impl Pipeline {
+    /// Tends a stored call by itself: an approved one is sent, one that a dead process was sending is sent again where
+    /// that was declared harmless, and of an unknown one the configured read is asked.
+    pub async fn tend(&self, id: CallId) {
+        let state = match self.store.get(id).await {
+            Ok(record) => record.map(|r| r.state),
+            Err(fault) => return tracing::error!(fault = %fault.chain(), call.id = %id, "a call cannot be read"),
+        };
+        match state {
+            Some(State::Approved) => self.resume(id).await,
+            Some(State::Dispatching) => self.resend(id).await,
+            Some(State::Unknown) => self.probe(id).await,
+            _ => {}
+        }
+    }
+
     /// Sends an approved call by itself, once. A gate that is closed for now leaves it approved; it is tried again.
-    pub async fn resume(&self, id: CallId) {
+    async fn resume(&self, id: CallId) {
         let s = self.snapshots.current();
         let record = match self.store.get(id).await {
             Ok(Some(record)) => record,
@@ -126,7 +141,12 @@ impl Pipeline {
     }
 
     /// The call again, from what was stored with the hold.
-    async fn restored(&self, s: &Snapshot, record: &CallRecord, client: Option<Client<'_>>) -> Result<Call, Refusal> {
+    pub(super) async fn restored(
+        &self,
+        s: &Snapshot,
+        record: &CallRecord,
+        client: Option<Client<'_>>,
+    ) -> Result<Call, Refusal> {
         let operation = s.operation(&record.operation).ok_or_else(|| revoked("the operation is gone"))?;
         let arguments: Value = self.store.arguments(record).await?;
         let body = self.store.request_body(record).await?;
@@ -161,7 +181,7 @@ impl Pipeline {
 }
 
 /// What the votes really add up to.
-fn approvals(record: &CallRecord) -> GivenApprovals {
+pub(super) fn approvals(record: &CallRecord) -> GivenApprovals {
     let people = record.people();
     let complete = record
         .terms

@@ -14,7 +14,7 @@ use crate::gates::idempotency::{InFlight, NotBegun};
 use crate::gates::rate::Standing;
 use crate::gates::upstream::{Answer, Got, GotBody, Lost};
 use crate::signals::{self, Entry};
-use crate::store::{AuditNote, CallRecord, State};
+use crate::store::{AuditNote, CallRecord, Resend, State};
 
 use super::{Asking, Pipeline, Start};
 
@@ -75,6 +75,9 @@ impl Pipeline {
             }
             Start::Release { mut record, .. } => {
                 (record.config_digest, record.policy_digest) = a.s.digests();
+                // What is declared today, not when it was held.
+                record.quiet_for = a.call.operation().reconcile.after;
+                record.resend = Resend::of(a.call.operation());
                 record.policies = permit.policies().to_vec();
                 let charges = a.s.budgets.charges(a.principal, a.call, self.clock.now());
                 let charges = charges.map_err(|_| NotBegun::Unavailable)?;

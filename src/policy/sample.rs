@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use super::{Defaults, Finding, Loaded, Model, Reviewer, Source, load_sources};
 use crate::call::{
     AuthMethod, Call, CallContext, CallId, Checked, Cost, Digest, Effects, Facts, HeldAs, History, IdempotencyRule,
-    Limits, Meter, Meters, Operation, Otherwise, OutRequest, Preference, Principal, Release, Target, Timestamp, Tool,
-    ToolKind,
+    Limits, Meter, Meters, Operation, Otherwise, OutRequest, Preference, Principal, QUIET, ReconcileRule, Release,
+    Target, Timestamp, Tool, ToolKind,
 };
 
 /// A tool of the toy world.
@@ -48,6 +48,7 @@ pub(crate) fn operation(tool: &Arc<Tool>, short: &str, effects: Effects, schema:
             upstream_header: false,
             repeatable: false,
         },
+        reconcile: ReconcileRule { after: QUIET, read: None },
         cost: Cost::default(),
         limits: Limits { body: 1 << 20, answer: 1 << 24, deadline: Duration::from_secs(30) },
         target: None,

@@ -1,11 +1,13 @@
 //! What a step changes of a record: the members that differ, whole. A record is read back from its first, full
 //! frame and the changes after it, whatever version of the state machine wrote them.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::call::{Digest, Terms, Tier, Timestamp};
 
-use super::{Approval, CallRecord, Charge, Evidence, Note, Opinion, State, StoredAnswer};
+use super::{Approval, CallRecord, Charge, Evidence, Note, Opinion, Resend, State, StoredAnswer};
 
 /// A member that is there, be it `null`.
 fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Option<T>, D::Error> {
@@ -55,6 +57,9 @@ changed! {
     attempt: u32,
     epoch: u64,
     begun: Option<Timestamp>,
+    quiet_for: Duration,
+    quiet_after: Option<Timestamp>,
+    resend: Option<Resend>,
     charges: Vec<Charge>,
     answer: Option<StoredAnswer>,
     note: Option<Note>,

@@ -3,10 +3,10 @@
 use bytes::Bytes;
 
 use crate::call::{
-    Call, Digest, Needs, Principal, Protocol, Release, Terms, Tier, Timestamp, redacted, scrubbed, title,
+    Call, Digest, Needs, Operation, Principal, Protocol, Release, Terms, Tier, Timestamp, redacted, scrubbed, title,
 };
 
-use super::{CallRecord, Charge, State, StoredRequest};
+use super::{CallRecord, Charge, Resend, ResendBy, State, StoredRequest};
 
 /// What the gates found out about a call, beside the call itself.
 #[derive(Debug, Clone)]
@@ -75,6 +75,9 @@ impl CallRecord {
             attempt: 0,
             epoch: 0,
             begun: None,
+            quiet_for: operation.reconcile.after,
+            quiet_after: None,
+            resend: Resend::of(operation),
             charges: made.charges,
             answer: None,
             note: None,
@@ -114,6 +117,23 @@ impl CallRecord {
     #[must_use]
     pub fn is_justified(&self) -> bool {
         self.approvals.iter().any(|a| a.justification.as_ref().is_some_and(|j| !j.trim().is_empty()))
+    }
+}
+
+/// The first attempt and two more.
+const ATTEMPTS: u32 = 3;
+
+impl Resend {
+    /// What the operation's configuration declares. A header that carries the key says more than `repeatable`.
+    #[must_use]
+    pub fn of(operation: &Operation) -> Option<Self> {
+        let rule = &operation.idempotency;
+        let by = match (rule.upstream_header, rule.repeatable) {
+            (true, _) => ResendBy::Header,
+            (false, true) => ResendBy::Repeatable,
+            (false, false) => return None,
+        };
+        Some(Self { by, attempts: ATTEMPTS })
     }
 }
 

@@ -9,7 +9,7 @@
 mod changed;
 mod embedded;
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 mod fresh;
 mod record;
 mod state;

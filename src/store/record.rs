@@ -7,7 +7,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::call::{ArtifactId, CallContext, CallId, Digest, Principal, PrincipalKey, Target, Terms, Tier, Timestamp};
+use crate::call::{
+    ArtifactId, CallContext, CallId, Digest, Principal, PrincipalKey, QUIET, Target, Terms, Tier, Timestamp,
+};
 
 /// The state of a call with effects (`lifecycle.md`, section 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -284,6 +286,15 @@ pub struct CallRecord {
     /// When its last attempt was begun.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub begun: Option<Timestamp>,
+    /// How long after a begin its request may still be on the wire.
+    #[serde(default = "quiet_default")]
+    pub quiet_for: Duration,
+    /// Quiescence: before this nobody can know that the last attempt has no effect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quiet_after: Option<Timestamp>,
+    /// Declared idempotent when it was begun: it may be sent again. Absent: never by machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resend: Option<Resend>,
     /// What was set aside, or used, for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub charges: Vec<Charge>,
@@ -326,6 +337,25 @@ pub struct Opinion {
     pub at: Timestamp,
 }
 
+/// What declares a call idempotent, and how often it may be sent in all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resend {
+    /// What says so.
+    pub by: ResendBy,
+    /// Attempts in all.
+    pub attempts: u32,
+}
+
+/// What declares a call idempotent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResendBy {
+    /// The upstream honours `Idempotency-Key`, which is the same on each attempt.
+    Header,
+    /// The operation may be repeated without harm.
+    Repeatable,
+}
+
 /// Why a call ended as it did, or what it waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
@@ -349,6 +379,22 @@ impl CallRecord {
             state => state,
         }
     }
+
+    /// When the last attempt is certain to be off the wire. Records of older versions have only its begin.
+    #[must_use]
+    pub fn quiet_at(&self) -> Option<Timestamp> {
+        self.quiet_after.or_else(|| self.begun.map(|begun| begun.plus(self.quiet_for)))
+    }
+
+    /// Whether the last attempt is certain to be off the wire at `now`.
+    #[must_use]
+    pub fn is_quiet(&self, now: Timestamp) -> bool {
+        self.quiet_at().is_some_and(|at| now >= at)
+    }
+}
+
+fn quiet_default() -> Duration {
+    QUIET
 }
 
 /// What the store knows of a call that came in.
@@ -494,8 +540,14 @@ pub enum ParkError {
 pub struct Reconcile {
     /// The call.
     pub id: CallId,
+    /// `If-Match`, where given.
+    pub version: Option<u64>,
     /// Who, after linking accounts.
     pub person: String,
+    /// Identities that are this person: subjects, user ids and verified e-mails, for exclusion.
+    pub aliases: Vec<String>,
+    /// Issuer and subject that signed in.
+    pub subject: String,
     /// `succeeded` or `not_executed`.
     pub outcome: State,
     /// Why.
@@ -561,6 +613,9 @@ pub enum HoldError {
     /// Evidence is missing.
     #[error("evidence is missing")]
     EvidenceMissing(Vec<String>),
+    /// Before quiescence nobody can know that a call had no effect.
+    #[error("it may still be on the wire; nobody can know yet that it was not executed")]
+    TooEarly(Box<CallRecord>),
     /// The store cannot write.
     #[error("the decision could not be recorded")]
     Unavailable,

@@ -7,8 +7,14 @@
 //! held ──vote──► held │ last vote ──► approved ──begin──► dispatching ──► succeeded* │ failed* │ not_executed* │ unknown
 //! held ──► rejected* │ expired* │ withdrawn* │ revoked*      approved ──► expired* │ withdrawn* │ revoked*
 //! held, approved ──renew──► held, the fourth time ──► stale*
+//! dispatching ──again (declared idempotent, attempts left, before quiescence)──► dispatching, the next attempt
 //! unknown ──late answer──► succeeded* │ failed*      unknown ──two people──► succeeded* │ not_executed*
+//! unknown ──found by the read──► succeeded*          unknown ──not found──► not_executed*
 //! ```
+//!
+//! Two rules stand on time and attempts, not on the state alone. **Quiescence**: before `quiet_after` the request may
+//! still be on the wire, so nobody says `not_executed` of an unknown call. **Only the first attempt can prove that
+//! nothing was sent**: of a later one the attempt before it may have had its effect, whatever became of this one.
 
 use std::time::Duration;
 
@@ -16,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::call::{Digest, Terms, Timestamp};
 
-use super::{Approval, CallRecord, Charge, Evidence, Note, Opinion, State, StoredAnswer};
+use super::{Approval, CallRecord, Charge, Evidence, Note, Opinion, Resend, State, StoredAnswer};
 
 /// A hold may return to `held` this often; then it goes stale.
 pub const MAX_RENEWALS: u32 = 3;
@@ -42,6 +48,8 @@ pub enum Event {
     Expire,
     /// It is about to be sent.
     Begin { epoch: u64, charges: Vec<Charge>, ruling: Ruling },
+    /// The attempt that is named was lost; the operation is declared idempotent and is sent again.
+    Again { attempt: u32, epoch: u64, by: u64 },
     /// The attempt ended.
     Conclude { attempt: u32, epoch: u64, state: State, answer: Option<StoredAnswer>, note: Option<Note> },
     /// The process that sent it is gone.
@@ -50,6 +58,10 @@ pub enum Event {
     Opine(Opinion),
     /// A second person says the same.
     Reconcile { outcome: State, note: Note },
+    /// The configured read found it.
+    Found(Note),
+    /// The configured read, begun at `asked`, did not find it.
+    NotFound { asked: Timestamp, note: Note },
 }
 
 /// Which versions let a held call go: those in force when it was sent, not when it was asked for.
@@ -61,6 +73,10 @@ pub struct Ruling {
     pub policy_digest: Digest,
     /// Digest of the configuration.
     pub config_digest: Digest,
+    /// How long after a begin the request may still be on the wire.
+    pub quiet_for: Duration,
+    /// Whether it may be sent again, as declared when it is sent.
+    pub resend: Option<Resend>,
 }
 
 impl Ruling {
@@ -68,7 +84,8 @@ impl Ruling {
     #[must_use]
     pub fn of(record: &CallRecord) -> Self {
         let (policy_digest, config_digest) = (record.policy_digest, record.config_digest);
-        Self { policies: record.policies.clone(), policy_digest, config_digest }
+        let (quiet_for, resend) = (record.quiet_for, record.resend);
+        Self { policies: record.policies.clone(), policy_digest, config_digest, quiet_for, resend }
     }
 }
 
@@ -80,6 +97,8 @@ pub enum Step {
     Parked,
     /// A call that policy allowed by itself, or an approved one, is being sent.
     Begun,
+    /// The next attempt of a call that is declared idempotent.
+    BegunAgain,
     /// A vote was counted.
     Voted,
     /// The last vote was counted.
@@ -106,6 +125,10 @@ pub enum Step {
     Opined,
     /// Two people settled an unknown call.
     Reconciled,
+    /// The configured read found an unknown call executed.
+    Found,
+    /// After quiescence the configured read did not find an unknown call.
+    NotFound,
     /// The outcome was handed to the agent.
     Collected,
 }
@@ -130,10 +153,13 @@ impl Event {
             Self::Revoke(_) => Step::Revoked,
             Self::Expire => Step::Expired,
             Self::Begin { .. } => Step::Begun,
+            Self::Again { .. } => Step::BegunAgain,
             Self::Conclude { .. } => Step::Concluded,
             Self::Died => Step::Died,
             Self::Opine(_) => Step::Opined,
             Self::Reconcile { .. } => Step::Reconciled,
+            Self::Found(_) => Step::Found,
+            Self::NotFound { .. } => Step::NotFound,
         }
     }
 }
@@ -155,18 +181,37 @@ pub(super) fn allowed(record: &CallRecord, event: &Event, now: Timestamp) -> Opt
         (Expired, Event::Expire) if !record.state.is_final() => Some(Expired),
         (Approved, Event::Wait(_)) => Some(Approved),
         (Approved, Event::Begin { .. }) => Some(Dispatching),
+        (Dispatching, Event::Again { attempt, epoch, .. })
+            if same_attempt(record, *attempt, *epoch) && may_go_again(record, now) =>
+        {
+            Some(Dispatching)
+        }
         (Dispatching, Event::Conclude { attempt, epoch, state, .. }) if same_attempt(record, *attempt, *epoch) => {
-            Some(*state).filter(|s| matches!(s, Succeeded | Failed | NotExecuted | Unknown))
+            let first = record.attempt == 1;
+            Some(*state).filter(|s| matches!(s, Succeeded | Failed | Unknown) || (*s == NotExecuted && first))
         }
         (Unknown, Event::Conclude { attempt, epoch, state, .. }) if same_attempt(record, *attempt, *epoch) => {
             Some(*state).filter(|s| matches!(s, Succeeded | Failed))
         }
-        (Dispatching, Event::Died) | (Unknown, Event::Opine(_)) => Some(Unknown),
+        (Dispatching, Event::Died) => Some(Unknown),
+        (Unknown, Event::Opine(opinion)) => Some(Unknown).filter(|_| sayable(record, opinion.outcome, now)),
         (Unknown, Event::Reconcile { outcome, note }) if seconded(record, *outcome, note) => {
-            Some(*outcome).filter(|s| matches!(s, Succeeded | NotExecuted))
+            Some(*outcome).filter(|outcome| sayable(record, *outcome, now))
         }
+        (Unknown, Event::Found(_)) => Some(Succeeded),
+        (Unknown, Event::NotFound { asked, .. }) => Some(NotExecuted).filter(|_| record.is_quiet(*asked.min(&now))),
         _ => None,
     }
+}
+
+/// What people may say of an unknown call: that it was executed at any time, that it was not only after quiescence.
+fn sayable(record: &CallRecord, outcome: State, now: Timestamp) -> bool {
+    outcome == State::Succeeded || (outcome == State::NotExecuted && record.is_quiet(now))
+}
+
+/// Declared idempotent when it was begun, attempts left, and people or reads have not begun to judge it.
+pub(super) fn may_go_again(record: &CallRecord, now: Timestamp) -> bool {
+    record.resend.is_some_and(|r| record.attempt < r.attempts) && !record.is_quiet(now)
 }
 
 fn same_attempt(record: &CallRecord, attempt: u32, epoch: u64) -> bool {
@@ -211,25 +256,31 @@ pub(super) fn apply(record: &CallRecord, event: Event, now: Timestamp) -> Result
         }
         Event::Expire => next.note = Some(expiry_note(record.state)),
         Event::Begin { epoch, charges, ruling } => {
+            (next.quiet_for, next.resend) = (ruling.quiet_for, ruling.resend);
             begin(&mut next, epoch, charges, now);
             (next.policies, next.policy_digest) = (ruling.policies, ruling.policy_digest);
             next.config_digest = ruling.config_digest;
         }
+        Event::Again { by, .. } => {
+            let charges = std::mem::take(&mut next.charges);
+            begin(&mut next, by, charges, now);
+        }
         Event::Conclude { answer, note, .. } => (next.answer, next.note) = (answer, note),
         Event::Died => next.note = Some(died_note()),
         Event::Opine(opinion) => next.opinion = Some(opinion),
-        Event::Reconcile { note, .. } => next.note = Some(note),
+        Event::Reconcile { note, .. } | Event::Found(note) | Event::NotFound { note, .. } => next.note = Some(note),
     }
     Ok(next)
 }
 
-/// What a begin writes into a record, fresh or released.
+/// What a begin writes into a record: fresh, released, or sent again.
 pub(super) fn begin(record: &mut CallRecord, epoch: u64, charges: Vec<Charge>, now: Timestamp) {
     record.state = State::Dispatching;
     record.attempt += 1;
     record.epoch = epoch;
     record.charges = charges;
     record.begun = Some(now);
+    record.quiet_after = Some(now.plus(record.quiet_for));
     record.note = None;
 }
 

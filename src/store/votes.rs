@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use crate::call::{Needs, Tier, Timestamp};
 
-use super::{Approval, CallRecord, HoldError, State, Vote};
+use super::state::Event;
+use super::{Approval, CallRecord, HoldError, Note, Opinion, Reconcile, State, Vote};
 
 /// One group, or a choice of groups, that a vote may fill.
 type Place = BTreeSet<String>;
@@ -42,7 +43,7 @@ pub(super) fn check_current(
 pub(super) fn count(record: &CallRecord, vote: &Vote, now: Timestamp) -> Result<(Approval, bool), HoldError> {
     check_current(record, now, vote.version, Some(vote.digest), &[State::Held])?;
     let terms = record.terms.as_ref().ok_or_else(|| HoldError::AlreadyDecided(Box::new(record.clone())))?;
-    if is_own_call(record, vote) {
+    if is_own_call(record, || names(vote)) {
         return Err(HoldError::SelfReview);
     }
     if record.approvals.iter().any(|a| names(vote).any(|n| same(n, &a.person) || same(n, &a.subject))) {
@@ -79,11 +80,45 @@ fn same(a: &str, b: &str) -> bool {
     a == b || a.to_lowercase() == b.to_lowercase()
 }
 
-/// The voter asked for it, is acted for, or runs the agent.
-fn is_own_call(record: &CallRecord, vote: &Vote) -> bool {
+/// One of these names asked for it, is acted for, or runs the agent.
+fn is_own_call<'n, I: Iterator<Item = &'n str>>(record: &CallRecord, names: impl Fn() -> I) -> bool {
     let p = &record.principal;
     let barred = [p.operator.as_deref(), p.acting_for.as_deref(), p.acting_for_email.as_deref(), Some(&*p.subject)];
-    barred.into_iter().flatten().filter(|b| !b.is_empty()).any(|b| names(vote).any(|n| same(n, b)))
+    barred.into_iter().flatten().filter(|b| !b.is_empty()).any(|b| names().any(|n| same(n, b)))
+}
+
+/// What a person says became of an unknown call: a first opinion, or the second one that settles it.
+///
+/// # Errors
+/// Says why it does not count.
+pub(super) fn opinion(record: &CallRecord, said: &Reconcile, now: Timestamp) -> Result<Event, HoldError> {
+    let shown = || Box::new(record.clone());
+    if record.state != State::Unknown || !matches!(said.outcome, State::Succeeded | State::NotExecuted) {
+        return Err(HoldError::AlreadyDecided(shown()));
+    }
+    if said.version.is_some_and(|v| v != record.version) {
+        return Err(HoldError::VersionChanged(shown()));
+    }
+    let names =
+        || [said.person.as_str(), said.subject.as_str()].into_iter().chain(said.aliases.iter().map(String::as_str));
+    if is_own_call(record, names) {
+        return Err(HoldError::SelfReview);
+    }
+    if said.reason.trim().is_empty() {
+        return Err(HoldError::JustificationRequired);
+    }
+    if said.outcome == State::NotExecuted && !record.is_quiet(now) {
+        return Err(HoldError::TooEarly(shown()));
+    }
+    let (person, outcome, reason) = (said.person.clone(), said.outcome, said.reason.clone());
+    match record.opinion.as_ref().filter(|o| o.outcome == outcome) {
+        Some(first) if names().any(|n| same(n, &first.person)) => Err(HoldError::AlreadyCounted),
+        Some(_) => {
+            let note = Note { code: "reconciled".into(), text: reason, by: Some(person) };
+            Ok(Event::Reconcile { outcome, note })
+        }
+        None => Ok(Event::Opine(Opinion { person, outcome, reason, at: now })),
+    }
 }
 
 fn missing_evidence(record: &CallRecord, needs: &Needs) -> Vec<String> {

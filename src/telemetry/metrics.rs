@@ -55,6 +55,8 @@ metrics! {
     upstream_requests: IntCounterVec = "holdpoint_upstream_requests_total", "Upstream requests by class of answer", ["tool", "op", "class"];
     /// Deadlines passed.
     upstream_timeouts: IntCounterVec = "holdpoint_upstream_timeouts_total", "Upstream deadlines passed", ["tool"];
+    /// Reads that asked what became of an unknown call.
+    reconcile_reads: IntCounterVec = "holdpoint_reconcile_reads_total", "Reads of unknown calls by what they found", ["op", "result"];
     /// Time that upstreams took.
     upstream_seconds: HistogramVec = "holdpoint_upstream_seconds", "Upstream time to the head of the answer", ["tool", "op"];
     /// 0 closed, 1 half-open, 2 open.

@@ -26,3 +26,5 @@ mod overflow;
 mod reload;
 mod rest;
 mod streams;
+mod unknown;
+mod unsent;

@@ -198,6 +198,108 @@ async fn a_reads_stream_of_events_passes_while_it_flows() {
     assert!(body.frame().await.is_none());
 }
 
+/// Events of a REST answer that have so many bytes in all.
+fn rest_events(bytes: usize) -> Vec<Bytes> {
+    let frame = "data: \n\n".len();
+    let half = bytes / 2;
+    let event = |n: usize| Bytes::from(format!("data: {}\n\n", "e".repeat(n - frame)));
+    vec![event(half), event(bytes - half)]
+}
+
+const BOUND: usize = 1 << 20;
+
+#[tokio::test]
+async fn a_stream_of_events_up_to_the_bound_is_replayed_byte_for_byte() {
+    for len in [40, 300 << 10, BOUND] {
+        let p = Setup::new().start().await;
+        let more =
+            [("content-type", "text/event-stream; charset=utf-8"), ("x-books", "r\u{e9}sum\u{e9}"), ("etag", "\"7\"")];
+        p.upstream.script(move |_| {
+            let headers = more.iter().map(|(n, v)| (*n, (*v).to_owned())).collect();
+            Reaction::Pieces(headers, rest_events(len), true)
+        });
+        let first = p.refund("o_1", 1200, &[]).await;
+        assert_eq!((first.status, first.decision(), first.body.len()), (200, "allowed", len));
+        let again = p.refund("o_1", 1200, &[]).await;
+        assert_eq!((again.status, again.decision()), (200, "replayed"), "{len}: {:?}", again.json());
+        assert_eq!(again.body, first.body, "{len}");
+        for (name, value) in more {
+            assert_eq!(again.headers[name].as_bytes(), value.as_bytes(), "{len} {name}");
+            assert_eq!(again.headers[name], first.headers[name]);
+        }
+        assert_eq!(p.upstream.count(), 1);
+    }
+}
+
+#[tokio::test]
+async fn one_byte_over_the_bound_the_replay_says_so_and_gives_no_part_of_the_body() {
+    let p = Setup::new().start().await;
+    p.upstream.script(|_| Reaction::Pieces(headers(SSE), rest_events(BOUND + 1), true));
+    let first = p.refund("o_1", 1200, &[]).await;
+    assert_eq!((first.status, first.body.len()), (200, BOUND + 1));
+    let again = p.refund("o_1", 1200, &[]).await;
+    let told = again.json();
+    assert_eq!((again.status, again.code().as_str(), &told["executed"]), (409, "invalid_answer", &json!("yes")));
+    assert_eq!(told["answer_bytes"], BOUND + 1);
+    assert_eq!(told["answer_digest"], holdpoint::call::Digest::of(&first.body).to_string());
+    assert!(told["detail"].as_str().unwrap().contains("too long to keep") && again.body.len() < 2000);
+    assert_eq!(p.upstream.count(), 1);
+}
+
+#[tokio::test]
+async fn a_cut_stream_of_events_is_an_unknown_outcome() {
+    let p = Setup::new().start().await;
+    let gate = Arc::new(Notify::new());
+    let held = Arc::clone(&gate);
+    p.upstream.script(move |_| Reaction::Gated(headers(SSE), rest_events(1000), false, Arc::clone(&held)));
+    let mut response = open(&p, "POST", "/crm/orders/o_1/refunds", refund()).await;
+    let frame = tokio::time::timeout(PATIENCE, response.body_mut().frame()).await.expect("events do not flow");
+    assert!(frame.unwrap().is_ok());
+    gate.notify_one();
+    assert!(response.into_body().collect().await.is_err(), "a cut stream looks whole");
+    p.until_line(|kind, _| kind == "concluded").await;
+    let again = p.refund("o_1", 1200, &[]).await;
+    assert_eq!((again.status, again.code().as_str(), p.upstream.count()), (409, "outcome_unknown", 1));
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_in_the_middle_of_a_stream_gets_all_of_it_later() {
+    let p = Setup::new().start().await;
+    let gate = Arc::new(Notify::new());
+    let held = Arc::clone(&gate);
+    p.upstream.script(move |_| Reaction::Gated(headers(SSE), rest_events(60 << 10), true, Arc::clone(&held)));
+    let mut response = open(&p, "POST", "/crm/orders/o_1/refunds", refund()).await;
+    let frame = tokio::time::timeout(PATIENCE, response.body_mut().frame()).await.expect("events do not flow");
+    assert!(!frame.unwrap().unwrap().into_data().unwrap().is_empty());
+    drop(response);
+    gate.notify_one();
+    p.until_line(|kind, _| kind == "concluded").await;
+    let again = p.refund("o_1", 1200, &[]).await;
+    assert_eq!((again.decision(), again.body.as_ref()), ("replayed", rest_events(60 << 10).concat().as_slice()));
+    assert_eq!(p.upstream.count(), 1);
+}
+
+#[tokio::test]
+async fn a_response_of_a_tool_that_is_too_long_to_keep_is_told_as_executed_under_the_new_id() {
+    let p = Setup::new().start().await;
+    p.upstream.script(|_| {
+        let text = "x".repeat(BOUND);
+        let message = json!({"jsonrpc": "2.0", "id": 7, "result": {"content": [{"type": "text", "text": text}]}});
+        Reaction::Pieces(headers(SSE), vec![Bytes::from(format!("data: {message}\n\n"))], true)
+    });
+    let first = open(&p, "POST", "/tickets/mcp", comment(7)).await;
+    assert!(first.into_body().collect().await.unwrap().to_bytes().len() > BOUND);
+    let again = open(&p, "POST", "/tickets/mcp", comment(8)).await.into_body().collect().await.unwrap().to_bytes();
+    let again: serde_json::Value = serde_json::from_slice(&again).unwrap();
+    let about = &again["result"]["_meta"]["dev.holdpoint/refusal"];
+    assert_eq!(
+        (&again["id"], &about["executed"], &about["code"]),
+        (&json!(8), &json!("yes"), &json!("invalid_answer"))
+    );
+    assert!(about["answer_digest"].as_str().unwrap().starts_with("sha256:"), "{about}");
+    assert_eq!(p.upstream.count(), 1);
+}
+
 fn comment(id: u32) -> String {
     json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {
         "name": "add_comment", "arguments": {"ticketId": "t_1", "text": "hi"},

@@ -232,9 +232,7 @@ async fn a_long_poll_ends_with_the_change() {
 #[tokio::test]
 async fn two_people_settle_an_unknown_call() {
     let w = World::new();
-    let mut users = USERS.to_vec();
-    users.push(("petra", "platform", true));
-    w.reload(&users);
+    w.with_petra();
     let call = w.unknown().await;
     let at = format!("/v1/calls/{}/reconcile", call.id);
     let said = json!({"outcome": "succeeded", "reason": "it is on the bank's list"});
@@ -244,7 +242,19 @@ async fn two_people_settle_an_unknown_call() {
         w.post("pat", &at, json!({"outcome": "succeeded", "reason": ""})).await.code().1,
         "justification_required"
     );
-    assert_eq!(w.post("pat", &at, said.clone()).await.json()["state"], "unknown");
+    // Before quiescence nobody can know that it was not executed.
+    let not = json!({"outcome": "not_executed", "reason": "it is not on the bank's list"});
+    let early = w.post("pat", &at, not.clone()).await;
+    assert_eq!(early.code(), (409, "too_early".into()));
+    assert_eq!(early.headers["retry-after"], "601");
+    assert_eq!(early.json()["quiet_at"], json!(call.quiet_at()));
+    w.clock.advance(Duration::from_secs(600));
+    assert_eq!(w.post("pat", &at, not).await.json()["state"], "unknown");
+    assert_eq!(
+        w.post("pat", &at, said.clone()).await.json()["state"],
+        "unknown",
+        "another word replaces the first one"
+    );
     assert_eq!(w.post("pat", &at, said.clone()).await.code(), (403, "already_counted".into()));
     let seen = w.get("pat", &format!("/v1/calls/{}", call.id)).await.json();
     assert_eq!((seen["opinion"]["person"].as_str(), seen["me"]["can"].clone()), (Some("pat"), json!(["reconcile"])));

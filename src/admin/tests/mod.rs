@@ -183,6 +183,13 @@ impl World {
         self.snapshots.replace(snapshot(self.dir.path(), &self.lasting, users));
     }
 
+    /// A second person who settles unknown calls.
+    pub(crate) fn with_petra(&self) {
+        let mut users = USERS.to_vec();
+        users.push(("petra", "platform", true));
+        self.reload(&users);
+    }
+
     async fn send(&self, request: Request<Body>) -> Got {
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
@@ -253,7 +260,7 @@ impl World {
     }
 
     /// A call that was never held, and of which nobody knows what became.
-    async fn unknown(&self) -> CallRecord {
+    pub(crate) async fn unknown(&self) -> CallRecord {
         let snapshot = self.snapshots.current();
         let (principal, now) = (support_bot(), self.clock.now());
         let call = call(&snapshot, "crm.refund", refund(1200), &principal, Vec::new());

@@ -139,6 +139,44 @@ async fn forms_of_other_sites_and_other_sessions_decide_nothing() {
 }
 
 #[tokio::test]
+async fn two_people_settle_an_unknown_call_without_script() {
+    let w = World::new();
+    w.with_petra();
+    let call = w.unknown().await;
+    let at = format!("/calls/{}", call.id);
+    let (pat, petra, maya) = (sign_in(&w, "pat").await, sign_in(&w, "petra").await, sign_in(&w, "maya").await);
+    let home = pat.get("/").await.text;
+    assert!(home.contains("Outcome unknown (1)") && home.contains(&at), "{home}");
+    assert!(!maya.get("/").await.text.contains("Outcome unknown"), "it is shown to who may not see it");
+    let page = pat.get(&at).await.text;
+    assert!(page.contains("may still be on the wire") && page.contains("name=\"outcome\""), "{page}");
+    assert!(!page.contains("value=\"not_executed\""), "too early to be offered");
+    let post = format!("{at}/reconcile");
+    let said = |version: &'static str, outcome| {
+        [("version", version), ("outcome", outcome), ("reason", "<b>the bank's list</b>")]
+    };
+    assert_eq!(maya.post(&post, &said("2", "succeeded")).await.status.as_u16(), 404);
+    let early = pat.post(&post, &said("2", "not_executed")).await;
+    assert_eq!((early.status.as_u16(), early.text.contains("on the wire")), (409, true));
+    assert_eq!(pat.post(&post, &said("2", "")).await.status.as_u16(), 422);
+    let foreign = [("csrf", maya.csrf.as_str()), ("version", "2"), ("outcome", "succeeded"), ("reason", "x")];
+    let request = pat.request(&post, &foreign).header("sec-fetch-site", "same-origin");
+    let request = request.header("origin", "http://localhost:8701").body(Body::from(encoded(&foreign))).unwrap();
+    assert_eq!(w.send(request).await.status, StatusCode::FORBIDDEN, "a form of another session");
+    w.clock.advance(Duration::from_secs(600));
+    assert!(pat.get(&at).await.text.contains("value=\"not_executed\""));
+    assert_eq!(pat.post(&post, &said("2", "not_executed")).await.status, StatusCode::SEE_OTHER);
+    let page = petra.get(&at).await.text;
+    assert!(page.contains("pat says it not_executed: ") && page.contains("bank"), "{page}");
+    assert!(!page.contains("<b>the"), "{page}");
+    assert_eq!(petra.post(&post, &said("2", "not_executed")).await.status.as_u16(), 412, "not what was seen");
+    assert_eq!(pat.post(&post, &said("3", "not_executed")).await.status.as_u16(), 403, "one person is not two");
+    assert_eq!(petra.post(&post, &said("3", "not_executed")).await.status, StatusCode::SEE_OTHER);
+    assert_eq!(w.store.get(call.id).await.unwrap().unwrap().state, State::NotExecuted);
+    assert!(!pat.get("/").await.text.contains("Outcome unknown"));
+}
+
+#[tokio::test]
 async fn pages_need_a_session_and_a_role() {
     let w = World::new();
     let (hold, call) = (w.hold(8800).await, w.unknown().await);
@@ -153,7 +191,7 @@ async fn pages_need_a_session_and_a_role() {
         let key = ask("GET", path).header("authorization", bearer("maya")).body(Body::empty()).unwrap();
         assert_eq!(w.send(key).await.status, StatusCode::SEE_OTHER, "a token is no session");
     }
-    for path in [format!("{h}/approve"), format!("{h}/reject"), "/sign-out".to_owned()] {
+    for path in [format!("{h}/approve"), format!("{h}/reject"), format!("{c}/reconcile"), "/sign-out".to_owned()] {
         let pairs = [("csrf", "x"), ("digest", "y")];
         let request = form(&path, &pairs).header("sec-fetch-site", "same-origin");
         assert_eq!(w.send(request.body(Body::from(encoded(&pairs))).unwrap()).await.status.as_u16(), 401, "{path}");

@@ -2,6 +2,7 @@
 
 mod identity;
 mod operations;
+mod reconcile;
 mod tools;
 
 use std::collections::BTreeMap;

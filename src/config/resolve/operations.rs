@@ -7,11 +7,13 @@ use std::time::Duration;
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::call::{Cost, Digest, Effects, HeldAs, IdempotencyRule, Limits, Operation, Otherwise, Release};
+use crate::call::{
+    Cost, Digest, Effects, HeldAs, IdempotencyRule, Limits, Operation, Otherwise, QUIET, ReconcileRule, Release,
+};
 
 use super::super::lock::{Lock, is_tool_name};
 use super::super::used::ToolConfig;
-use super::{Ctx, file, tools, units};
+use super::{Ctx, file, reconcile, tools, units};
 
 const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
 
@@ -185,6 +187,7 @@ fn session(config: &ToolConfig) -> Operation {
             upstream_header: false,
             repeatable: true,
         },
+        reconcile: ReconcileRule { after: QUIET, read: None },
         cost: Cost::default(),
         limits: Limits { body: 1 << 20, answer: 16 << 20, deadline: config.upstream.timeout },
         target: None,
@@ -217,6 +220,8 @@ fn operation(
     }
     pointers(ctx, at, o);
     urls(ctx, at, o, &path_params);
+    let limits = limits(ctx, &format!("{at}/limits"), o.limits.as_ref(), config.upstream.timeout);
+    let reconcile = reconcile::rule(ctx, &format!("{at}/reconcile"), o, config, schema.as_ref(), limits);
     Operation {
         name: format!("{}.{name}", config.tool.name),
         short: name.to_owned(),
@@ -230,7 +235,8 @@ fn operation(
         },
         idempotency: idempotency(ctx, &format!("{at}/idempotency"), o.idempotency.as_ref(), effects),
         cost: cost(ctx, &format!("{at}/cost"), o.cost.as_ref(), effects),
-        limits: limits(ctx, &format!("{at}/limits"), o.limits.as_ref(), config.upstream.timeout),
+        reconcile,
+        limits,
         target: o.target.clone(),
         redact: o.redact.clone(),
         title: o.title.clone(),
@@ -302,7 +308,7 @@ fn idempotency(ctx: &mut Ctx<'_>, at: &str, given: Option<&file::Idempotency>, e
         window: ctx.duration(&format!("{at}/window"), given.and_then(|g| g.window.as_ref()), Duration::from_secs(120)),
         keep: ctx.duration(&format!("{at}/keep"), given.and_then(|g| g.keep.as_ref()), Duration::from_secs(86_400)),
         upstream_header: given.is_some_and(|g| g.upstream.is_some()),
-        repeatable: false,
+        repeatable: given.is_some_and(|g| g.repeatable),
     }
 }
 

@@ -31,7 +31,7 @@ pub fn reply_of(record: &CallRecord, body: Option<Bytes>) -> Result<Reply, Refus
     };
     let mut headers = HeaderMap::new();
     for (name, value) in &answer.headers {
-        if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(value)) {
+        if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_bytes(value.as_bytes())) {
             headers.append(name, value);
         }
     }

@@ -6,10 +6,8 @@ use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use crate::call::{
-    Broken, Call, Code, Digest, Executed, Operation, Outcome, Protocol, Refusal, Reply, ReplyBody, Tier,
-};
-use crate::gates::upstream::{Answer, Flow, Got, GotBody, Lost, Piece};
+use crate::call::{Broken, Call, Code, Digest, Executed, Outcome, Refusal, Reply, ReplyBody, Tier};
+use crate::gates::upstream::{Answer, Flow, Got, GotBody, Lost, Piece, Unsent};
 use crate::store::{AnswerBody, Conclusion, Note, State};
 use crate::tasks;
 
@@ -37,19 +35,19 @@ impl Calls {
     /// What provably was not sent, and what is unknown.
     pub async fn conclude(&self, mut flight: InFlight, answer: Answer, call: &Call) -> Result<Outcome, Refusal> {
         match answer {
+            // The attempt before this one was lost: that this one was not sent proves nothing of the call.
+            Answer::NotSent(why) if flight.attempt > 1 => self.lost(flight, Lost::Broken(why.to_string()), call).await,
+            Answer::Got(got) if flight.attempt > 1 && Unsent::said(call, got.status).is_some() => {
+                self.lost(flight, Lost::Invalid("an attempt was lost, and the upstream did nothing at the next"), call)
+                    .await
+            }
             Answer::NotSent(why) => {
-                tracing::warn!(call.id = %call.id(), why, "nothing was sent");
+                tracing::warn!(call.id = %call.id(), %why, "nothing was sent");
                 let text = "the upstream cannot be reached; nothing was sent";
                 self.end(&mut flight, ended(State::NotExecuted, Code::UpstreamUnreachable.as_str(), text)).await;
                 Err(Refusal::new(Code::UpstreamUnreachable, text).for_call(call.id()))
             }
-            Answer::Lost(lost) => {
-                tracing::warn!(call.id = %call.id(), ?lost, "the outcome is unknown");
-                let code = if matches!(lost, Lost::Deadline) { "upstream_timeout" } else { "connection_lost" };
-                self.end(&mut flight, unknown(code, "the request was sent and no whole answer came")).await;
-                let text = "it may have been executed; no machine sends it again. Ask the people who own the tool";
-                Err(Refusal::new(Code::OutcomeUnknown, text).with("retryable", false).for_call(call.id()))
-            }
+            Answer::Lost(lost) => self.lost(flight, lost, call).await,
             Answer::Got(got) => {
                 let tier = flight.tier;
                 let reply = match got.body {
@@ -61,9 +59,21 @@ impl Calls {
         }
     }
 
+    async fn lost(&self, mut flight: InFlight, lost: Lost, call: &Call) -> Result<Outcome, Refusal> {
+        tracing::warn!(call.id = %call.id(), ?lost, "the outcome is unknown");
+        let code = if matches!(lost, Lost::Deadline) { "upstream_timeout" } else { "connection_lost" };
+        self.end(&mut flight, unknown(code, "the request was sent and no whole answer came")).await;
+        let text = "it may have been executed; no machine sends it again. Ask the people who own the tool";
+        Err(Refusal::new(Code::OutcomeUnknown, text).with("retryable", false).for_call(call.id()))
+    }
+
     /// Records; a failure is an alarm, not a refusal.
-    async fn end(&self, flight: &mut InFlight, conclusion: Conclusion) {
+    async fn end(&self, flight: &mut InFlight, mut conclusion: Conclusion) {
         let Some(begun) = flight.take() else { return };
+        if conclusion.state == State::NotExecuted && begun.attempt > 1 {
+            let text = "an attempt was lost, and the upstream did nothing at the next one";
+            conclusion = unknown("connection_lost", text);
+        }
         if let Err(fault) = self.store.conclude(begun, conclusion).await {
             self.metrics.store_errors.with_label_values(&["conclude"]).inc();
             tracing::error!(fault = %fault.chain(), "an outcome could not be recorded");
@@ -217,7 +227,7 @@ impl Spool {
 
 fn answered(state: State, status: StatusCode, headers: &HeaderMap, body: AnswerBody) -> Conclusion {
     let text = |(n, v): (&http::HeaderName, &http::HeaderValue)| {
-        v.to_str().ok().map(|v| (n.as_str().to_owned(), v.to_owned()))
+        std::str::from_utf8(v.as_bytes()).ok().map(|v| (n.as_str().to_owned(), v.to_owned()))
     };
     let headers = headers.iter().filter_map(text).collect();
     let note = (state == State::NotExecuted).then(|| Note {
@@ -230,17 +240,11 @@ fn answered(state: State, status: StatusCode, headers: &HeaderMap, body: AnswerB
 
 /// What a whole answer means for the call.
 fn meaning(call: &Call, status: StatusCode, body: Option<&Bytes>) -> State {
-    let operation: &Operation = call.operation();
-    if operation.not_now.contains(&status.as_u16()) {
+    if Unsent::said(call, status).is_some() {
         return State::NotExecuted;
     }
-    let Some((_, era)) = &call.request().rpc else {
+    if call.request().rpc.is_none() {
         return if status.is_success() || status.is_redirection() { State::Succeeded } else { State::Failed };
-    };
-    let in_session = call.request().headers.iter().any(|(n, _)| n == "mcp-session-id");
-    if status == StatusCode::NOT_FOUND && *era == Protocol::McpLegacy && in_session {
-        // The session is over: the server says so before it looks at the message, and the client must begin anew.
-        return State::NotExecuted;
     }
     let message = body.and_then(|b| serde_json::from_slice::<Value>(b).ok());
     let is_error = message
@@ -258,7 +262,7 @@ pub fn read_outcome(answer: Answer, call: &Call, tier: Tier) -> Result<Outcome, 
         |code, text: &'static str| Err(Refusal::new(code, text).with_executed(Executed::No).for_call(call.id()));
     match answer {
         Answer::NotSent(why) => {
-            tracing::warn!(call.id = %call.id(), why, "nothing was sent");
+            tracing::warn!(call.id = %call.id(), %why, "nothing was sent");
             refuse(Code::UpstreamUnreachable, "the upstream cannot be reached")
         }
         Answer::Lost(Lost::Deadline) => refuse(Code::UpstreamTimeout, "the upstream did not answer in time"),

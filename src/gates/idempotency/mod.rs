@@ -32,6 +32,10 @@ pub struct InFlight {
     store: Arc<Store>,
     /// At which rung policy allowed it.
     pub tier: Tier,
+    /// Which attempt it is.
+    attempt: u32,
+    /// Attempts that it may have in all.
+    attempts: u32,
 }
 
 /// Why a call did not begin.
@@ -117,7 +121,7 @@ impl Calls {
     async fn step(&self, begin: Begin) -> Result<InFlight, NotBegun> {
         let tier = begin.record.tier;
         match self.store.begin(begin).await {
-            Ok((begun, _)) => Ok(InFlight { begun: Some(begun), store: Arc::clone(&self.store), tier }),
+            Ok((begun, record)) => Ok(self.flight(begun, &record, tier)),
             Err(BeginError::KeyTaken) => Err(NotBegun::Again),
             Err(BeginError::Budget(charge)) => Err(NotBegun::Budget(charge)),
             Err(BeginError::NotApproved | BeginError::WindowClosed) => Err(NotBegun::Over),
@@ -129,7 +133,60 @@ impl Calls {
     }
 }
 
+impl Calls {
+    fn flight(&self, begun: Begun, record: &CallRecord, tier: Tier) -> InFlight {
+        let attempts = record.resend.map_or(1, |r| r.attempts);
+        InFlight { attempt: begun.attempt, attempts, begun: Some(begun), store: Arc::clone(&self.store), tier }
+    }
+
+    /// Begins the next attempt of a call whose attempt was lost: only where it was declared idempotent. The flight
+    /// stands for the new attempt then.
+    pub async fn again(&self, flight: &mut InFlight) -> bool {
+        let Some(lost) = &flight.begun else { return false };
+        match self.store.again(lost).await {
+            Ok(Some((begun, record))) => {
+                *flight = self.flight(begun, &record, flight.tier_once_taken());
+                true
+            }
+            Ok(None) => false,
+            Err(fault) => {
+                self.metrics.store_errors.with_label_values(&["again"]).inc();
+                tracing::error!(fault = %fault.chain(), "the next attempt could not be recorded; it is not sent");
+                false
+            }
+        }
+    }
+
+    /// Begins the next attempt of a call that a dead process was sending.
+    ///
+    /// # Errors
+    /// `None`: it may not be sent again. A fault: it is not known whether that was recorded.
+    pub async fn take_over(&self, record: &CallRecord) -> Result<Option<InFlight>, Fault> {
+        let lost = Begun { id: record.id, attempt: record.attempt, epoch: record.epoch };
+        let begun = self.store.again(&lost).await?;
+        Ok(begun.map(|(begun, record)| self.flight(begun, &record, record.tier)))
+    }
+}
+
 impl InFlight {
+    /// Whether a lost attempt may be followed by another one.
+    #[must_use]
+    pub fn has_attempts(&self) -> bool {
+        self.attempt < self.attempts
+    }
+
+    /// Whether no attempt came before this one.
+    #[must_use]
+    pub fn is_first(&self) -> bool {
+        self.attempt == 1
+    }
+
+    /// Its begun attempt is over: another one takes its place.
+    fn tier_once_taken(&mut self) -> Tier {
+        self.begun = None;
+        self.tier
+    }
+
     fn take(&mut self) -> Option<Begun> {
         self.begun.take()
     }

@@ -10,12 +10,13 @@ use crate::call::Call;
 use super::endpoint::Endpoint;
 use super::flow::{Flow, Raw};
 use super::pool::Connection;
+use super::unsent::Unsent;
 
 /// What came of a send.
 #[derive(Debug)]
 pub enum Answer {
-    /// Provably nothing was sent, with the reason.
-    NotSent(String),
+    /// Provably nothing was sent, with the proof.
+    NotSent(Unsent),
     /// A byte may have been sent, and no whole answer came.
     Lost(Lost),
     /// The upstream answered.

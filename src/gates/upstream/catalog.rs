@@ -148,9 +148,7 @@ impl Client<'_> {
         let more = more.unwrap_or_default();
         let request = || self.request(Method::POST, body.clone(), &more);
         let sent = self.pool.send(self.endpoint, "", Freshness::Recent, &AtomicBool::new(false), request).await;
-        let (response, connection) = sent.map_err(|e| match e {
-            SendError::NotSent(why) | SendError::Broken(why) => why,
-        })?;
+        let (response, connection) = sent.map_err(SendError::why)?;
         if let Some(id) = response.headers().get("mcp-session-id") {
             self.head.insert("mcp-session-id", id.clone());
         }

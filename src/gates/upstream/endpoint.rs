@@ -78,6 +78,7 @@ impl Endpoint {
     pub(crate) fn auth(&self) -> &UpstreamAuth {
         &self.auth
     }
+    /// Whether it gets the client's own credential, which is never kept.
     pub(crate) fn passes_through(&self) -> bool {
         matches!(self.auth, UpstreamAuth::PassThrough)
     }

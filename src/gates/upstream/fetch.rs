@@ -44,9 +44,7 @@ async fn get(uri: Uri, clock: Arc<dyn Clock>) -> Result<Bytes, String> {
         request
     };
     let sent = pool.send(&endpoint, "", Freshness::Any, &AtomicBool::new(false), request).await;
-    let (response, connection) = sent.map_err(|e| match e {
-        SendError::NotSent(why) | SendError::Broken(why) => why,
-    })?;
+    let (response, connection) = sent.map_err(SendError::why)?;
     if response.status() != http::StatusCode::OK {
         return Err(format!("status {}", response.status()));
     }

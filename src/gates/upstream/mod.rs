@@ -7,7 +7,9 @@ mod endpoint;
 mod fetch;
 mod flow;
 mod pool;
+mod probe;
 mod session;
+mod unsent;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +21,7 @@ use http::header::{
 };
 use http::{Method, Request};
 use http_body_util::Full;
+use tokio::sync::Semaphore;
 
 use crate::call::{Call, Digest, OutRequest};
 use crate::clock::Clock;
@@ -31,6 +34,8 @@ pub use endpoint::{Endpoint, Endpoints};
 pub use fetch::fetch;
 pub use flow::{Flow, Piece};
 pub use pool::Pool;
+pub use probe::{Finding, Probed};
+pub use unsent::Unsent;
 
 use self::pool::{Freshness, SendError};
 
@@ -51,13 +56,15 @@ pub struct Manner<'a> {
 pub struct Upstreams {
     pool: Arc<Pool>,
     clock: Arc<dyn Clock>,
+    /// Reads of unknown calls that may be under way: an upstream that hangs must not gather them.
+    probes: Semaphore,
 }
 
 impl Upstreams {
     /// An empty pool.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { pool: Arc::new(Pool::new(Arc::clone(&clock))), clock }
+        Self { pool: Arc::new(Pool::new(Arc::clone(&clock))), clock, probes: Semaphore::new(PROBES) }
     }
 
     /// Sends the call. The permit is spent here: without one nothing is sent, and none is sent twice.
@@ -71,7 +78,7 @@ impl Upstreams {
         match tokio::time::timeout(left, self.send(endpoint, call, manner, &started)).await {
             Ok(answer) => answer,
             Err(_) if !started.load(Ordering::Relaxed) => {
-                Answer::NotSent("the deadline passed before anything was sent".into())
+                Answer::NotSent(Unsent::Ours("the deadline passed before anything was sent".into()))
             }
             Err(_) => Answer::Lost(Lost::Deadline),
         }
@@ -80,13 +87,13 @@ impl Upstreams {
     async fn send(&self, endpoint: &Arc<Endpoint>, call: &Call, manner: Manner<'_>, started: &AtomicBool) -> Answer {
         let mut head = match head(endpoint, call, manner.token) {
             Ok(head) => head,
-            Err(why) => return Answer::NotSent(why),
+            Err(why) => return Answer::NotSent(Unsent::Ours(why)),
         };
         let legacy_session = head.contains_key("mcp-session-id") && manner.own_session;
         if legacy_session {
             match session::open(&self.pool, endpoint, call, &head).await {
                 Ok(own) => head = own,
-                Err(why) => return Answer::NotSent(why),
+                Err(why) => return Answer::NotSent(Unsent::NoSession(why)),
             }
         }
         let freshness = if call.operation().effects.is_read() { Freshness::Any } else { Freshness::Recent };
@@ -121,14 +128,22 @@ fn head(endpoint: &Endpoint, call: &Call, token: Option<&str>) -> Result<HeaderM
     if let Some(content_type) = call.request().content_type.as_deref().and_then(|t| HeaderValue::from_str(t).ok()) {
         head.insert(CONTENT_TYPE, content_type);
     }
+    own(&mut head, endpoint);
+    if let Some(key) = call.upstream_key().and_then(|k| HeaderValue::from_str(&format!("\"{k}\"")).ok()) {
+        head.insert("idempotency-key", key);
+    }
+    credential(&mut head, endpoint, token)?;
+    Ok(head)
+}
+
+/// What every request of ours carries.
+fn own(head: &mut HeaderMap, endpoint: &Endpoint) {
     head.insert(HOST, endpoint.host_header().clone());
     head.insert(USER_AGENT, HeaderValue::from_static(concat!("holdpoint/", env!("CARGO_PKG_VERSION"))));
     head.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    if call.operation().idempotency.upstream_header
-        && let Some(key) = call.key().and_then(|k| HeaderValue::from_str(&format!("\"{k}\"")).ok())
-    {
-        head.insert("idempotency-key", key);
-    }
+}
+
+fn credential(head: &mut HeaderMap, endpoint: &Endpoint, token: Option<&str>) -> Result<(), String> {
     match endpoint.auth() {
         UpstreamAuth::None => {}
         UpstreamAuth::Header(name, secret) => {
@@ -144,7 +159,7 @@ fn head(endpoint: &Endpoint, call: &Call, token: Option<&str>) -> Result<HeaderM
             head.insert(AUTHORIZATION, value);
         }
     }
-    Ok(head)
+    Ok(())
 }
 
 fn request(out: &OutRequest, head: &HeaderMap) -> Out {
@@ -154,6 +169,9 @@ fn request(out: &OutRequest, head: &HeaderMap) -> Out {
     *request.headers_mut() = head.clone();
     request
 }
+
+/// Reads of unknown calls that one core has under way.
+const PROBES: usize = 16;
 
 /// How long a connection may take to be made.
 pub(crate) const CONNECT: Duration = Duration::from_secs(5);

@@ -18,6 +18,7 @@ use crate::clock::Clock;
 use crate::tasks;
 
 use super::endpoint::Endpoint;
+use super::unsent::Unsent;
 use super::{CONNECT, Out};
 
 type Sender = SendRequest<Full<Bytes>>;
@@ -45,12 +46,22 @@ impl Freshness {
 #[derive(Debug)]
 pub(crate) enum SendError {
     /// Provably nothing was sent.
-    NotSent(String),
+    NotSent(Unsent),
     /// A byte may have been sent.
     Broken(String),
 }
 
 const IDLE_PER_UPSTREAM: usize = 64;
+
+impl SendError {
+    /// In words, where it makes no difference whether anything was sent.
+    pub(crate) fn why(self) -> String {
+        match self {
+            Self::NotSent(unsent) => unsent.to_string(),
+            Self::Broken(why) => why,
+        }
+    }
+}
 
 /// Idle connections of one core.
 #[derive(Debug)]
@@ -129,7 +140,7 @@ impl Pool {
                 done => return done,
             }
         }
-        let sender = connect(endpoint).await.map_err(SendError::NotSent)?;
+        let sender = connect(endpoint).await.map_err(|why| SendError::NotSent(Unsent::NoConnection(why)))?;
         self.attempt(key, sender, started, request()).await
     }
 
@@ -141,7 +152,7 @@ impl Pool {
         request: Out,
     ) -> Result<(Response<Incoming>, Connection), SendError> {
         if let Err(e) = sender.ready().await {
-            return Err(SendError::NotSent(e.to_string()));
+            return Err(SendError::NotSent(Unsent::GivenBack(e.to_string())));
         }
         started.store(true, Ordering::Relaxed);
         match sender.try_send_request(request).await {
@@ -152,7 +163,7 @@ impl Pool {
             Err(mut e) => match e.take_message() {
                 Some(_) => {
                     started.store(false, Ordering::Relaxed);
-                    Err(SendError::NotSent(e.error().to_string()))
+                    Err(SendError::NotSent(Unsent::GivenBack(e.error().to_string())))
                 }
                 None => Err(SendError::Broken(e.error().to_string())),
             },
@@ -189,4 +200,35 @@ where
         }
     });
     Ok(sender)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+
+    #[tokio::test]
+    async fn a_request_that_a_dead_connection_never_took_was_not_sent() {
+        let pool = Arc::new(Pool::new(Arc::new(SystemClock)));
+        let (ours, theirs) = tokio::io::duplex(1 << 10);
+        let sender = handshake(ours).await.unwrap();
+        drop(theirs);
+        let started = AtomicBool::new(false);
+        let sent = pool.attempt("k", sender, &started, Out::new(Full::default())).await;
+        assert!(matches!(sent, Err(SendError::NotSent(Unsent::GivenBack(_)))), "{sent:?}");
+        assert!(!started.load(Ordering::Relaxed), "a deadline that passes now would call it lost");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_ends_after_the_first_byte_proves_nothing() {
+        let pool = Arc::new(Pool::new(Arc::new(SystemClock)));
+        let (ours, mut theirs) = tokio::io::duplex(1 << 10);
+        let sender = handshake(ours).await.unwrap();
+        let reads = tasks::spawn(async move {
+            tokio::io::AsyncReadExt::read(&mut theirs, &mut [0; 1]).await.unwrap();
+        });
+        let sent = pool.attempt("k", sender, &AtomicBool::new(false), Out::new(Full::default())).await;
+        assert!(matches!(sent, Err(SendError::Broken(_))), "{sent:?}");
+        reads.await.unwrap();
+    }
 }

@@ -74,9 +74,7 @@ async fn send(
         request
     };
     let key = format!("{}\nown session", endpoint.id());
-    pool.send(endpoint, &key, Freshness::Recent, &AtomicBool::new(false), request).await.map_err(|e| match e {
-        SendError::NotSent(why) | SendError::Broken(why) => why,
-    })
+    pool.send(endpoint, &key, Freshness::Recent, &AtomicBool::new(false), request).await.map_err(SendError::why)
 }
 
 /// Reads an answer to its end, or to the response in its stream of events.

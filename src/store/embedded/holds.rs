@@ -137,14 +137,16 @@ impl Store {
         self.inner.told(stepped).await
     }
 
-    /// Why an approved call is not sent yet. Written only when it says something new.
+    /// Why an approved call is not sent yet. Written only when it waits for something else than before: the version that
+    /// reviewers have seen must not move each time that the same gate is found closed.
     ///
     /// # Errors
     /// When it is not approved any more.
     pub async fn wait_reason(&self, id: CallId, note: Note) -> Result<CallRecord, HoldError> {
         let stepped = self.inner.on_hold(id, |_, record, now| {
             check_current(record, now, None, None, &[State::Approved])?;
-            Ok(Some(Event::Wait(note.clone())).filter(|_| record.note.as_ref() != Some(&note)))
+            let same = record.note.as_ref().is_some_and(|n| n.code == note.code);
+            Ok(Some(Event::Wait(note)).filter(|_| !same))
         });
         self.inner.told(stepped).await
     }

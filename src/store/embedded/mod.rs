@@ -106,6 +106,9 @@ pub struct Recovery {
     pub torn_bytes: u64,
     /// Calls that were being sent when their process died.
     pub to_unknown: Vec<CallId>,
+    /// Calls of dead processes that are declared idempotent and may be sent again; still `dispatching`.
+    #[serde(default)]
+    pub to_resend: Vec<CallId>,
     /// Approved calls that wait to be sent.
     pub approved: Vec<CallId>,
     /// The index was missing, unreadable, or disagreed with the journal, and was rebuilt.

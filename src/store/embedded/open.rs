@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use crate::clock::Clock;
 use crate::journal::{self, Frame, Journal, Log, ReadError, Reader, Sealer};
 use crate::store::State;
-use crate::store::state::Event;
+use crate::store::state::{Event, may_go_again};
 
 use super::checkpoint::Checkpoints;
 use super::core::{Collecting, Core};
@@ -344,6 +344,7 @@ impl Inner {
         open.sort_by_key(|r| r.id);
         for record in &open {
             match record.state_at(now) {
+                State::Dispatching if may_go_again(record, now) => recovery.to_resend.push(record.id),
                 State::Dispatching => match self.step(&mut core, record, Event::Died, now, Vec::new()) {
                     Ok(_) => recovery.to_unknown.push(record.id),
                     Err(Refused::Illegal(_)) => {}

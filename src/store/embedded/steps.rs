@@ -9,7 +9,7 @@ use crate::journal::{SealError, Sealed};
 use crate::store::state::{self, Event, Ruling};
 use crate::store::{
     AnswerBody, Artifact, AuditNote, Begin, BeginError, Begun, CallRecord, Conclusion, Evidence, HoldError, Known,
-    NewArtifact, Note, Opinion, Park, ParkError, PayloadRef, Question, Reconcile, State, Step, StoredAnswer,
+    NewArtifact, Note, Park, ParkError, PayloadRef, Question, Reconcile, State, Step, StoredAnswer, votes,
 };
 
 use super::core::Core;
@@ -200,31 +200,27 @@ impl Inner {
     fn reconcile(&self, r: &Reconcile) -> Result<Arc<CallRecord>, HoldError> {
         let (mut core, now) = self.lock_healthy()?;
         let stored = core.record(r.id).map_err(Unavailable::from)?.ok_or(HoldError::NotFound)?;
-        let decided = || HoldError::AlreadyDecided(Box::new((*stored).clone()));
-        if stored.state != State::Unknown || !matches!(r.outcome, State::Succeeded | State::NotExecuted) {
-            return Err(decided());
-        }
-        if r.reason.trim().is_empty() {
-            return Err(HoldError::JustificationRequired);
-        }
-        let agreed = stored.opinion.as_ref().filter(|o| o.outcome == r.outcome);
-        let event = match agreed {
-            Some(first) if first.person == r.person => return Err(HoldError::AlreadyCounted),
-            Some(_) => {
-                let note = Note { code: "reconciled".into(), text: r.reason.clone(), by: Some(r.person.clone()) };
-                Event::Reconcile { outcome: r.outcome, note }
-            }
-            None => Event::Opine(Opinion {
-                person: r.person.clone(),
-                outcome: r.outcome,
-                reason: r.reason.clone(),
-                at: now,
-            }),
-        };
+        let event = votes::opinion(&stored, r, now)?;
         self.step(&mut core, &stored, event, now, Vec::new()).map_err(|refused| match refused {
-            Refused::Illegal(_) => decided(),
+            Refused::Illegal(_) => HoldError::AlreadyDecided(Box::new((*stored).clone())),
             Refused::Unavailable => HoldError::Unavailable,
         })
+    }
+
+    /// A step that says nothing where the diagram has no such arrow any more.
+    fn if_legal(
+        &self,
+        id: CallId,
+        event: Event,
+        only: impl FnOnce(&CallRecord) -> bool,
+    ) -> Result<Option<Arc<CallRecord>>, Unavailable> {
+        let (mut core, now) = self.lock_healthy()?;
+        let Some(stored) = core.record(id)?.filter(|r| only(r)) else { return Ok(None) };
+        match self.step(&mut core, &stored, event, now, Vec::new()) {
+            Ok(next) => Ok(Some(next)),
+            Err(Refused::Illegal(_)) => Ok(None),
+            Err(Refused::Unavailable) => Err(Unavailable),
+        }
     }
 
     fn put_artifact(&self, new: NewArtifact) -> Result<u64, Unavailable> {
@@ -274,12 +270,56 @@ impl Store {
         Ok(record)
     }
 
+    /// The right to send a call again whose attempt was lost. Atomic: the attempt is still the last one, the call is
+    /// declared idempotent, attempts are left, and quiescence has not come; what is set aside stays so. Durable when
+    /// it returns. `None`: it may not be sent again.
+    ///
+    /// # Errors
+    /// When it is not known whether it was recorded: nothing may be sent.
+    pub async fn again(&self, lost: &Begun) -> Result<Option<(Begun, CallRecord)>, Fault> {
+        let event = Event::Again { attempt: lost.attempt, epoch: lost.epoch, by: self.inner.epoch };
+        let Some(record) = self.inner.if_legal(lost.id, event, |_| true)? else { return Ok(None) };
+        let begun = Begun { id: record.id, attempt: record.attempt, epoch: record.epoch };
+        Ok(Some((begun, self.inner.tell(record).await?)))
+    }
+
+    /// A call of a dead process that is not sent again: `unknown`. One of this process is left alone.
+    ///
+    /// # Errors
+    /// When nothing can be recorded.
+    pub async fn give_up(&self, id: CallId) -> Result<(), Fault> {
+        match self.inner.if_legal(id, Event::Died, |r| r.epoch != self.inner.epoch)? {
+            Some(record) => Ok(self.inner.durable(record.seq).await?),
+            None => Ok(()),
+        }
+    }
+
+    /// The configured read of an `unknown` call has spoken; `asked` is when it was begun. Atomic; durable when it
+    /// returns. `None`: it is not unknown any more, or it is too early to say that it was not executed.
+    ///
+    /// # Errors
+    /// When nothing can be recorded.
+    pub async fn read_says(
+        &self,
+        id: CallId,
+        found: bool,
+        asked: Timestamp,
+        note: Note,
+    ) -> Result<Option<CallRecord>, Fault> {
+        let event = if found { Event::Found(note) } else { Event::NotFound { asked, note } };
+        match self.inner.if_legal(id, event, |_| true)? {
+            Some(record) => Ok(Some(self.inner.tell(record).await?)),
+            None => Ok(None),
+        }
+    }
+
     /// A person says what became of an `unknown` call; the second one who says the same settles it. A
     /// different word replaces the first one's. Atomic; durable when it returns.
     ///
     /// # Errors
-    /// `AlreadyDecided` when it is not `unknown`, `AlreadyCounted` when this person said so before,
-    /// `JustificationRequired` without a reason.
+    /// `AlreadyDecided` when it is not `unknown`, `SelfReview` for who asked for it or runs the agent, `AlreadyCounted`
+    /// when this person said so before, `JustificationRequired` without a reason, `TooEarly` for `not_executed` before
+    /// quiescence.
     pub async fn reconcile(&self, reconcile: Reconcile) -> Result<CallRecord, HoldError> {
         let record = self.inner.reconcile(&reconcile)?;
         Ok(self.inner.tell(record).await?)

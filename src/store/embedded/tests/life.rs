@@ -12,7 +12,8 @@ use crate::store::{
 };
 
 use super::{
-    Bench, approve, balance, begin, beginning, block, charge, conclusion, fresh, held, ledger, park, parking, run,
+    Bench, approve, balance, begin, beginning, block, charge, conclusion, declared, fresh, held, ledger, park, parking,
+    run,
 };
 
 #[test]
@@ -68,7 +69,9 @@ fn a_begin_without_room_changes_nothing_and_the_call_stays_approved() {
     let note = Note { code: "budget_exhausted".into(), text: "org".into(), by: None };
     let waits = block(b.store().wait_reason(r.id, note.clone())).unwrap();
     assert_eq!((waits.state, waits.version), (State::Approved, r.version + 1));
-    assert_eq!(block(b.store().wait_reason(r.id, note)).unwrap().version, waits.version);
+    assert_eq!(block(b.store().wait_reason(r.id, note.clone())).unwrap().version, waits.version);
+    let other_words = Note { text: "org, 3 minutes".into(), ..note };
+    assert_eq!(block(b.store().wait_reason(r.id, other_words)).unwrap().version, waits.version);
     let old = block(b.store().begin(beginning(r, vec![], true)));
     assert!(matches!(old, Err(BeginError::NotApproved)), "a version that nobody looked at again");
 }
@@ -110,19 +113,100 @@ fn a_late_answer_settles_an_unknown_call_but_a_stale_attempt_never() {
     assert_eq!((r.state, balance(&b)), (State::Succeeded, Balance { used: 10, reserved: 0 }));
 }
 
+fn said(r: &CallRecord, person: &str, outcome: State) -> Reconcile {
+    Reconcile {
+        id: r.id,
+        version: None,
+        person: person.into(),
+        aliases: vec![],
+        subject: format!("idp|{person}"),
+        outcome,
+        reason: "ledger shows it".into(),
+    }
+}
+
+#[test]
+fn a_late_answer_settles_an_unknown_call_before_and_after_quiescence() {
+    for pass in [MINUTE, MINUTE * 60] {
+        let b = Bench::new();
+        let (begun, r) = begin(&b, fresh("f", None));
+        assert_eq!(r.quiet_after, Some(START.plus(MINUTE * 10)));
+        let late = Begun { id: begun.id, attempt: begun.attempt, epoch: begun.epoch };
+        block(b.store().conclude(begun, conclusion(State::Unknown))).unwrap();
+        b.pass(pass);
+        assert_eq!(block(b.store().conclude(late, conclusion(State::Succeeded))).unwrap().state, State::Succeeded);
+    }
+}
+
+#[test]
+fn a_read_settles_an_unknown_call_and_not_found_only_once_it_is_quiet() {
+    let note = |code: &str| Note { code: code.into(), text: "GET /refunds".into(), by: None };
+    let b = Bench::new();
+    let r = run(&b, fresh("f", Some("k")), State::Unknown);
+    let says = |found, asked| block(b.store().read_says(r.id, found, asked, note("read"))).unwrap();
+    assert_eq!(says(false, START), None);
+    assert_eq!(says(false, START.plus(MINUTE * 60)), None, "the store's own clock counts, too");
+    b.pass(MINUTE * 10);
+    assert_eq!(says(false, START.plus(MINUTE * 9)), None, "a read that was begun too early");
+    let settled = says(false, START.plus(MINUTE * 10)).unwrap();
+    assert_eq!((settled.state, settled.note.unwrap().code.as_str()), (State::NotExecuted, "read"));
+    assert_eq!((balance(&b), b.known(&r, Some("k")).as_str()), (Balance::default(), "new"));
+    assert_eq!(says(true, START.plus(MINUTE * 10)), None, "unknown is left once");
+
+    let found = run(&b, fresh("g", Some("g")), State::Unknown);
+    let settled = block(b.store().read_says(found.id, true, START, note("read"))).unwrap().unwrap();
+    assert_eq!((settled.state, balance(&b)), (State::Succeeded, Balance { used: 10, reserved: 0 }));
+}
+
+#[test]
+fn the_next_attempt_of_a_declared_call_keeps_what_is_set_aside_and_old_attempts_end_nothing() {
+    let b = Bench::new();
+    let (begun, r) = begin(&b, fresh("plain", None));
+    assert!(block(b.store().again(&begun)).unwrap().is_none(), "not declared");
+    block(b.store().conclude(begun, conclusion(State::NotExecuted))).unwrap();
+    let (first, _) = begin(&b, declared("f", Some("k")));
+    b.pass(MINUTE);
+    let (second, r2) = block(b.store().again(&first)).unwrap().unwrap();
+    assert_eq!((r2.state, r2.attempt, r2.version), (State::Dispatching, 2, 2));
+    assert_eq!(r2.quiet_after, Some(START.plus(MINUTE * 11)), "another request is on the wire");
+    assert_eq!(balance(&b), Balance { used: 0, reserved: 10 });
+    assert!(block(b.store().again(&first)).unwrap().is_none(), "two that follow one attempt");
+    assert!(block(b.store().conclude(first, conclusion(State::Succeeded))).is_err(), "a stale attempt");
+    let copy = |x: &Begun| Begun { id: x.id, attempt: x.attempt, epoch: x.epoch };
+    assert!(
+        block(b.store().conclude(copy(&second), conclusion(State::NotExecuted))).is_err(),
+        "the first may have had its effect"
+    );
+    let (third, _) = block(b.store().again(&second)).unwrap().unwrap();
+    assert!(block(b.store().again(&third)).unwrap().is_none(), "three in all");
+    block(b.store().conclude(third, conclusion(State::Succeeded))).unwrap();
+    assert_eq!(balance(&b), Balance { used: 10, reserved: 0 });
+    drop(r);
+    let (late, _) = begin(&b, declared("late", None));
+    b.pass(MINUTE * 10);
+    assert!(block(b.store().again(&late)).unwrap().is_none(), "after quiescence others may judge it");
+}
+
 #[test]
 fn two_people_settle_an_unknown_call() {
     let b = Bench::new();
     let r = run(&b, fresh("f", Some("k")), State::Unknown);
     b.store().collected(r.id).unwrap();
     assert_eq!(block(b.store().get(r.id)).unwrap().unwrap().collected, None, "no outcome was handed out");
-    let say = |person: &str, outcome| {
-        let said = Reconcile { id: r.id, person: person.into(), outcome, reason: "ledger shows it".into() };
-        block(b.store().reconcile(said))
-    };
+    let say = |person: &str, outcome| block(b.store().reconcile(said(&r, person, outcome)));
+    assert!(matches!(say("eve", State::NotExecuted), Err(HoldError::TooEarly(_))), "it may still be on the wire");
+    assert_eq!(say("olga", State::Succeeded).unwrap_err(), HoldError::SelfReview, "who runs the agent");
+    assert_eq!(say("anna", State::Succeeded).unwrap_err(), HoldError::SelfReview, "who is acted for");
     assert_eq!(say("eve", State::Succeeded).unwrap().state, State::Unknown);
     assert_eq!(say("eve", State::Succeeded).unwrap_err(), HoldError::AlreadyCounted);
+    b.pass(MINUTE * 10 - Duration::from_millis(1));
+    assert!(matches!(say("max", State::NotExecuted), Err(HoldError::TooEarly(_))));
+    b.pass(Duration::from_millis(1));
     assert_eq!(say("max", State::NotExecuted).unwrap().state, State::Unknown);
+    let linked = Reconcile { aliases: vec!["MAX".into()], ..said(&r, "maxine", State::NotExecuted) };
+    assert_eq!(block(b.store().reconcile(linked)).unwrap_err(), HoldError::AlreadyCounted, "one person, two accounts");
+    let old = Reconcile { version: Some(1), ..said(&r, "eve", State::NotExecuted) };
+    assert!(matches!(block(b.store().reconcile(old)), Err(HoldError::VersionChanged(_))));
     assert_eq!(say("eve", State::NotExecuted).unwrap().state, State::NotExecuted);
     assert!(matches!(say("max", State::Succeeded), Err(HoldError::AlreadyDecided(_))));
     assert_eq!(balance(&b), Balance::default());

@@ -17,7 +17,7 @@ use crate::clock::{Clock, ManualClock};
 use crate::store::fixtures::{START, record, vote};
 use crate::store::{
     AnswerBody, AuditNote, Balance, Begin, Begun, CallRecord, Charge, Conclusion, Known, LedgerKey, Park, Question,
-    State,
+    Resend, ResendBy, State,
 };
 
 use super::{Options, Recovery, Store};
@@ -136,6 +136,11 @@ fn held(fingerprint: &str, key: Option<&str>) -> CallRecord {
 
 fn fresh(fingerprint: &str, key: Option<&str>) -> CallRecord {
     record(State::Dispatching, fingerprint, key)
+}
+
+/// A call that may be sent again.
+fn declared(fingerprint: &str, key: Option<&str>) -> CallRecord {
+    CallRecord { resend: Some(Resend { by: ResendBy::Header, attempts: 3 }), ..fresh(fingerprint, key) }
 }
 
 fn parking(record: CallRecord) -> Park {

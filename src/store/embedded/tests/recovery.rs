@@ -4,15 +4,15 @@ use std::fs;
 use std::sync::Arc;
 
 use crate::call::Digest;
-use crate::store::fixtures::{START, vote};
+use crate::store::fixtures::{MINUTE, START, vote};
 use crate::store::{AuditNote, Balance, BeginError, Begun, HoldError, ParkError, State};
 
 use super::super::entry::Entry;
 use super::super::index::Index;
 use super::super::{OpenError, Options, Store};
 use super::{
-    Bench, approve, balance, begin, beginning, block, charge, conclusion, copy, fresh, held, park, parking, question,
-    run,
+    Bench, approve, balance, begin, beginning, block, charge, conclusion, copy, declared, fresh, held, park, parking,
+    question, run,
 };
 
 #[test]
@@ -33,6 +33,40 @@ fn a_kill_while_sending_leaves_unknown_and_recovery_is_idempotent() {
     assert_eq!(one.dump(), two.dump());
     let late = Begun { id: r.id, attempt: 1, epoch: b.recovery.epoch };
     block(two.store().conclude(late, conclusion(State::Succeeded))).unwrap();
+}
+
+#[test]
+fn a_kill_while_sending_a_declared_call_leaves_it_to_be_sent_again() {
+    let b = Bench::new();
+    let (_lost, r) = begin(&b, declared("f", Some("k")));
+    let one = b.killed();
+    assert_eq!((one.recovery.to_resend.as_slice(), one.recovery.to_unknown.len()), ([r.id].as_slice(), 0));
+    let still = block(one.store().get(r.id)).unwrap().unwrap();
+    assert_eq!((still.state, still.attempt, still.epoch), (State::Dispatching, 1, r.epoch));
+    assert!(!one.recovery.ledgers_corrected);
+    let dead = Begun { id: r.id, attempt: 1, epoch: r.epoch };
+    one.pass(MINUTE);
+    let (again, second) = block(one.store().again(&dead)).unwrap().unwrap();
+    assert_eq!((again.attempt, again.epoch), (2, one.recovery.epoch));
+    block(one.store().give_up(r.id)).unwrap();
+    assert_eq!(block(one.store().get(r.id)).unwrap().unwrap().state, State::Dispatching, "it is our own now");
+    assert!(block(one.store().conclude(dead, conclusion(State::Succeeded))).is_err());
+    // Each death costs an attempt; the third one is the last.
+    let two = one.killed();
+    assert_eq!(two.recovery.to_resend, [r.id]);
+    assert_eq!(block(two.store().get(r.id)).unwrap().unwrap(), second, "quiescence of the second attempt is forgotten");
+    assert_eq!(two.killed().recovery.to_resend, [r.id], "a death before it is sent again costs nothing");
+    let _third = block(two.store().again(&again)).unwrap().unwrap();
+    let three = two.killed();
+    assert_eq!((three.recovery.to_resend.len(), three.recovery.to_unknown.as_slice()), (0, [r.id].as_slice()));
+    assert_eq!(balance(&three), Balance { used: 0, reserved: 10 });
+
+    let (_lost, late) = begin(&b, declared("late", None));
+    b.pass(MINUTE * 10);
+    assert_eq!(b.killed().recovery.to_unknown, [r.id, late.id], "quiescence has come: others may judge it");
+    let given_up = one.killed();
+    block(given_up.store().give_up(r.id)).unwrap();
+    assert_eq!(block(given_up.store().get(r.id)).unwrap().unwrap().state, State::Unknown);
 }
 
 #[test]
