@@ -40,7 +40,7 @@ impl Bench {
     fn with(options: Options) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::at(START));
-        let (store, recovery) = Store::open(dir.path(), clock.clone(), options).unwrap();
+        let (store, recovery) = Store::open(dir.path(), clock.clone(), options.clone()).unwrap();
         Self { dir, clock, store: Some(store), recovery, options }
     }
 
@@ -53,13 +53,13 @@ impl Bench {
         let dir = tempfile::tempdir().unwrap();
         copy(self.dir.path(), dir.path());
         let clock = Arc::new(ManualClock::at(self.clock.now()));
-        let (store, recovery) = Store::open(dir.path(), clock.clone(), self.options).unwrap();
-        Self { dir, clock, store: Some(store), recovery, options: self.options }
+        let (store, recovery) = Store::open(dir.path(), clock.clone(), self.options.clone()).unwrap();
+        Self { dir, clock, store: Some(store), recovery, options: self.options.clone() }
     }
 
     fn reopen(&mut self) {
         self.store = None;
-        let (store, recovery) = Store::open(self.dir.path(), self.clock.clone(), self.options).unwrap();
+        let (store, recovery) = Store::open(self.dir.path(), self.clock.clone(), self.options.clone()).unwrap();
         (self.store, self.recovery) = (Some(store), recovery);
     }
 

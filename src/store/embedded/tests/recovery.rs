@@ -185,7 +185,7 @@ fn an_index_that_is_ahead_of_the_journal_is_not_believed() {
 #[test]
 fn only_one_process_has_it() {
     let mut b = Bench::new();
-    let error = Store::open(b.dir.path(), b.clock.clone(), b.options).unwrap_err();
+    let error = Store::open(b.dir.path(), b.clock.clone(), b.options.clone()).unwrap_err();
     assert!(matches!(&error, OpenError::Locked { who, .. } if who.contains("epoch 1")), "{error}");
     b.reopen();
     assert_eq!(b.recovery.epoch, 2);
@@ -195,7 +195,7 @@ fn only_one_process_has_it() {
 fn another_payload_key_is_refused() {
     let mut b = Bench::new();
     b.store = None;
-    let other = Options { key: Some([3; 32]), ..b.options };
+    let other = Options { key: Some([3; 32]), ..b.options.clone() };
     assert!(matches!(Store::open(b.dir.path(), b.clock.clone(), other), Err(OpenError::WrongKey)));
     b.reopen();
 }
@@ -209,7 +209,7 @@ fn damage_in_the_middle_refuses_to_open() {
     let mut bytes = fs::read(&file).unwrap();
     bytes[100] ^= 4;
     fs::write(&file, bytes).unwrap();
-    let error = Store::open(b.dir.path(), b.clock.clone(), b.options).unwrap_err();
+    let error = Store::open(b.dir.path(), b.clock.clone(), b.options.clone()).unwrap_err();
     assert!(matches!(&error, OpenError::Damaged(bad) if bad.seq == 1), "{error}");
     assert!(crate::audit::verify(b.dir.path()).is_err());
 }
@@ -280,7 +280,7 @@ fn a_lost_key_file_is_not_replaced() {
     b.store = None;
     let key = b.dir.path().join("payload.key");
     fs::remove_file(&key).unwrap();
-    assert!(matches!(Store::open(b.dir.path(), b.clock.clone(), b.options), Err(OpenError::WrongKey)));
+    assert!(matches!(Store::open(b.dir.path(), b.clock.clone(), b.options.clone()), Err(OpenError::WrongKey)));
     assert!(!key.exists());
 }
 
@@ -341,7 +341,7 @@ fn damage_in_an_older_segment_refuses_to_open_too() {
     let mut bytes = fs::read(&file).unwrap();
     bytes[5000] ^= 1;
     fs::write(&file, bytes).unwrap();
-    let error = Store::open(b.dir.path(), b.clock.clone(), b.options).unwrap_err();
+    let error = Store::open(b.dir.path(), b.clock.clone(), b.options.clone()).unwrap_err();
     assert!(matches!(&error, OpenError::Damaged(bad) if bad.seq > 1), "{error}");
     b.options.check_bytes = 0;
     b.reopen();
