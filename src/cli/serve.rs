@@ -39,7 +39,12 @@ async fn serve(path: &Path, config: crate::config::Config, cores: usize) -> anyh
         }
     };
     let r = &running.recovery;
-    tracing::info!(agents = %running.agents, admin = %running.admin, recovery = ?r, "serving");
+    if r.rollback.is_some() || r.records_lost > 0 {
+        tracing::error!(recovery = %r, "calls with effects are refused; look with `holdpoint audit verify`, then restore the state or say `holdpoint audit accept`");
+    } else {
+        tracing::info!(recovery = %r, "recovered");
+    }
+    tracing::info!(agents = %running.agents, admin = %running.admin, "serving");
     loop {
         tokio::select! {
             _ = hangup.recv() => {

@@ -128,6 +128,32 @@ pub struct Recovery {
     pub ledgers_corrected: bool,
 }
 
+impl fmt::Display for Recovery {
+    /// For people, in one line; what is not the case is not said.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "epoch {}, {} records read", self.epoch, self.replayed)?;
+        let calls = |ids: &[CallId]| ids.iter().take(5).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        for (ids, what) in [
+            (&self.to_unknown, "were being sent when the last process died, their outcome is unknown"),
+            (&self.to_resend, "were being sent when the last process died and are sent again"),
+            (&self.approved, "are approved and wait to be sent"),
+        ] {
+            if !ids.is_empty() {
+                write!(f, "; {} calls {what} ({}{})", ids.len(), calls(ids), if ids.len() > 5 { ", …" } else { "" })?;
+            }
+        }
+        let said = [
+            (self.torn_bytes > 0, format!("{} bytes of a torn last write were cut off", self.torn_bytes)),
+            (self.index_rebuilt, "the index was rebuilt".to_owned()),
+            (self.records_lost > 0, format!("{} records that were durable are GONE", self.records_lost)),
+            (self.audit_gap, "the last process did not end in order".to_owned()),
+            (self.ledgers_corrected, "the ledgers did not match the open calls and were corrected".to_owned()),
+        ];
+        said.iter().filter(|(is, _)| *is).try_for_each(|(_, text)| write!(f, "; {text}"))?;
+        self.rollback.iter().try_for_each(|trouble| write!(f, "; {trouble}: calls with effects are refused"))
+    }
+}
+
 /// How many calls are open, by state and tier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Counts {
