@@ -85,12 +85,13 @@ pub async fn start(path: PathBuf, config: Config, clock: Arc<dyn Clock>, cores: 
     if let Err(fault) = snapshot.identity.warm().await {
         tracing::warn!(fault = %fault.chain(), "the key set of tokens cannot be had yet; tokens are refused until it can");
     }
-    let options = Options { key: state.encryption_key, ..Options::default() };
+    let options = crate::failpoint::small(Options { key: state.encryption_key, ..Options::default() });
     let opened = {
         let (clock, path) = (Arc::clone(&clock), state.path.clone());
         tokio::task::spawn_blocking(move || Store::open(&path, clock, options))
     };
     let (store, recovery) = opened.await??;
+    crate::failpoint::hit("serve.opened");
     let (drain, draining) = watch::channel(false);
     let (stop, stopped) = watch::channel(false);
     let shared = Shared {
@@ -138,6 +139,7 @@ pub async fn start(path: PathBuf, config: Config, clock: Arc<dyn Clock>, cores: 
     });
     let router = admin::router(admin);
     crate::tasks::spawn(admin::serve(admin_listener, admin_tls, router, stopped));
+    crate::failpoint::hit("serve.listening");
     Ok(Running { agents: addresses.0, admin: addresses.1, recovery, shared, drain, stop, threads, grace })
 }
 
@@ -233,6 +235,7 @@ impl Running {
         if ended.is_err() {
             tracing::warn!("calls were still under way when the drain time was over; their outcome will be unknown");
         }
+        crate::failpoint::hit("stop.drained");
         self.stop.send_replace(true);
         let threads = self.threads;
         let joined = tokio::task::spawn_blocking(move || threads.into_iter().all(|t| t.join().is_ok())).await;

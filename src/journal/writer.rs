@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::call::{Digest, Timestamp};
+use crate::failpoint;
 
 use super::frame::{self, Draft};
 use super::read::segment_name;
@@ -45,6 +46,7 @@ impl Active {
     fn create(dir: &Path, first: u64) -> io::Result<Self> {
         let path = dir.join(segment_name(first));
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        failpoint::hit("rotate.file");
         file.sync_all()?;
         File::open(dir)?.sync_all()?;
         Ok(Self { file, first, position: 0, allocated: 0 })
@@ -70,6 +72,11 @@ impl Active {
         self.file.set_len(self.position)?;
         self.file.sync_all()
     }
+}
+
+/// What a write that was torn in the middle leaves.
+fn halved(bytes: &[u8]) -> &[u8] {
+    bytes.get(..bytes.len() / 2).unwrap_or_default()
 }
 
 /// Those who wait must not wait for a thread that is gone.
@@ -102,6 +109,7 @@ impl Writer<'_> {
                 return;
             }
             self.shared.publish(self.head);
+            failpoint::hit("wake.after");
         }
     }
 
@@ -118,9 +126,12 @@ impl Writer<'_> {
 
     fn rotate(&mut self, first: u64) -> io::Result<()> {
         if let Some(done) = self.active.take() {
+            failpoint::hit("rotate.before");
             done.close()?;
+            failpoint::hit("rotate.closed");
         }
         self.active = Some(Active::create(&self.shared.dir, first)?);
+        failpoint::hit("rotate.created");
         self.shared.mark(first, first, 0);
         self.shared.rotation_due.store(false, Relaxed);
         Ok(())
@@ -152,8 +163,12 @@ impl Writer<'_> {
         self.shared.fail_if_told()?;
         let len = u64::try_from(self.buffer.len()).unwrap_or(u64::MAX);
         active.reserve(active.position.saturating_add(len), self.shared.preallocate)?;
+        failpoint::hit("write.before");
+        failpoint::hit_with("write.torn", || drop(active.file.write_all_at(halved(&self.buffer), active.position)));
         active.file.write_all_at(&self.buffer, active.position)?;
+        failpoint::hit("write.after");
         active.file.sync_data()?;
+        failpoint::hit("sync.after");
         active.position += len;
         self.buffer.clear();
         self.buffer.shrink_to(4 << 20);

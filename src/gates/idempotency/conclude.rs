@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use crate::call::{
     Broken, Call, Code, Digest, Executed, Operation, Outcome, Protocol, Refusal, Reply, ReplyBody, Tier,
 };
+use crate::failpoint;
 use crate::gates::upstream::{Answer, Flow, Got, GotBody, Lost, Piece};
 use crate::store::{AnswerBody, Conclusion, Note, State};
 use crate::tasks;
@@ -149,6 +150,7 @@ impl Pump {
             };
             self.calls.end(flight, answered(state, self.status, &self.headers, spool.kept())).await;
         }
+        failpoint::hit("flow.last");
         if let Some(bytes) = last {
             self.send(Ok(bytes)).await;
         }

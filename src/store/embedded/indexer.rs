@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use tokio::sync::watch;
 
 use crate::call::CallId;
+use crate::failpoint;
 use crate::journal::{Head, Journal};
 use crate::store::State;
 
@@ -101,12 +102,16 @@ impl Indexer {
     fn follow(&self, batch: &[Task], head: Option<Head>) -> Result<(), IndexError> {
         batch.iter().flat_map(|t| &t.changes).for_each(|c| self.watchers.publish(c));
         let changes: Vec<Change> = batch.iter().flat_map(|t| &t.changes).cloned().collect();
+        failpoint::hit("index.before");
         self.index.apply(&changes, head.map(|h| Applied { seq: h.seq, hash: h.hash }))?;
+        failpoint::hit("index.applied");
         self.core.lock().unwrap_or_else(PoisonError::into_inner).evict(&changes);
         let done = u64::try_from(batch.len()).unwrap_or(u64::MAX);
         self.indexed.send_modify(|n| *n = n.saturating_add(done));
         if batch.iter().any(|t| t.sync) {
+            failpoint::hit("index.sync");
             self.index.sync()?;
+            failpoint::hit("index.synced");
         }
         Ok(())
     }

@@ -24,6 +24,7 @@ use tokio::sync::watch;
 
 use crate::call::{CallId, Fault, Tier, Timestamp};
 use crate::clock::Clock;
+use crate::failpoint;
 use crate::journal::{Head, Journal, Sealed};
 
 use super::state::{self, Event, Illegal};
@@ -256,6 +257,7 @@ impl Inner {
             }
             Entry::Call { step, record: Arc::new(next) }
         })?;
+        failpoint::queued(step);
         core.calls.get(&id).cloned().ok_or(Refused::Unavailable)
     }
 
@@ -310,6 +312,7 @@ impl Inner {
     /// Writes that this is an orderly end. Nobody else writes any more.
     fn close(&self) {
         let Ok(now) = self.lock_healthy().map(|(_, now)| now) else { return };
+        failpoint::hit("close.before");
         let entry = Arc::new(Entry::Closed { epoch: self.epoch });
         let appended = self.journal.append(now, false, Vec::new(), |_| entry.render());
         let closed = appended.and_then(|seq| self.journal.durable_blocking(seq));
@@ -328,12 +331,14 @@ impl Drop for Inner {
             debug_assert!(ended.is_ok(), "the indexer's thread panicked");
         }
         self.close();
+        failpoint::hit("close.recorded");
         let Head { seq, hash } = self.journal.head();
         let whole = !self.broken.load(Relaxed) && self.journal.healthy();
         let marked = if whole { self.index.apply(&[], Some(Applied { seq, hash })) } else { Ok(()) };
         if let Err(error) = marked.and_then(|()| self.index.sync()) {
             tracing::warn!(%error, "the index was not synced; the next open replays more");
         }
+        failpoint::hit("close.synced");
     }
 }
 

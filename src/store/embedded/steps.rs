@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::call::{ArtifactId, CallId, Digest, Fault, Timestamp};
+use crate::failpoint;
 use crate::journal::{SealError, Sealed};
 use crate::store::state::{self, Event, Ruling};
 use crate::store::{
@@ -80,6 +81,7 @@ impl Inner {
             record.request.arguments = with_seq(record.request.arguments, seq);
             Entry::Call { step, record: Arc::new(record) }
         })?;
+        failpoint::queued(step);
         core.calls.get(&id).cloned().ok_or(Unavailable)
     }
 
@@ -243,8 +245,9 @@ impl Store {
     /// # Errors
     /// Then nothing was written, or (`Unavailable`) it is not known whether it was.
     pub async fn park(&self, park: Park) -> Result<CallRecord, ParkError> {
+        failpoint::hit("park.before");
         let record = self.inner.park(park)?;
-        Ok(self.inner.tell(record).await?)
+        Ok(failpoint::after("park.durable", self.inner.tell(record).await?))
     }
 
     /// The right to send. Atomic: a fresh call's key is still free (else the hold is still approved in this
@@ -253,9 +256,10 @@ impl Store {
     /// # Errors
     /// Then nothing changed, or (`Unavailable`) it is not known whether it did: nothing may be sent.
     pub async fn begin(&self, begin: Begin) -> Result<(Begun, CallRecord), BeginError> {
+        failpoint::hit("begin.before");
         let record = self.inner.begin(begin)?;
         let begun = Begun { id: record.id, attempt: record.attempt, epoch: record.epoch };
-        Ok((begun, self.inner.tell(record).await?))
+        Ok((begun, failpoint::after("begin.durable", self.inner.tell(record).await?)))
     }
 
     /// Ends an attempt. Atomic: outcome, answer, settlement. Durable when it returns. A late answer of
@@ -265,8 +269,9 @@ impl Store {
     /// When the attempt is stale (nothing changes), or nothing can be recorded: the call is `unknown` at
     /// the next open.
     pub async fn conclude(&self, begun: Begun, conclusion: Conclusion) -> Result<CallRecord, Fault> {
+        failpoint::hit("conclude.before");
         let record = self.inner.conclude(&begun, conclusion)?;
-        Ok(self.inner.tell(record).await?)
+        Ok(failpoint::after("conclude.durable", self.inner.tell(record).await?))
     }
 
     /// A person says what became of an `unknown` call; the second one who says the same settles it. A
@@ -276,8 +281,9 @@ impl Store {
     /// `AlreadyDecided` when it is not `unknown`, `AlreadyCounted` when this person said so before,
     /// `JustificationRequired` without a reason.
     pub async fn reconcile(&self, reconcile: Reconcile) -> Result<CallRecord, HoldError> {
+        failpoint::hit("reconcile.before");
         let record = self.inner.reconcile(&reconcile)?;
-        Ok(self.inner.tell(record).await?)
+        Ok(failpoint::after("reconcile.durable", self.inner.tell(record).await?))
     }
 
     /// Marks that the outcome was handed to the agent; only the first time counts, only final outcomes
@@ -289,7 +295,9 @@ impl Store {
         let (mut core, now) = self.inner.lock_healthy()?;
         let record = core.record(id).map_err(Unavailable::from)?;
         if record.is_some_and(|r| r.state.is_final() && r.collected.is_none()) {
+            failpoint::hit("collected.before");
             self.inner.commit(&mut core, now, Vec::new(), |_| Entry::Collected { id, at: now })?;
+            failpoint::hit("collected.queued");
         }
         Ok(())
     }
@@ -300,12 +308,15 @@ impl Store {
     /// # Errors
     /// When nothing can be recorded.
     pub async fn append(&self, note: AuditNote, durable: bool) -> Result<(), Fault> {
+        failpoint::hit("note.before");
         let seq = {
             let (mut core, now) = self.inner.lock_healthy()?;
             self.inner.commit(&mut core, now, Vec::new(), |_| Entry::Note { note })?
         };
+        failpoint::hit("note.queued");
         if durable || self.inner.journal.backlog() > MAX_BACKLOG {
             self.inner.durable(seq).await?;
+            failpoint::hit("note.durable");
         }
         Ok(())
     }
@@ -316,8 +327,11 @@ impl Store {
     /// When nothing can be recorded.
     pub async fn put_artifact(&self, artifact: NewArtifact) -> Result<ArtifactId, Fault> {
         let id = artifact.id;
+        failpoint::hit("artifact.before");
         let seq = self.inner.put_artifact(artifact)?;
+        failpoint::hit("artifact.queued");
         self.inner.durable(seq).await?;
+        failpoint::hit("artifact.durable");
         Ok(id)
     }
 }
