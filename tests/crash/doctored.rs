@@ -1,0 +1,1 @@
+//! Histories that lie, and what the verifier says of each.
