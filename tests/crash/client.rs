@@ -31,6 +31,8 @@ pub struct Ask {
     /// The call and its hold, once told.
     pub call: Option<String>,
     pub answered: bool,
+    /// Approved, and waits for what may never come: whoever asks again waits, too.
+    pub waits: bool,
 }
 
 /// What is remembered over all processes of one directory.
@@ -148,7 +150,9 @@ impl Client<'_> {
             self.world.replays.fetch_add(1, SeqCst);
         }
         ask.call = Some(answer.call.clone());
-        ask.answered = !matches!(answer.code.as_str(), "held" | "in_flight" | "unavailable" | "upstream_unreachable");
+        ask.waits = said["state"] == "approved";
+        ask.answered =
+            ask.waits || !matches!(answer.code.as_str(), "held" | "in_flight" | "unavailable" | "upstream_unreachable");
         if answer.decision == "held" && ask.method != "GET" {
             let mut holds = self.world.holds.lock().unwrap();
             if !holds.contains(&answer.call) {

@@ -124,7 +124,7 @@ impl Load<'_> {
         let keyed = method == "POST" && chance.percent(50);
         let evidence = if (88..91).contains(&kind) { self.client().ticket(agent, None).await } else { None };
         let key = keyed.then(|| self.world.name("k"));
-        Some(Ask { method, path, body, key, agent, evidence, call: None, answered: false })
+        Some(Ask { method, path, body, key, agent, evidence, call: None, answered: false, waits: false })
     }
 
     /// What was asked before: what got no answer first, then anything.
@@ -137,7 +137,7 @@ impl Load<'_> {
             at.or_else(|| (!asks.is_empty()).then(|| usize::try_from(chance.below(asks.len() as u64)).unwrap_or(0)))
                 .map(|at| (at, asks[at].clone()))
         };
-        let (at, mut ask) = picked?;
+        let (at, mut ask) = picked.filter(|(_, ask)| !ask.waits || chance.percent(3))?;
         self.client().ask(&mut ask).await?;
         self.world.asks.lock().unwrap()[at] = ask;
         Some(())
@@ -221,7 +221,7 @@ impl Load<'_> {
         let client = self.client();
         let listed = client.reviewer("omar", "GET", "/v1/calls?state=unknown&limit=100", None).await?.json();
         let items = listed["items"].as_array()?;
-        let call = chance.pick(items)?["call"].as_str()?.to_owned();
+        let call = chance.pick(items)?["call_id"].as_str()?.to_owned();
         let shown = client.reviewer("omar", "GET", &format!("/v1/calls/{call}"), None).await?.json();
         let headers = shown["call"]["request"]["headers"].as_array()?.clone();
         let nonce = headers.iter().find(|h| h[0] == "x-nonce").and_then(|h| h[1].as_str())?;

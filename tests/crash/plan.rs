@@ -40,7 +40,7 @@ impl Target {
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Reached {
     pub kills: u64,
-    /// With requests that were never answered, or open calls at a start.
+    /// With requests that were never answered; at a start: with calls that still wait for their answer.
     pub in_flight: u64,
     pub missed: u64,
 }

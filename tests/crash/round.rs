@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering::SeqCst;
 
 use holdpoint::audit;
+use serde_json::json;
 
 use crate::chance::Chance;
 use crate::client::World;
@@ -72,7 +73,7 @@ impl<'a> Directory<'a> {
         let process = match self.site.start(inside).await {
             Ok(process) => process,
             Err(Ended { killed: true, .. }) => {
-                let open = !self.world.asks.lock().unwrap().is_empty();
+                let open = self.world.asks.lock().unwrap().iter().any(|a| !a.answered && a.method == "POST");
                 self.plan.reached(&target, open);
                 self.site.upstream.quiet().await;
                 return Ok(());
@@ -155,14 +156,16 @@ impl<'a> Directory<'a> {
     fn history(&self) -> History {
         let state = self.site.state();
         let lines = audit::lines(&state, 0).unwrap().map_while(Result::ok);
-        let line = |l: audit::Line| Line {
-            seq: l.seq,
-            at: l.at.to_string(),
-            event: serde_json::from_str(l.event.get()).unwrap(),
+        // What later segments begin with repeats what is known, and is long.
+        let repeats = json!({"type": "snapshot"});
+        let line = |(i, l): (usize, audit::Line)| {
+            let repeated = i > 0 && l.event.get().starts_with("{\"type\":\"snapshot\"");
+            let event = || serde_json::from_str(l.event.get()).unwrap();
+            Line { seq: l.seq, event: if repeated { repeats.clone() } else { event() } }
         };
         History {
             chain: audit::verify(&state).map(drop).map_err(|e| e.to_string()),
-            lines: lines.map(line).collect(),
+            lines: lines.enumerate().map(line).collect(),
             effects: self.site.upstream.effects(),
             told: self.world.told.lock().unwrap().clone(),
             upstream: self.site.upstream_url(),

@@ -112,7 +112,7 @@ impl Site {
         let mut command = Command::new(env!("CARGO_BIN_EXE_holdpoint"));
         command.args(["serve", "--cores", "2", "--config"]).arg(self.dir.path().join("holdpoint.yaml"));
         command.env("RUST_LOG", "holdpoint=warn,holdpoint::cli=info").env_remove("RUST_BACKTRACE");
-        command.env("HOLDPOINT_SEGMENT_BYTES", "65536").env_remove("HOLDPOINT_FAILPOINT");
+        command.env("HOLDPOINT_SEGMENT_BYTES", "524288").env_remove("HOLDPOINT_FAILPOINT");
         if let Some((name, times)) = point {
             command.env("HOLDPOINT_FAILPOINT", format!("{name}:{times}"));
         }

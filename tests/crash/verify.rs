@@ -11,13 +11,12 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-pub use fold::{Call, Folded, Version};
+pub use join::digest;
 
 /// One record of the journal.
 #[derive(Debug, Clone)]
 pub struct Line {
     pub seq: u64,
-    pub at: String,
     pub event: Value,
 }
 

@@ -13,7 +13,6 @@ pub struct Version {
     pub seq: u64,
     /// Epoch of the process that wrote it.
     pub epoch: u64,
-    pub at: String,
     pub step: String,
     pub record: Value,
 }
@@ -84,7 +83,7 @@ pub fn fold(history: &History, found: &mut Findings) -> Folded {
         if let Some(seq) = before {
             found.check(line.seq == seq + 1, "I13", || format!("record {} follows record {seq}", line.seq));
         }
-        fold.line(line.seq, &line.at, &line.event, before.is_none(), history.tampered, found);
+        fold.line(line.seq, &line.event, before.is_none(), history.tampered, found);
         before = Some(line.seq);
     }
     if history.closed {
@@ -95,14 +94,14 @@ pub fn fold(history: &History, found: &mut Findings) -> Folded {
 }
 
 impl Fold {
-    fn line(&mut self, seq: u64, at: &str, event: &Value, first: bool, tampered: bool, found: &mut Findings) {
+    fn line(&mut self, seq: u64, event: &Value, first: bool, tampered: bool, found: &mut Findings) {
         let kind = text(event, "/type");
         let (closed, began) = (std::mem::take(&mut self.closed), self.epoch);
         if closed && kind != "epoch" && kind != "snapshot" {
             found.add("I22", format!("record {seq} ({kind}) stands behind an orderly end without an epoch"));
         }
         match kind {
-            "snapshot" if first => self.snapshot(seq, at, event),
+            "snapshot" if first => self.snapshot(seq, event),
             "snapshot" => self.closed = closed,
             "epoch" => self.new_epoch(seq, number(event, "/epoch"), found),
             "recovery" => self.recovered(seq, event, tampered, found),
@@ -110,7 +109,7 @@ impl Fold {
                 found.check(number(event, "/epoch") == began, "I15", || format!("record {seq} closes another epoch"));
                 self.closed = true;
             }
-            "call" => self.call(seq, at, event, found),
+            "call" => self.call(seq, event, found),
             "collected" => {
                 let known = self.out.calls.get(text(event, "/id")).is_none_or(|c| is_final(c.state()));
                 found.check(known, "I13", || format!("record {seq}: an open call was collected"));
@@ -128,13 +127,13 @@ impl Fold {
         }
     }
 
-    fn snapshot(&mut self, seq: u64, at: &str, event: &Value) {
+    fn snapshot(&mut self, seq: u64, event: &Value) {
         self.epoch = number(event, "/epoch");
         for record in list(event, "/calls") {
             self.out.partial = true;
             let id = text(record, "/id").to_owned();
             let (epoch, record) = (self.epoch, record.clone());
-            let version = Version { seq, epoch, at: at.to_owned(), step: "snapshot".into(), record };
+            let version = Version { seq, epoch, step: "snapshot".into(), record };
             self.post(None, Some(&version.record));
             self.out.calls.insert(id.clone(), Call { id, versions: vec![version] });
         }
@@ -167,7 +166,7 @@ impl Fold {
         }
     }
 
-    fn call(&mut self, seq: u64, at: &str, event: &Value, found: &mut Findings) {
+    fn call(&mut self, seq: u64, event: &Value, found: &mut Findings) {
         let step = text(event, "/step").to_owned();
         let id = event.pointer("/id").or_else(|| event.pointer("/record/id")).and_then(Value::as_str);
         let Some(id) = id.map(str::to_owned) else { return found.add("I13", format!("record {seq} names no call")) };
@@ -175,7 +174,7 @@ impl Fold {
         let Some(record) = after(event, before.as_ref()) else {
             return found.add("I13", format!("record {seq} changes {id}, which no record begins"));
         };
-        let version = Version { seq, epoch: self.epoch, at: at.to_owned(), step, record };
+        let version = Version { seq, epoch: self.epoch, step, record };
         self.transition(&id, before.as_ref(), &version, found);
         let charges = before.as_ref().map(|v| &v.record);
         self.post(charges, Some(&version.record));
