@@ -8,9 +8,6 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::let_underscore_must_use,
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::string_slice,
     clippy::unwrap_used,
     reason = "tests may use what the product may not, helpers outside of test functions too"
 )]
