@@ -104,7 +104,7 @@ impl Site {
     pub fn damage_index(&self) {
         let index = self.state().join("index");
         let _ = std::fs::remove_dir_all(&index);
-        std::fs::write(index, "not an index").unwrap();
+        self.put("state/index", "not an index");
     }
 
     /// Starts it, to die at the given point, and waits until it serves or is over.
