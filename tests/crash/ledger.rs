@@ -163,9 +163,11 @@ impl Upstream {
         let whole = match way {
             Way::DropBefore | Way::DropAfter => return false,
             Way::Late | Way::Silent => {
-                // Until the proxy gives up, or dies.
+                // Until the proxy gives up, or dies; then it is too late for an answer, which is given all the same.
                 let mut rest = [0; 64];
                 while stream.read(&mut rest).await.is_ok_and(|n| n > 0) {}
+                let late = if way == Way::Late { answer(201, "Created", &request) } else { Vec::new() };
+                let _ = stream.write_all(&late).await;
                 return false;
             }
             Way::NotNow => answer(503, "Service Unavailable", &request),

@@ -2,10 +2,12 @@
 //! diagram of states, ledgers, recovery.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
+use holdpoint::call::Timestamp;
 use serde_json::Value;
 
-use super::{Findings, History, is_final, list, number, text};
+use super::{Findings, History, is_final, is_never, list, number, text};
 
 /// A record after one step.
 #[derive(Debug, Clone)]
@@ -59,6 +61,8 @@ impl Call {
 pub struct Folded {
     pub calls: BTreeMap<String, Call>,
     pub artifacts: BTreeMap<String, u64>,
+    /// When an outcome was first handed to its agent.
+    pub collected: BTreeMap<String, String>,
     /// Calls that a note is about, and the first epoch that wrote one.
     pub noted: BTreeMap<String, u64>,
     /// The log begins with a snapshot: what was before is not here.
@@ -111,8 +115,10 @@ impl Fold {
             }
             "call" => self.call(seq, event, found),
             "collected" => {
-                let known = self.out.calls.get(text(event, "/id")).is_none_or(|c| is_final(c.state()));
+                let id = text(event, "/id");
+                let known = self.out.calls.get(id).is_none_or(|c| is_final(c.state()));
                 found.check(known, "I13", || format!("record {seq}: an open call was collected"));
+                self.out.collected.entry(id.to_owned()).or_insert_with(|| text(event, "/at").to_owned());
             }
             "artifact" => {
                 let id = text(event, "/artifact/evidence/id").to_owned();
@@ -317,6 +323,12 @@ fn arrow(from: &str, step: &str, to: &str) -> bool {
     }
 }
 
+/// Whether a denial that was told at `from` need not be repeated at `to` any more: it is, for two minutes.
+fn is_long(from: &str, to: &str) -> bool {
+    let time = |text: &str| text.parse::<Timestamp>().ok();
+    matches!((time(from), time(to)), (Some(from), Some(to)) if to.since(from) > Duration::from_secs(110))
+}
+
 /// I11: one key, one call, while the first one stands.
 pub fn keys(folded: &Folded, found: &mut Findings) {
     let mut by_key: BTreeMap<String, Vec<&Call>> = BTreeMap::new();
@@ -329,8 +341,11 @@ pub fn keys(folded: &Folded, found: &mut Findings) {
     for (key, mut calls) in by_key {
         calls.sort_by_key(|c| c.versions[0].seq);
         for pair in calls.windows(2) {
-            // Freed only by what provably was not sent.
-            let free = pair[0].versions.iter().any(|v| v.state() == "not_executed" && v.seq < pair[1].versions[0].seq);
+            // Freed only by what provably was not sent, and by a denial that was told long ago.
+            let (first, next) = (pair[0], &pair[1].versions[0]);
+            let unsent = first.versions.iter().any(|v| v.state() == "not_executed" && v.seq < next.seq);
+            let told = folded.collected.get(&first.id).map_or("", String::as_str);
+            let free = unsent || (is_never(first.state()) && is_long(told, text(&next.record, "/created")));
             found.check(free, "I11", || format!("{} and {} have one key: {key}", pair[0].id, pair[1].id));
         }
     }
