@@ -13,10 +13,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use crate::chance::of_text;
-use crate::verify::Effect;
+use crate::verify::{Effect, UNSAID};
 
 /// Where in a request the upstream kills the proxy.
 pub const STAGES: [&str; 3] = ["upstream.received", "upstream.executed", "upstream.half"];
+
+/// The epoch of a process that has not said it yet.
+const COMING: u64 = u64::MAX;
 
 /// Kills the proxy.
 pub type Killer = Box<dyn Fn() + Send + Sync>;
@@ -86,9 +89,20 @@ impl Upstream {
         upstream
     }
 
-    /// Which process sends from now on.
+    /// A process comes up; it may send before it says which epoch it is.
+    pub fn coming(&self) {
+        self.stamp(UNSAID);
+        self.epoch.store(COMING, SeqCst);
+    }
+
+    /// Which process this is.
     pub fn epoch(&self, epoch: u64) {
         self.epoch.store(epoch, SeqCst);
+        self.stamp(epoch);
+    }
+
+    fn stamp(&self, epoch: u64) {
+        self.effects.lock().unwrap().iter_mut().filter(|e| e.epoch == COMING).for_each(|e| e.epoch = epoch);
     }
 
     pub fn effects(&self) -> Vec<Effect> {
@@ -138,7 +152,8 @@ impl Upstream {
         if request.method == "GET" {
             return;
         }
-        self.effects.lock().unwrap().push(Effect {
+        let mut effects = self.effects.lock().unwrap();
+        effects.push(Effect {
             nonce: request.nonce.clone(),
             method: request.method.clone(),
             path: request.path.clone(),
@@ -146,6 +161,7 @@ impl Upstream {
             body: Digest::of(&request.body).to_string(),
             epoch: self.epoch.load(SeqCst),
         });
+        drop(effects);
         self.stage("upstream.executed");
     }
 

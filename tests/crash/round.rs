@@ -140,7 +140,15 @@ impl<'a> Directory<'a> {
         let history = self.history();
         let mut found = verify(&history);
         found.append(&mut self.world.strange.lock().unwrap());
-        self.plan.add(self.totals(&history));
+        let totals = self.totals(&history);
+        println!(
+            "directory {}: {} calls, {} effects, {} violations",
+            self.seed,
+            totals.calls,
+            totals.effects,
+            found.len()
+        );
+        self.plan.add(totals);
         if found.is_empty() {
             return;
         }

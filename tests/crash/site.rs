@@ -118,6 +118,7 @@ impl Site {
         if let Some((name, times)) = point {
             command.env("HOLDPOINT_FAILPOINT", format!("{name}:{times}"));
         }
+        self.upstream.coming();
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = child.stderr.take().unwrap();
         let (child, log) = (Arc::new(Mutex::new(child)), Arc::new(Mutex::new(Vec::new())));

@@ -6,7 +6,7 @@ use holdpoint::call::Digest;
 use serde_json::{Value, json};
 
 use super::fold::{Call, Folded};
-use super::{Effect, Findings, History, is_never, list, number, text};
+use super::{Effect, Findings, History, UNSAID, is_never, list, number, text};
 
 pub fn check(history: &History, folded: &Folded, found: &mut Findings) {
     let by_nonce = by_nonce(folded);
@@ -46,7 +46,7 @@ fn once(call: &Call, effects: &[&Effect], found: &mut Findings) {
 
 fn begun(history: &History, call: &Call, effect: &Effect, found: &mut Findings) {
     let id = &call.id;
-    let Some(begun) = call.begun().find(|v| v.epoch == effect.epoch) else {
+    let Some(begun) = call.begun().find(|v| effect.epoch == UNSAID || v.epoch == effect.epoch) else {
         return found.add("I2", format!("{id} was executed in epoch {}, where no record begins it", effect.epoch));
     };
     let record = &begun.record;

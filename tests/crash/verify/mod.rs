@@ -30,9 +30,12 @@ pub struct Effect {
     pub content_type: Option<String>,
     /// `sha256:…` of the body that came.
     pub body: String,
-    /// Epoch of the process that was running.
+    /// Epoch of the process that was running; [`UNSAID`] when it died before it told.
     pub epoch: u64,
 }
+
+/// The epoch of a process that never told it.
+pub const UNSAID: u64 = 0;
 
 /// What somebody was told, and by which process.
 #[derive(Debug, Clone)]
