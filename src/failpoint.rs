@@ -2,6 +2,7 @@
 //!
 //! Without the feature `failpoints` nothing of it is in the binary. With it, `HOLDPOINT_FAILPOINT="conclude.before:3"`
 //! means: the third time this point is reached, SIGKILL. No destructor runs and nothing is flushed, as in a real death.
+//! `write.before:3:30` stands still for 30 ms first, so that whoever does not wait for the disk has time to say so.
 
 /// Every point there is. A test keeps this list and the calls in the code the same.
 pub const ALL: &[&str] = &[
@@ -162,20 +163,29 @@ pub(crate) const fn small(options: crate::store::Options) -> crate::store::Optio
 mod chosen {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+    use std::time::Duration;
 
-    /// Which point, and how many hits are left.
-    static CHOSEN: OnceLock<Option<(String, AtomicU64)>> = OnceLock::new();
+    struct Chosen {
+        name: String,
+        left: AtomicU64,
+        linger: Duration,
+    }
 
-    fn read() -> Option<(String, AtomicU64)> {
+    static CHOSEN: OnceLock<Option<Chosen>> = OnceLock::new();
+
+    fn read() -> Option<Chosen> {
         let text = std::env::var("HOLDPOINT_FAILPOINT").ok()?;
-        let (name, times) = text.rsplit_once(':')?;
-        Some((name.to_owned(), AtomicU64::new(times.parse().ok()?)))
+        let mut parts = text.split(':');
+        let (name, left) = (parts.next()?.to_owned(), AtomicU64::new(parts.next()?.parse().ok()?));
+        let linger = Duration::from_millis(parts.next().map_or(Some(0), |ms| ms.parse().ok())?);
+        Some(Chosen { name, left, linger })
     }
 
     pub(super) fn hit(name: &str, half: impl FnOnce()) {
-        let Some((chosen, left)) = CHOSEN.get_or_init(read) else { return };
-        if chosen == name && left.fetch_sub(1, SeqCst) == 1 {
+        let Some(chosen) = CHOSEN.get_or_init(read) else { return };
+        if chosen.name == name && chosen.left.fetch_sub(1, SeqCst) == 1 {
             half();
+            std::thread::sleep(chosen.linger);
             die();
         }
     }

@@ -1,7 +1,12 @@
 //! The crash suite: the real binary is killed at every fail point under load, started again, and again; then an offline
 //! verifier joins the journal, the upstream's own ledger, and what agents and approvers were told.
 //!
-//! `HOLDPOINT_CRASH_SEED` fixes the schedule, `HOLDPOINT_CRASH_KILLS` says how many deaths.
+//! `HOLDPOINT_CRASH_SEED` fixes the schedule, `HOLDPOINT_CRASH_KILLS` says how many deaths, `HOLDPOINT_CRASH_ONLY` at which
+//! points (a prefix). The long set:
+//!
+//! ```sh
+//! HOLDPOINT_CRASH_KILLS=2000 HOLDPOINT_CRASH_SEED=7 cargo test --features failpoints --test crash -- --nocapture killed
+//! ```
 #![expect(
     unreachable_pub,
     clippy::disallowed_methods,

@@ -16,6 +16,9 @@ pub struct Target {
     tries: u32,
 }
 
+/// Points at which whoever does not wait for the disk has told too early.
+const LINGER: [&str; 2] = ["write.before", "write.torn"];
+
 /// When in the life of a process a point is passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
@@ -26,6 +29,13 @@ pub enum When {
 }
 
 impl Target {
+    /// For `HOLDPOINT_FAILPOINT`. The journal's thread stands still for a while before it dies: whatever is told meanwhile
+    /// without waiting for the disk is then lost.
+    pub fn setting(&self) -> String {
+        let lingers = self.point.starts_with("rotate.") || LINGER.contains(&self.point);
+        format!("{}:{}:{}", self.point, self.times, if lingers { 40 } else { 0 })
+    }
+
     pub fn when(&self) -> When {
         match self.point.split('.').next().unwrap_or_default() {
             "open" | "recover" | "serve" | "died" => When::Start,
@@ -73,9 +83,10 @@ pub struct Totals {
     pub records: u64,
 }
 
-/// All points, those inside the process and those at the upstream.
+/// All points, those inside the process and those at the upstream; `HOLDPOINT_CRASH_ONLY` takes those that begin so.
 pub fn points() -> Vec<&'static str> {
-    failpoint::ALL.iter().copied().chain(STAGES).collect()
+    let only = std::env::var("HOLDPOINT_CRASH_ONLY").unwrap_or_default();
+    failpoint::ALL.iter().copied().chain(STAGES).filter(|p| p.starts_with(&only)).collect()
 }
 
 impl Plan {
@@ -102,6 +113,8 @@ impl Plan {
         state.left = state.left.checked_sub(1)?;
         if state.queue.is_empty() {
             let mut all = points();
+            // Where an acknowledgement that came too early shows.
+            all.extend(points().into_iter().filter(|p| LINGER.contains(p)));
             state.chance.shuffle(&mut all);
             for point in all {
                 let times = 1 + state.chance.below(often(point));

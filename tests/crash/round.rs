@@ -69,8 +69,8 @@ impl<'a> Directory<'a> {
     async fn round(&mut self, round: usize, target: Target) -> Result<(), String> {
         self.prepare(&target);
         let when = target.when();
-        let inside = (when != When::Upstream).then_some((target.point, target.times));
-        let process = match self.site.start(inside).await {
+        let inside = (when != When::Upstream).then(|| target.setting());
+        let process = match self.site.start(inside.as_deref()).await {
             Ok(process) => process,
             Err(Ended { killed: true, .. }) => {
                 let open = self.world.asks.lock().unwrap().iter().any(|a| !a.answered && a.method == "POST");
