@@ -86,7 +86,10 @@ impl Load<'_> {
     /// Something new.
     async fn fresh(&self, agent: usize, chance: &mut Chance) -> Option<()> {
         let mut ask = self.make(agent, chance).await?;
-        let got = self.client().ask(&mut ask).await;
+        // Now and then an impatient agent asks twice at once: a race for the key.
+        let (client, mut twin, twice) = (self.client(), ask.clone(), chance.percent(15));
+        let second = async { if twice { client.ask(&mut twin).await } else { None } };
+        let (got, _) = tokio::join!(client.ask(&mut ask), second);
         // A key is never used for anything else; one that is must be refused.
         if ask.key.is_some() && chance.percent(4) {
             let mut other = Ask { body: json!({"noteId": "other", "text": "another"}), ..ask.clone() };
