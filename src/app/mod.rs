@@ -85,7 +85,12 @@ pub async fn start(path: PathBuf, config: Config, clock: Arc<dyn Clock>, cores: 
     if let Err(fault) = snapshot.identity.warm().await {
         tracing::warn!(fault = %fault.chain(), "the key set of tokens cannot be had yet; tokens are refused until it can");
     }
-    let options = crate::failpoint::small(Options { key: state.encryption_key, ..Options::default() });
+    let default = Options { key: state.encryption_key, ..Options::default() };
+    let options = crate::failpoint::segment_bytes().map_or(default, |bytes| Options {
+        segment_bytes: bytes,
+        preallocate: bytes / 4,
+        ..default
+    });
     let opened = {
         let (clock, path) = (Arc::clone(&clock), state.path.clone());
         tokio::task::spawn_blocking(move || Store::open(&path, clock, options))

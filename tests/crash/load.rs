@@ -256,8 +256,8 @@ impl Focus {
         from + chance.below(to - from)
     }
 
-    /// What a point needs.
-    pub fn of(point: &str) -> Self {
+    /// What a point needs; where anything will do, one after the other.
+    pub fn of(point: &str, times: u64) -> Self {
         match point.split('.').next().unwrap_or_default() {
             "park" | "parked" | "approved" | "resume" => Self::Held,
             "vote" | "voted" => Self::Dual,
@@ -270,7 +270,11 @@ impl Focus {
             "reconcile" | "opined" | "reconciled" => Self::Unknown,
             "collected" | "note" => Self::Retry,
             "send" | "begin" | "begun" | "conclude" | "concluded" | "upstream" => Self::Money,
-            _ => Self::All,
+            _ => match times % 4 {
+                1 => Self::Dual,
+                2 => Self::Reject,
+                _ => Self::All,
+            },
         }
     }
 }

@@ -13,6 +13,7 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::let_underscore_must_use,
+    clippy::print_stdout,
     clippy::unwrap_used,
     reason = "tests may use what the product may not, helpers outside of test functions too"
 )]

@@ -90,7 +90,7 @@ impl<'a> Directory<'a> {
                 process.terminate()
             }
         };
-        self.load(&process, Focus::of(target.point), round).run(&mut chance, half).await;
+        self.load(&process, Focus::of(target.point, target.times), round).run(&mut chance, half).await;
         let alive = !process.is_over();
         if alive && !stops {
             process.killer()();

@@ -9,6 +9,7 @@ mod keys;
 mod ledger;
 mod lock;
 mod open;
+mod points;
 mod query;
 mod steps;
 mod tally;
@@ -257,7 +258,7 @@ impl Inner {
             }
             Entry::Call { step, record: Arc::new(next) }
         })?;
-        failpoint::queued(step);
+        points::queued(step);
         core.calls.get(&id).cloned().ok_or(Refused::Unavailable)
     }
 

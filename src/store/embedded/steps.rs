@@ -15,7 +15,7 @@ use crate::store::{
 
 use super::core::Core;
 use super::entry::Entry;
-use super::{Inner, MAX_BACKLOG, Refused, Store, Unavailable};
+use super::{Inner, MAX_BACKLOG, Refused, Store, Unavailable, points};
 
 impl From<SealError> for Unavailable {
     fn from(_: SealError) -> Self {
@@ -81,7 +81,7 @@ impl Inner {
             record.request.arguments = with_seq(record.request.arguments, seq);
             Entry::Call { step, record: Arc::new(record) }
         })?;
-        failpoint::queued(step);
+        points::queued(step);
         core.calls.get(&id).cloned().ok_or(Unavailable)
     }
 
