@@ -7,9 +7,23 @@ use tokio::sync::{mpsc, watch};
 
 use crate::call::{CallId, Fault};
 use crate::gates::breaker::State;
-use crate::store::{Filter, State as CallState};
+use crate::store::{Filter, Keep, Shortened, State as CallState};
 
 use super::Shared;
+
+const SHORTEN_EVERY: u64 = 3600;
+const SHORTEN_FIRST: u64 = 30;
+
+async fn shorten(shared: Shared) {
+    let keep = shared.snapshots.current().config.state.keep;
+    match shared.store.shorten(Keep { calls: keep.calls, artifacts: keep.artifacts, audit: keep.audit }).await {
+        Ok(done) if done == Shortened::default() => {}
+        Ok(done) => tracing::info!(?done, "what was older than `state.keep` says is gone"),
+        Err(fault) => {
+            tracing::error!(fault = %fault.chain(), "old records could not be removed; it is tried again in an hour")
+        }
+    }
+}
 
 pub(super) async fn run(shared: Shared, resume: mpsc::UnboundedSender<CallId>, mut stop: watch::Receiver<bool>) {
     let mut beat = tokio::time::interval(Duration::from_secs(1));
@@ -53,6 +67,10 @@ async fn once(shared: &Shared, resume: &mpsc::UnboundedSender<CallId>, beats: u6
     }
     if let Some(count) = shared.strangers.flush(now) {
         shared.store.append(crate::pipeline::counted(count), false).await?;
+    }
+    // Soon after the start, then once an hour; on a thread of its own, since it reads and writes whole segments.
+    if beats % SHORTEN_EVERY == SHORTEN_FIRST {
+        crate::tasks::spawn(shorten(shared.clone()));
     }
     if beats.is_multiple_of(60) {
         shared.snapshots.current().rates.tidy();

@@ -9,17 +9,42 @@ use serde_json::value::RawValue;
 
 use crate::call::{Digest, Timestamp};
 use crate::journal::{self, Frame, Frames, PayloadMeta};
+use crate::store::SHORTENED;
 
 pub use crate::journal::{Bad, ReadError, Report};
 
 /// Checks every record of a state directory: checksums, hash chain, numbers without a gap, digests of
-/// sealed payloads. Reads only; no key, no running store. The texts of [`Report`] and [`Bad`] are fit for
+/// sealed payloads, and that nothing but retention has taken records from its front. Reads only; no key, no running store. The texts of [`Report`] and [`Bad`] are fit for
 /// a terminal. While a proxy writes, the newest batch may look like a torn end ([`Bad::torn`]).
 ///
 /// # Errors
 /// With the first bad record, or when a file cannot be read.
 pub fn verify(state_dir: &Path) -> Result<Report, ReadError> {
-    journal::verify(&state_dir.join("journal"))
+    let mut shortened = 1;
+    let report = journal::verify_with(&state_dir.join("journal"), |frame| {
+        shortened = shortened_to(frame).map_or(shortened, |seq| seq.max(shortened));
+    })?;
+    match report.first_seq {
+        Some(first) if first > shortened => Err(ReadError::Bad(Bad {
+            segment: String::new(),
+            offset: 0,
+            seq: shortened,
+            what: format!("records {shortened} to {} are missing, and no retention has taken them", first - 1),
+            torn: false,
+        })),
+        _ => Ok(report),
+    }
+}
+
+/// The first record that retention left, where this one says so.
+fn shortened_to(frame: &Frame) -> Option<u64> {
+    let event = frame.event.get();
+    if !event.contains(SHORTENED) {
+        return None;
+    }
+    let event: Value = serde_json::from_str(event).ok()?;
+    let noted = event.pointer("/note/kind")? == SHORTENED;
+    event.pointer("/note/more/first_seq").filter(|_| noted)?.as_u64()
 }
 
 /// One record as it is exported: one line of JSON.

@@ -43,10 +43,26 @@ pub fn canonical(value: &serde_json::Value) -> Vec<u8> {
     serde_json_canonicalizer::to_vec(value).unwrap_or_else(|_| value.to_string().into_bytes())
 }
 
+const PREFIX: &[u8; 7] = b"sha256:";
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
+impl Digest {
+    /// Calls `show` with its text. Records are full of digests: no formatter, no allocation.
+    fn with_text<T>(&self, show: impl FnOnce(&str) -> T) -> T {
+        let mut text = [0; PREFIX.len() + 64];
+        let (prefix, digits) = text.split_at_mut(PREFIX.len());
+        prefix.copy_from_slice(PREFIX);
+        let digit = |n: u8| HEX.get(usize::from(n & 15)).copied().unwrap_or(b'?');
+        for (pair, byte) in digits.as_chunks_mut::<2>().0.iter_mut().zip(self.0) {
+            *pair = [digit(byte >> 4), digit(byte)];
+        }
+        show(std::str::from_utf8(&text).unwrap_or_default())
+    }
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("sha256:")?;
-        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+        self.with_text(|text| f.write_str(text))
     }
 }
 
@@ -72,7 +88,7 @@ impl std::str::FromStr for Digest {
 
 impl Serialize for Digest {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(self)
+        self.with_text(|text| s.serialize_str(text))
     }
 }
 

@@ -96,6 +96,20 @@ pub(super) struct State {
     pub(super) path: PathBuf,
     /// 32 bytes, hex, that seal payloads at rest. Generated beside the journal when absent.
     pub(super) encryption_key: Option<SecretRef>,
+    /// How long things are kept.
+    #[serde(default)]
+    pub(super) keep: Keep,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Keep {
+    /// Concluded calls with their requests and answers; default 90d, at least 1d and as long as any `idempotency.keep`.
+    pub(super) calls: Option<String>,
+    /// Evidence; default 30d, at least 1d.
+    pub(super) artifacts: Option<String>,
+    /// Records of the journal; default 400d, at least as long as the others.
+    pub(super) audit: Option<String>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

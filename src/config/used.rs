@@ -73,6 +73,19 @@ pub struct StateConfig {
     pub path: PathBuf,
     /// Seals payloads at rest; generated when absent.
     pub encryption_key: Option<[u8; 32]>,
+    /// How long things are kept.
+    pub keep: KeepFor,
+}
+
+/// How long things are kept; `calls` and `artifacts` are at most `audit`.
+#[derive(Debug, Clone, Copy)]
+pub struct KeepFor {
+    /// Concluded calls with their requests and answers.
+    pub calls: Duration,
+    /// Evidence.
+    pub artifacts: Duration,
+    /// Records of the journal.
+    pub audit: Duration,
 }
 
 /// Identities.

@@ -9,6 +9,8 @@
 mod frame;
 mod payload;
 mod read;
+mod reader;
+mod retain;
 mod seal;
 mod writer;
 
@@ -22,20 +24,21 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
-use serde_json::value::RawValue;
 use tokio::sync::watch;
 
 use crate::call::{Digest, Timestamp};
 
 pub use frame::{Frame, PayloadMeta};
-pub use read::{Bad, Frames, ReadError, Report, Segment, segments, verify};
+pub use read::{Bad, Frames, ReadError, Report, Segment, segments, verify, verify_with};
+pub use reader::Reader;
+pub use retain::Closed;
 pub use seal::{SealError, Sealed, Sealer, key_file};
 
-use payload::{Cache, Marks};
+use payload::Cache;
 use writer::{Active, Pending, Writer};
 
-/// Makes the JSON of an event; runs in the writer thread.
-pub type Render = Box<dyn FnOnce() -> Result<Box<RawValue>, String> + Send>;
+/// Appends the JSON of an event, one value and no more; runs in the writer thread.
+pub type Render = Box<dyn FnOnce(&mut Vec<u8>) -> Result<(), String> + Send>;
 
 /// How a journal is kept.
 #[derive(Debug, Clone, Copy)]
@@ -103,7 +106,7 @@ struct Shared {
     synced: Condvar,
     synced_lock: Mutex<()>,
     rotation_due: AtomicBool,
-    marks: Mutex<Marks>,
+    reader: Arc<Reader>,
     cache: Mutex<Cache>,
     stats: Stats,
     #[cfg(test)]
@@ -147,10 +150,6 @@ impl Shared {
         self.synced.notify_all();
     }
 
-    fn mark(&self, segment: u64, seq: u64, offset: u64) {
-        lock(&self.marks).note(segment, seq, offset);
-    }
-
     #[cfg(test)]
     fn fail_if_told(&self) -> io::Result<()> {
         if self.fail.load(Relaxed) { Err(io::Error::other("told to fail")) } else { Ok(()) }
@@ -169,7 +168,7 @@ pub struct Log {
     dir: PathBuf,
     options: Options,
     torn_bytes: u64,
-    marks: Marks,
+    reader: Arc<Reader>,
     head: Head,
     active: Option<(Segment, u64)>,
 }
@@ -182,9 +181,12 @@ impl Log {
     pub fn open(dir: &Path, options: Options) -> Result<Self, ReadError> {
         fs::create_dir_all(dir)?;
         dir.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())?;
+        remove_unfinished(dir)?;
         let head = Head { seq: 0, hash: frame::GENESIS };
-        let mut log = Self { dir: dir.to_owned(), options, torn_bytes: 0, marks: Marks::default(), head, active: None };
+        let reader = Arc::new(Reader::new(dir));
+        let mut log = Self { dir: dir.to_owned(), options, torn_bytes: 0, reader, head, active: None };
         log.drop_empty_end()?;
+        segments(dir)?.iter().for_each(|s| log.reader.note(s.first, s.first, 0));
         Ok(log)
     }
 
@@ -205,6 +207,12 @@ impl Log {
         Ok(())
     }
 
+    /// What finds single frames again.
+    #[must_use]
+    pub fn reader(&self) -> Arc<Reader> {
+        Arc::clone(&self.reader)
+    }
+
     /// Shows every frame from the segment that holds `from` on, and finds the end. May be called again.
     ///
     /// # Errors
@@ -219,7 +227,7 @@ impl Log {
                 Some(Err(other)) => return Err(other),
                 Some(Ok(frame)) => {
                     let segment = frames.position().map_or(1, |(s, _)| s.first);
-                    self.marks.note(segment, frame.seq, frame.offset);
+                    self.reader.note(segment, frame.seq, frame.offset);
                     visit(&frame).map_err(|what| refused(&frames, &frame, what))?;
                     count += 1;
                 }
@@ -264,8 +272,6 @@ impl Log {
     /// When the segment cannot be opened for writing or no thread can be made.
     pub fn start(self, sealer: Sealer) -> io::Result<Journal> {
         let active = self.active.map(|(s, end)| Active::reopen(&s.path, s.first, end)).transpose()?;
-        let mut marks = self.marks;
-        segments(&self.dir)?.iter().for_each(|s| marks.note(s.first, s.first, 0));
         let due = active.as_ref().is_none_or(|a| a.position >= self.options.segment_bytes);
         let shared = Arc::new(Shared {
             dir: self.dir,
@@ -277,7 +283,7 @@ impl Log {
             synced: Condvar::new(),
             synced_lock: Mutex::new(()),
             rotation_due: AtomicBool::new(due),
-            marks: Mutex::new(marks),
+            reader: self.reader,
             cache: Mutex::new(Cache::new(self.options.cache_bytes)),
             stats: Stats::default(),
             #[cfg(test)]
@@ -290,6 +296,17 @@ impl Log {
         })?;
         Ok(Journal { shared, sealer, torn_bytes, thread: Mutex::new(Some(thread)) })
     }
+}
+
+/// A crash while a segment was written anew leaves a file that nobody has read.
+fn remove_unfinished(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|e| e == retain::SHORTER) {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
 
 fn refused(frames: &Frames, frame: &Frame, what: String) -> ReadError {
@@ -322,6 +339,12 @@ impl Journal {
     #[must_use]
     pub fn torn_bytes(&self) -> u64 {
         self.torn_bytes
+    }
+
+    /// What finds single frames again.
+    #[must_use]
+    pub fn reader(&self) -> Arc<Reader> {
+        Arc::clone(&self.shared.reader)
     }
 
     /// Puts one frame in the queue; `make` is told its number while the queue stands still, so the order
@@ -430,9 +453,7 @@ impl Journal {
         if let Some(bytes) = self.cached_payload(seq, index) {
             return Ok(bytes);
         }
-        let start = lock(&self.shared.marks).nearest(seq).ok_or_else(|| io::Error::other("no such record"))?;
-        let note = |at, offset| self.shared.mark(start.0, at, offset);
-        let sealed = payload::sealed(&self.shared.dir, start, (seq, index), note)?;
+        let sealed = self.shared.reader.sealed(seq, index)?;
         let plain = self.sealer.unseal(&sealed, digest).map_err(io::Error::other)?;
         lock(&self.shared.cache).put((seq, index), plain.clone());
         Ok(plain)

@@ -255,10 +255,19 @@ impl fmt::Display for Report {
 /// # Errors
 /// With the first bad record, or when a file cannot be read.
 pub fn verify(dir: &Path) -> Result<Report, ReadError> {
+    verify_with(dir, |_| {})
+}
+
+/// The same, showing each record to `see`.
+///
+/// # Errors
+/// With the first bad record, or when a file cannot be read.
+pub fn verify_with(dir: &Path, mut see: impl FnMut(&Frame)) -> Result<Report, ReadError> {
     let mut frames = Frames::open(dir, 0)?;
     let (mut records, mut first, mut last_at) = (0u64, None, None);
     for frame in frames.by_ref() {
         let frame = frame?;
+        see(&frame);
         records += 1;
         first.get_or_insert((frame.seq, frame.at));
         last_at = Some(frame.at);

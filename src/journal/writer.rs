@@ -54,7 +54,7 @@ impl Active {
 
     /// Writes zeros ahead, so that a later sync does not have to grow the file each time.
     fn reserve(&mut self, until: u64, step: u64) -> io::Result<()> {
-        if until <= self.allocated {
+        if until <= self.allocated || step == 0 {
             return Ok(());
         }
         let end = until.div_ceil(step.max(1)).saturating_mul(step.max(1));
@@ -132,26 +132,25 @@ impl Writer<'_> {
         }
         self.active = Some(Active::create(&self.shared.dir, first)?);
         failpoint::hit("rotate.created");
-        self.shared.mark(first, first, 0);
+        self.shared.reader.note(first, first, 0);
         self.shared.rotation_due.store(false, Relaxed);
         Ok(())
     }
 
     fn encode(&mut self, pending: Pending) -> io::Result<()> {
-        let event = (pending.render)().map_err(io::Error::other)?;
         let draft = Draft {
             seq: pending.seq,
             at: pending.at,
             prev: self.head.hash,
             durable: self.shared.durable_seq(),
-            event: &event,
+            event: pending.render,
             payloads: &pending.payloads,
         };
         if let Some(active) = &self.active {
             let offset = active.position + u64::try_from(self.buffer.len()).unwrap_or(0);
-            self.shared.mark(active.first, pending.seq, offset);
+            self.shared.reader.note(active.first, pending.seq, offset);
         }
-        let hash: Digest = frame::encode(&draft, &mut self.buffer).map_err(io::Error::other)?;
+        let hash: Digest = frame::encode(draft, &mut self.buffer).map_err(io::Error::other)?;
         self.head = Head { seq: pending.seq, hash };
         self.shared.stats.frames.fetch_add(1, Relaxed);
         Ok(())

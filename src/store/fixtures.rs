@@ -101,6 +101,7 @@ pub(crate) fn record(state: State, fingerprint: &str, key: Option<&str>) -> Call
         target: None,
         money: None,
         seq: 0,
+        frames: Vec::new(),
     }
 }
 

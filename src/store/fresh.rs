@@ -83,6 +83,7 @@ impl CallRecord {
             target: operation.target.as_ref().and_then(|p| call.arguments().pointer(p)).map(Digest::of_json),
             money: made.money,
             seq: 0,
+            frames: Vec::new(),
         }
     }
 
@@ -116,10 +117,11 @@ impl CallRecord {
     }
 }
 
-/// The full argument object, as the store seals it.
+/// The full arguments, to be sealed beside the record; empty when the record shows them whole, since nothing
+/// is redacted.
 #[must_use]
 pub fn arguments_of(call: &Call) -> Bytes {
-    Bytes::from(call.arguments().to_string())
+    if call.operation().redact.is_empty() { Bytes::new() } else { Bytes::from(call.arguments().to_string()) }
 }
 
 /// A session id is a credential: that there was one is kept, the id is not.

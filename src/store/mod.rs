@@ -6,6 +6,7 @@
 //! that a crash could take back. `state` is the diagram of the states, `votes` the rules of
 //! quorum, both without I/O; `embedded` is the implementation over journal and sled.
 
+mod changed;
 mod embedded;
 #[cfg(test)]
 mod fixtures;
@@ -14,7 +15,8 @@ mod record;
 mod state;
 mod votes;
 
-pub use embedded::{Counts, OpenError, Options, Recovery, Store};
+pub(crate) use embedded::SHORTENED;
+pub use embedded::{Counts, Keep, OpenError, Options, Recovery, Shortened, Store};
 pub use fresh::{Made, arguments_of};
 pub use record::*;
 pub use state::{Event as CallEvent, Illegal, MAX_RENEWALS, Ruling, Step};

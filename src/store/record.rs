@@ -112,7 +112,7 @@ pub struct StoredRequest {
     /// The exact body and the full arguments, sealed: `{"arguments": …}` is payload `arguments`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<PayloadRef>,
-    /// The full argument object, sealed.
+    /// The full argument object, sealed; absent when nothing is redacted and the record shows it whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arguments: Option<PayloadRef>,
 }
@@ -308,6 +308,9 @@ pub struct CallRecord {
     /// Frame of its last transition: what must be durable before anyone hears of this state.
     #[serde(default)]
     pub seq: u64,
+    /// Frames that it is read back from: the last one that has it whole, and the changes since.
+    #[serde(skip)]
+    pub frames: Vec<u64>,
 }
 
 /// What one person says became of an `unknown` call.
@@ -389,7 +392,7 @@ pub struct Park {
     pub record: CallRecord,
     /// The exact request body.
     pub body: Bytes,
-    /// The full argument object as JSON.
+    /// The full argument object as JSON; empty when the record shows it whole.
     pub arguments: Bytes,
     /// Artifacts put before the call that now belong to it.
     pub evidence: Vec<ArtifactId>,

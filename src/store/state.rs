@@ -106,6 +106,8 @@ pub enum Step {
     Opined,
     /// Two people settled an unknown call.
     Reconciled,
+    /// The outcome was handed to the agent.
+    Collected,
 }
 
 /// The event cannot happen to a call in this state.

@@ -15,6 +15,7 @@
 mod load;
 mod raw;
 mod setup;
+mod store;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,6 +24,9 @@ use serde_json::json;
 
 use load::{Plan, Round};
 use setup::{Process, Target};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 struct Args {
     full: bool,
@@ -34,6 +38,7 @@ fn main() {
     match args.next().as_deref() {
         Some("upstream") => load::upstream(&args.next().unwrap()),
         Some("load") => load::child(&args.collect::<Vec<_>>()),
+        Some("store") => drop(store_alone(std::path::Path::new(env!("CARGO_TARGET_TMPDIR")), 3, 3)),
         first => {
             let all: Vec<String> = first.map(str::to_owned).into_iter().chain(args).collect();
             let json = all.iter().position(|a| a == "--json").and_then(|i| all.get(i + 1)).cloned();
@@ -64,10 +69,11 @@ fn bench(args: &Args) {
         }
     }
     table(&paced, "nginx");
-    println!("\ndurable calls (two records each), beside a raw journal that writes the same two records");
+    println!("\ndurable calls over HTTP (two records each), beside a raw journal that writes two records of 1 KiB");
     let durable = durable(&world, rounds, seconds);
+    let store = store_alone(&world.dir, rounds, seconds);
     if let Some(path) = &args.json {
-        let all = json!({"saturated": summary(&results), "paced": summary(&paced), "durable": durable});
+        let all = json!({"saturated": summary(&results), "paced": summary(&paced), "durable": durable, "store": store});
         std::fs::write(path, serde_json::to_string_pretty(&all).unwrap()).unwrap();
     }
 }
@@ -93,7 +99,7 @@ fn durable(world: &setup::World, rounds: usize, seconds: u64) -> serde_json::Val
             let round = measure(target, plan);
             ours.push(round.per_second());
             p50.push(round.p50_us);
-            let (per_second, latency) = raw::journal(&world.dir, connections, Duration::from_secs(seconds));
+            let (per_second, latency) = raw::journal(&world.dir, connections, Duration::from_secs(seconds), 1024);
             rawly.push(per_second);
             raw_p50.push(latency);
         }
@@ -107,6 +113,30 @@ fn durable(world: &setup::World, rounds: usize, seconds: u64) -> serde_json::Val
             format!("{connections}"),
             json!({"per_s": a, "raw_per_s": b, "ratio": a / b, "p50_us": c, "raw_p50_us": d, "p50_ratio": c / d}),
         );
+    }
+    out.into()
+}
+
+/// The store's two durable steps of a call, beside a raw journal that writes records of the same sizes.
+fn store_alone(dir: &std::path::Path, rounds: usize, seconds: u64) -> serde_json::Value {
+    println!("\nthe store alone (begin and conclude), beside a raw journal that writes records of the same sizes");
+    let time = Duration::from_secs(seconds);
+    let mut out = serde_json::Map::new();
+    for clients in [1usize, 64] {
+        let (mut ratios, mut p50s) = (Vec::new(), Vec::new());
+        for _ in 0..rounds {
+            let ours = store::run(dir, clients, time);
+            let (per_second, p50) = raw::journal(dir, clients, time, (ours.bytes_per_call / 2.0) as usize);
+            println!(
+                "  {clients:>2} clients   {:>8.0} calls/s   raw {per_second:>8.0}/s   p50 {:>6.0} µs   raw {p50:>6.0} µs   {:>5.0} bytes of journal a call   {:.1} records per fdatasync",
+                ours.per_second, ours.p50_us, ours.bytes_per_call, ours.frames_per_sync
+            );
+            ratios.push(ours.per_second / per_second);
+            p50s.push(ours.p50_us / p50);
+        }
+        let (ratio, p50) = (median(&mut ratios), median(&mut p50s));
+        println!("  {clients:>2} clients   median ratio {ratio:.2}   p50 ratio {p50:.2}");
+        out.insert(format!("{clients}"), json!({"ratio": ratio, "p50_ratio": p50}));
     }
     out.into()
 }

@@ -1,4 +1,4 @@
-//! The raw journal loop: one writer, preallocated file, one `fdatasync` for all who wait; two records of 1 KiB a call.
+//! The raw journal loop: one writer, preallocated file, one `fdatasync` for all who wait; two records a call.
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 type Waiter = mpsc::Sender<()>;
 
-/// Calls per second, and the median latency of one call in microseconds.
-pub(crate) fn journal(dir: &Path, clients: usize, time: Duration) -> (f64, f64) {
+/// Calls per second, and the median latency of one call in microseconds. Each record has `size` bytes.
+pub(crate) fn journal(dir: &Path, clients: usize, time: Duration, size: usize) -> (f64, f64) {
     let path = dir.join("raw.journal");
     let mut file = File::create(&path).unwrap();
     file.write_all(&vec![0u8; 64 << 20]).unwrap();
     file.sync_all().unwrap();
     file.seek(SeekFrom::Start(0)).unwrap();
     let (tx, rx) = mpsc::channel::<Waiter>();
-    let writer = std::thread::spawn(move || write(file, &rx));
+    let writer = std::thread::spawn(move || write(file, &rx, size));
     let end = Instant::now() + time;
     let workers: Vec<_> = (0..clients)
         .map(|_| {
@@ -46,8 +46,8 @@ fn call(tx: &mpsc::Sender<Waiter>, end: Instant) -> Vec<u64> {
     latencies
 }
 
-fn write(mut file: File, rx: &mpsc::Receiver<Waiter>) {
-    let record = [7u8; 1024];
+fn write(mut file: File, rx: &mpsc::Receiver<Waiter>, size: usize) {
+    let record = vec![7u8; size];
     let mut written = 0usize;
     while let Ok(first) = rx.recv() {
         let mut waiting = vec![first];

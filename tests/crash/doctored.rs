@@ -82,7 +82,7 @@ impl Book {
     }
 
     fn changed(&mut self, step: &str, id: &str, changed: &Value) {
-        self.push(json!({"type": "call", "step": step, "id": id, "changed": changed}));
+        self.push(json!({"type": "step", "step": step, "id": id, "changed": changed}));
     }
 
     fn epoch(&mut self, epoch: u64) {

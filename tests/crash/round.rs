@@ -184,7 +184,7 @@ impl<'a> Directory<'a> {
     }
 
     fn totals(&self, history: &History) -> Totals {
-        let of_calls = history.lines.iter().filter(|l| l.event["type"] == "call");
+        let of_calls = history.lines.iter().filter(|l| matches!(l.event["type"].as_str(), Some("call" | "step")));
         let step = |name: &str| of_calls.clone().filter(|l| l.event["step"] == name).count() as u64;
         let to_unknown = |l: &&Line| {
             let changed = l.event.get("record").or_else(|| l.event.get("changed"));

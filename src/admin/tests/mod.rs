@@ -277,7 +277,7 @@ impl World {
         };
         let (begun, _) = self.store.begin(begin).await.unwrap();
         let conclusion = Conclusion { state: State::Unknown, answer: None, body: AnswerBody::None, note: None };
-        self.store.conclude(begun, conclusion).await.unwrap()
+        self.store.conclude(begun, conclusion).await.unwrap().as_ref().clone()
     }
 }
 

@@ -14,8 +14,8 @@ use crate::call::Digest;
 use super::file;
 use super::units;
 use super::used::{
-    BudgetRule, BudgetScope, Config, IdentityConfig, ListenConfig, RatePer, RateRule, ReviewRules, StateConfig,
-    TlsFiles, Workflow,
+    BudgetRule, BudgetScope, Config, IdentityConfig, KeepFor, ListenConfig, RatePer, RateRule, ReviewRules,
+    StateConfig, TlsFiles, Workflow,
 };
 
 /// JSON Pointer and message.
@@ -105,6 +105,13 @@ pub(super) fn resolve(file: file::File, base: &Path, text: &str, unlocked: bool)
     let budgets = file.budgets.iter().enumerate().flat_map(|(i, b)| budget(&mut ctx, i, b)).collect();
     let known: Vec<&str> =
         tools.iter().flat_map(|t| t.rest.iter().map(|r| &r.2).chain(t.mcp.values())).map(|o| o.name.as_str()).collect();
+    let replayed = tools.iter().flat_map(|t| t.rest.iter().map(|r| &r.2).chain(t.mcp.values()));
+    if let Some(longest) = replayed.filter(|o| o.idempotency.keep > state.keep.calls).max_by_key(|o| o.idempotency.keep)
+    {
+        let text =
+            format!("is shorter than `idempotency.keep` of `{}`: its answers could not be replayed", longest.name);
+        ctx.err("/state/keep/calls", text);
+    }
     let rates = file.rates.iter().enumerate().filter_map(|(i, r)| rate(&mut ctx, i, r, &known)).collect();
     let reviews = reviews(&mut ctx, &file.reviews);
     if !ctx.wrong.is_empty() {
@@ -185,7 +192,25 @@ fn state(ctx: &mut Ctx<'_>, s: &file::State) -> StateConfig {
         let digest: Result<Digest, String> = format!("sha256:{hex}").parse();
         ctx.ok("/state/encryption_key", digest.map_err(|_| "the key must be 64 hex digits (32 bytes)".into()))
     });
-    StateConfig { path: ctx.path(&s.path), encryption_key: key.map(|d| *d.as_bytes()) }
+    StateConfig { path: ctx.path(&s.path), encryption_key: key.map(|d| *d.as_bytes()), keep: keep(ctx, &s.keep) }
+}
+
+fn keep(ctx: &mut Ctx<'_>, k: &file::Keep) -> KeepFor {
+    let day = Duration::from_secs(86_400);
+    let mut of = |name: &str, text: Option<&String>, days: u32| {
+        let at = format!("/state/keep/{name}");
+        let length = ctx.duration(&at, text, day * days);
+        if length < day {
+            ctx.err(&at, "must be at least `1d`");
+        }
+        length
+    };
+    let (calls, artifacts) = (of("calls", k.calls.as_ref(), 90), of("artifacts", k.artifacts.as_ref(), 30));
+    let audit = of("audit", k.audit.as_ref(), 400);
+    if audit < calls.max(artifacts) {
+        ctx.err("/state/keep/audit", "must be at least as long as `calls` and `artifacts`: their records stand in it");
+    }
+    KeepFor { calls, artifacts, audit }
 }
 
 fn workflows(all: &BTreeMap<String, file::Workflow>) -> BTreeMap<String, Workflow> {

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::call::{ArtifactId, CallId, Digest, Timestamp};
+use crate::journal::Reader;
 use crate::store::{Artifact, CallRecord, Known, Question, State, Step};
 
-use super::entry::{Entry, Image};
+use super::entry::{Entry, Image, fold, followed};
 use super::index::{Change, Index, IndexError};
 use super::keys;
 use super::ledger::Ledgers;
@@ -32,6 +33,8 @@ pub(super) struct Core {
     pub(super) high: Timestamp,
     pub(super) epoch: u64,
     pub(super) key_id: Option<Digest>,
+    /// First frame of the segment that is written now.
+    pub(super) segment: u64,
     pub(super) calls: HashMap<CallId, Arc<CallRecord>>,
     pub(super) ledgers: Ledgers,
     pub(super) tally: Tally,
@@ -40,15 +43,17 @@ pub(super) struct Core {
     seen: HashSet<Digest>,
     artifacts: HashMap<ArtifactId, Arc<Artifact>>,
     index: Arc<Index>,
+    reader: Arc<Reader>,
     collecting: Collecting,
 }
 
 impl Core {
-    pub(super) fn new(index: Arc<Index>, collecting: Collecting) -> Self {
+    pub(super) fn new(index: Arc<Index>, reader: Arc<Reader>, collecting: Collecting) -> Self {
         Self {
             high: Timestamp::default(),
             epoch: 0,
             key_id: None,
+            segment: 0,
             calls: HashMap::new(),
             ledgers: Ledgers::default(),
             tally: Tally::default(),
@@ -57,6 +62,7 @@ impl Core {
             seen: HashSet::new(),
             artifacts: HashMap::new(),
             index,
+            reader,
             collecting,
         }
     }
@@ -71,14 +77,28 @@ impl Core {
     pub(super) fn apply(&mut self, seq: u64, at: Timestamp, entry: &Entry) -> Result<Vec<Change>, IndexError> {
         self.high = self.high.max(at);
         match entry {
-            Entry::Snapshot(_) | Entry::Recovery { .. } | Entry::Closed { .. } => Ok(Vec::new()),
+            Entry::Recovery { .. } | Entry::Closed { .. } => Ok(Vec::new()),
+            Entry::Snapshot(_) => {
+                self.segment = seq;
+                Ok(Vec::new())
+            }
             Entry::Epoch { epoch, key_id, .. } => {
                 self.epoch = self.epoch.max(*epoch);
                 self.key_id = Some(*key_id);
                 Ok(Vec::new())
             }
-            Entry::Call { step, record } => Ok(self.call(*step, record, at)),
-            Entry::Collected { id, at } => self.collected(seq, *id, *at),
+            Entry::Call { step, record } if record.frames.last() == Some(&seq) => Ok(self.call(*step, record, at)),
+            Entry::Call { step, record } => Ok(self.call(*step, &Arc::new(followed((**record).clone(), seq)), at)),
+            Entry::Step { step, next: Some(next), .. } => Ok(self.call(*step, next, at)),
+            Entry::Step { step, id, changed, next: None } => {
+                let old = self.record(*id)?.ok_or_else(|| IndexError::of(format!("{id} changes before it begins")))?;
+                if old.frames.contains(&seq) {
+                    return Ok(vec![Change::Call(old)]);
+                }
+                let mut next = Arc::unwrap_or_clone(old);
+                (**changed).clone().apply(&mut next);
+                Ok(self.call(*step, &Arc::new(followed(next, seq)), at))
+            }
             Entry::Artifact { artifact } => {
                 self.artifacts.insert(artifact.evidence.id, Arc::clone(artifact));
                 Ok(vec![Change::Artifact(Arc::clone(artifact))])
@@ -91,9 +111,11 @@ impl Core {
     }
 
     fn call(&mut self, step: Step, record: &Arc<CallRecord>, at: Timestamp) -> Vec<Change> {
-        let old = self.calls.get(&record.id).cloned();
-        self.ledgers.follow(old.as_deref(), record, at);
-        self.tally.step(step, record, at);
+        if step != Step::Collected {
+            let old = self.calls.get(&record.id).cloned();
+            self.ledgers.follow(old.as_deref(), record, at);
+            self.tally.step(step, record, at);
+        }
         self.seen.extend(keys::seen_by(record));
         self.insert(record);
         vec![Change::Call(Arc::clone(record))]
@@ -129,22 +151,16 @@ impl Core {
         }
     }
 
-    fn collected(&mut self, seq: u64, id: CallId, at: Timestamp) -> Result<Vec<Change>, IndexError> {
-        let Some(record) = self.record(id)?.filter(|r| r.collected.is_none()) else { return Ok(Vec::new()) };
-        let mut next = (*record).clone();
-        next.collected = Some(at);
-        next.seq = seq;
-        let next = Arc::new(next);
-        self.insert(&next);
-        Ok(vec![Change::Call(next)])
-    }
-
     /// The record of a call, from memory or index.
     pub(super) fn record(&self, id: CallId) -> Result<Option<Arc<CallRecord>>, IndexError> {
         match self.calls.get(&id) {
             Some(record) => Ok(Some(Arc::clone(record))),
-            None => Ok(self.index.call(id)?.map(Arc::new)),
+            None => self.index.call(id)?.map(|stored| self.read(&stored.frames)).transpose(),
         }
+    }
+
+    fn read(&self, frames: &[u64]) -> Result<Arc<CallRecord>, IndexError> {
+        fold(&self.reader, frames).map(Arc::new).map_err(IndexError::of)
     }
 
     pub(super) fn artifact(&self, id: ArtifactId) -> Result<Option<Arc<Artifact>>, IndexError> {
@@ -228,7 +244,7 @@ impl Core {
     }
 
     fn by_key(&self, q: &Question<'_>) -> Result<Option<Arc<CallRecord>>, IndexError> {
-        let Some(key) = q.key.map(|k| keys::key(&q.principal.key(), q.operation, k)) else { return Ok(None) };
+        let Some(key) = q.key.map(|k| keys::key(q.principal, q.operation, k)) else { return Ok(None) };
         let id = match self.keys.get(&key) {
             Some(id) => Some(*id),
             None => self.index.key(&key)?,
@@ -238,7 +254,7 @@ impl Core {
 
     /// Holds of the same caller, operation and fingerprint, newest first.
     fn same_calls(&self, q: &Question<'_>) -> Result<Vec<CallId>, IndexError> {
-        let same = keys::same_of(&q.principal.key(), q.operation, &q.fingerprint);
+        let same = keys::same_of(q.principal, q.operation, &q.fingerprint);
         let mut ids = self.index.same(&same)?;
         ids.extend(self.same.get(&same).into_iter().flatten());
         ids.sort_unstable_by(|a, b| b.cmp(a));

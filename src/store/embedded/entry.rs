@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
-use crate::call::{CallId, Digest, Timestamp};
-use crate::journal::Render;
+use crate::call::{CallId, Digest};
+use crate::journal::{Reader, Render};
+use crate::store::changed::Changed;
 use crate::store::{Artifact, AuditNote, CallRecord, Step};
 
 use super::Recovery;
@@ -21,10 +21,16 @@ pub(super) enum Entry {
     Snapshot(Box<Image>),
     /// A process took the store over.
     Epoch { epoch: u64, key_id: Digest, pid: u32 },
-    /// A step of a call; the record is the one after it.
+    /// A step of a call, with the whole record after it: the first step in each segment is written so.
     Call { step: Step, record: Arc<CallRecord> },
-    /// The outcome was handed to the agent.
-    Collected { id: CallId, at: Timestamp },
+    /// A later step of a call, with what it changed. Who writes it knows the next record already.
+    Step {
+        step: Step,
+        id: CallId,
+        changed: Box<Changed>,
+        #[serde(skip)]
+        next: Option<Arc<CallRecord>>,
+    },
     /// An artifact was put.
     Artifact { artifact: Arc<Artifact> },
     /// Anything that is no step of a call with effects.
@@ -45,9 +51,37 @@ pub(super) struct Image {
     pub(super) tally: TallyImage,
 }
 
+/// The record that these frames of one call add up to.
+///
+/// # Errors
+/// When a frame cannot be read or is none of a call.
+pub(super) fn fold(reader: &Reader, frames: &[u64]) -> Result<CallRecord, String> {
+    let mut folded: Option<CallRecord> = None;
+    for seq in frames {
+        let frame = reader.frame(*seq).map_err(|e| format!("record {seq}: {e}"))?;
+        let entry: Entry = serde_json::from_str(frame.event.get()).map_err(|e| format!("record {seq}: {e}"))?;
+        folded = match (entry, folded) {
+            (Entry::Call { record, .. }, _) => Some(followed(Arc::unwrap_or_clone(record), *seq)),
+            (Entry::Step { changed, .. }, Some(mut record)) => {
+                changed.apply(&mut record);
+                Some(followed(record, *seq))
+            }
+            _ => return Err(format!("record {seq} is no step of this call")),
+        };
+    }
+    folded.ok_or_else(|| "a call without frames".to_owned())
+}
+
+/// The record with the frame that it stands in now.
+pub(super) fn followed(mut record: CallRecord, seq: u64) -> CallRecord {
+    record.seq = seq;
+    record.frames.push(seq);
+    record
+}
+
 impl Entry {
     /// Its JSON, made later in the journal's thread.
     pub(super) fn render(self: Arc<Self>) -> Render {
-        Box::new(move || serde_json::to_string(&*self).and_then(RawValue::from_string).map_err(|e| e.to_string()))
+        Box::new(move |out| serde_json::to_writer(out, &*self).map_err(|e| e.to_string()))
     }
 }

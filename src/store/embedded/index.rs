@@ -1,8 +1,8 @@
 //! The index over the journal: sled, and nobody else's. It may be lost at any time; the journal rebuilds it.
 //!
 //! Keys: one letter, then fixed width, big endian. Values begin with a version byte.
-//! `c` id → concluded record; `k` key digest → id; `f` digest of (scope, operation, fingerprint), id → nothing;
-//! `t` digest of (organisation, operation, target) → nothing; `a` id → artifact; `m` → what it is applied up to;
+//! `c` id → state, end and frames of a concluded call, whose record stands in the journal; `k` key digest → id; `f` digest of (scope, operation, fingerprint), id → nothing;
+//! `t` digest of (organisation, operation, target) → id of the call that succeeded last; `a` id → artifact; `m` → what it is applied up to;
 //! `s` → up to where it was synced: a power cut may take anything behind that, so a replay begins there.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,12 +12,12 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::call::{ArtifactId, CallId, Digest};
+use crate::call::{ArtifactId, CallId, Digest, Timestamp};
 use crate::store::{Artifact, CallRecord, State};
 
 use super::keys;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const META: &[u8] = b"m";
 const SYNCED: &[u8] = b"s";
 
@@ -41,6 +41,48 @@ pub(super) struct Applied {
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the index failed: {0}")]
 pub(super) struct IndexError(String);
+
+impl IndexError {
+    pub(super) fn of(what: String) -> Self {
+        Self(what)
+    }
+}
+
+/// What the index says of a concluded call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Stored {
+    /// How it ended.
+    pub(super) state: State,
+    /// When its last step was.
+    pub(super) updated: Timestamp,
+    /// Frames of the journal that its record is read from; all in one segment.
+    pub(super) frames: Vec<u64>,
+}
+
+impl Stored {
+    fn encode(record: &CallRecord) -> Vec<u8> {
+        let state = State::ALL.iter().position(|s| *s == record.state).and_then(|n| u8::try_from(n).ok());
+        let mut out = vec![VERSION, state.unwrap_or(u8::MAX)];
+        out.extend_from_slice(&record.updated.as_millis().to_be_bytes());
+        record.frames.iter().for_each(|seq| out.extend_from_slice(&seq.to_be_bytes()));
+        out
+    }
+
+    fn decode(value: &[u8]) -> Result<Self> {
+        let parts = || {
+            let [version, state, rest @ ..] = value else { return None };
+            let (updated, frames) = rest.split_first_chunk::<8>()?;
+            let (frames, over) = frames.as_chunks::<8>();
+            (*version == VERSION && over.is_empty()).then_some(())?;
+            Some(Self {
+                state: *State::ALL.get(usize::from(*state))?,
+                updated: Timestamp::from_millis(i64::from_be_bytes(*updated)),
+                frames: frames.iter().map(|f| u64::from_be_bytes(*f)).collect(),
+            })
+        };
+        parts().ok_or_else(|| IndexError("a call's entry cannot be read".to_owned()))
+    }
+}
 
 type Result<T> = std::result::Result<T, IndexError>;
 
@@ -116,7 +158,7 @@ impl Index {
         let mut batch = sled::Batch::default();
         for change in changes {
             match change {
-                Change::Call(record) if record.state.is_final() => call_into(&mut batch, record)?,
+                Change::Call(record) if record.state.is_final() => call_into(&mut batch, record),
                 Change::Call(_) => {}
                 Change::Artifact(artifact) => {
                     let key = name(b'a', &[&artifact.evidence.id.bits().to_be_bytes()]);
@@ -130,8 +172,9 @@ impl Index {
         guarded(|| self.db.apply_batch(batch))
     }
 
-    pub(super) fn call(&self, id: CallId) -> Result<Option<CallRecord>> {
-        self.get(&name(b'c', &[&id.bits().to_be_bytes()]))
+    pub(super) fn call(&self, id: CallId) -> Result<Option<Stored>> {
+        let value = guarded(|| self.db.get(name(b'c', &[&id.bits().to_be_bytes()])))?;
+        value.map(|v| Stored::decode(&v)).transpose()
     }
 
     pub(super) fn artifact(&self, id: ArtifactId) -> Result<Option<Artifact>> {
@@ -157,15 +200,72 @@ impl Index {
     }
 
     /// Concluded calls with ids below `before`, newest first, until `take` has enough.
-    pub(super) fn newest(&self, before: Option<CallId>, mut take: impl FnMut(CallRecord) -> bool) -> Result<()> {
+    pub(super) fn newest(
+        &self,
+        before: Option<CallId>,
+        mut take: impl FnMut(CallId, Stored) -> Result<bool>,
+    ) -> Result<()> {
         let end = before.map_or_else(|| vec![b'c' + 1], |id| name(b'c', &[&id.bits().to_be_bytes()]));
-        let mut found = guarded(|| Ok(self.db.range(vec![b'c']..end).values().rev()))?;
-        while let Some(value) = guarded(|| found.next().transpose())? {
-            if !take(decode(&value)?) {
+        let mut found = guarded(|| Ok(self.db.range(vec![b'c']..end).rev()))?;
+        while let Some((key, value)) = guarded(|| found.next().transpose())? {
+            let id =
+                key.get(1..).and_then(call_id).ok_or_else(|| IndexError("a call's key cannot be read".to_owned()))?;
+            if !take(id, Stored::decode(&value)?)? {
                 break;
             }
         }
         Ok(())
+    }
+
+    /// Forgets concluded calls whose last step was before `calls`, and artifacts from before `artifacts`; `read` gives
+    /// the record of a call, whose names go with it. Returns how many of each went.
+    pub(super) fn forget(
+        &self,
+        calls: Timestamp,
+        artifacts: Timestamp,
+        read: impl Fn(&Stored) -> std::result::Result<CallRecord, String>,
+    ) -> Result<(u64, u64)> {
+        let mut batch = Removal { index: self, batch: sled::Batch::default(), size: 0, entries: 0 };
+        for item in self.until(b'c', calls) {
+            let (key, value) = guarded(|| item)?;
+            let stored = Stored::decode(&value)?;
+            if stored.updated < calls {
+                let names = read(&stored).map(|record| self.names_of(&record)).unwrap_or(Ok(Vec::new()))?;
+                batch.remove(key.to_vec(), names)?;
+            }
+        }
+        let forgotten = batch.done()?;
+        let mut batch = Removal { index: self, batch: sled::Batch::default(), size: 0, entries: 0 };
+        for item in self.until(b'a', artifacts) {
+            batch.remove(guarded(|| item)?.0.to_vec(), Vec::new())?;
+        }
+        Ok((forgotten, batch.done()?))
+    }
+
+    /// Entries whose ids were made before `end`, oldest first.
+    fn until(&self, letter: u8, end: Timestamp) -> sled::Iter {
+        // The first 48 bits of an id are the milliseconds of its making (RFC 9562, UUIDv7).
+        let millis = u64::try_from(end.as_millis()).unwrap_or(0);
+        let bits = u128::from(millis) << 80;
+        self.db.range(vec![letter]..name(letter, &[&bits.to_be_bytes()]))
+    }
+
+    /// Keys of the names under which only this call is found.
+    fn names_of(&self, record: &CallRecord) -> Result<Vec<Vec<u8>>> {
+        let id = record.id.bits().to_be_bytes();
+        let mut names = vec![name(b'f', &[keys::same(record).as_bytes(), &id])];
+        if let Some(key) = keys::of_record(record)
+            && self.key(&key)? == Some(record.id)
+        {
+            names.push(name(b'k', &[key.as_bytes()]));
+        }
+        if let Some(target) = keys::seen_by(record) {
+            let target = name(b't', &[target.as_bytes()]);
+            if guarded(|| self.db.get(&target))?.is_some_and(|by| *by == id) {
+                names.push(target);
+            }
+        }
+        Ok(names)
     }
 
     /// Everything in it, for comparing two indexes.
@@ -202,9 +302,37 @@ impl Index {
     }
 }
 
-fn call_into(batch: &mut sled::Batch, record: &CallRecord) -> Result<()> {
+/// Takes entries out, some at a time.
+struct Removal<'a> {
+    index: &'a Index,
+    batch: sled::Batch,
+    size: usize,
+    entries: u64,
+}
+
+impl Removal<'_> {
+    fn remove(&mut self, key: Vec<u8>, names: Vec<Vec<u8>>) -> Result<()> {
+        names.into_iter().chain([key]).for_each(|k| self.batch.remove(k));
+        self.entries += 1;
+        self.size += 1;
+        if self.size >= 512 { self.apply() } else { Ok(()) }
+    }
+
+    fn apply(&mut self) -> Result<()> {
+        self.size = 0;
+        let batch = std::mem::take(&mut self.batch);
+        guarded(|| self.index.db.apply_batch(batch))
+    }
+
+    fn done(mut self) -> Result<u64> {
+        self.apply()?;
+        Ok(self.entries)
+    }
+}
+
+fn call_into(batch: &mut sled::Batch, record: &CallRecord) {
     let id = record.id.bits().to_be_bytes();
-    batch.insert(name(b'c', &[&id]), encode(record)?);
+    batch.insert(name(b'c', &[&id]), Stored::encode(record));
     if record.state != State::NotExecuted {
         if let Some(key) = keys::of_record(record) {
             batch.insert(name(b'k', &[key.as_bytes()]), &id);
@@ -214,9 +342,8 @@ fn call_into(batch: &mut sled::Batch, record: &CallRecord) -> Result<()> {
         }
     }
     if let Some(target) = keys::seen_by(record) {
-        batch.insert(name(b't', &[target.as_bytes()]), &[]);
+        batch.insert(name(b't', &[target.as_bytes()]), &id);
     }
-    Ok(())
 }
 
 /// A kill while sled writes a snapshot leaves a file that makes every later open fail.

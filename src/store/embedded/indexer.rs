@@ -3,7 +3,9 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -17,7 +19,10 @@ use super::index::{Applied, Change, Index, IndexError};
 
 /// Above so many entries, those nobody waits for are dropped.
 const SWEEP: usize = 1024;
-const BATCH: usize = 1024;
+/// The index is filled by so many steps at a time: sled puts every batch on the disk by itself, beside the journal.
+const BATCH: usize = 512;
+/// Fewer are filled in once nothing more has come for so long.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// What one frame asks of the indexer.
 #[derive(Debug)]
@@ -72,25 +77,23 @@ pub(super) struct Indexer {
     pub(super) broken: Arc<AtomicBool>,
 }
 
+/// Where the indexer stands.
+#[derive(Default)]
+struct Progress {
+    /// Told, but not known to be durable yet.
+    waiting: VecDeque<Task>,
+    /// Durable, and not in the index yet.
+    ripe: Vec<Task>,
+    /// Up to where nothing but `ripe` is missing from the index.
+    head: Option<Head>,
+}
+
 impl Indexer {
     /// Runs until the store closes or something fails.
     pub(super) fn run(self) {
-        let mut waiting: VecDeque<Task> = VecDeque::new();
-        loop {
-            if waiting.is_empty() {
-                let Ok(task) = self.tasks.recv() else { return };
-                waiting.push_back(task);
-            }
-            let Some(first) = waiting.front().map(|t| t.seq) else { continue };
-            let Ok(head) = self.journal.durable_blocking(first) else {
-                self.broken.store(true, Relaxed);
-                return;
-            };
-            waiting.extend(self.tasks.try_iter());
-            let due = waiting.iter().take_while(|t| t.seq <= head.seq).count();
-            let whole = due <= BATCH;
-            let batch: Vec<Task> = waiting.drain(..due.min(BATCH)).collect();
-            if let Err(error) = self.follow(&batch, whole.then_some(head)) {
+        let mut progress = Progress::default();
+        while let Some(done) = self.turn(&mut progress) {
+            if let Err(error) = done {
                 tracing::error!(%error, "the index cannot be written; nothing with effects is done any more");
                 self.broken.store(true, Relaxed);
                 return;
@@ -98,17 +101,48 @@ impl Indexer {
         }
     }
 
-    /// `head` when the batch reaches up to it; else the mark stays where it is, and a replay repeats some.
-    fn follow(&self, batch: &[Task], head: Option<Head>) -> Result<(), IndexError> {
-        batch.iter().flat_map(|t| &t.changes).for_each(|c| self.watchers.publish(c));
-        let changes: Vec<Change> = batch.iter().flat_map(|t| &t.changes).cloned().collect();
+    /// Takes what has come, and fills the index when enough has ripened or nothing more comes. `None` at the end.
+    fn turn(&self, p: &mut Progress) -> Option<Result<(), IndexError>> {
+        if p.waiting.is_empty() {
+            let next = if p.ripe.is_empty() {
+                self.tasks.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            } else {
+                self.tasks.recv_timeout(PAUSE)
+            };
+            match next {
+                Ok(task) => p.waiting.push_back(task),
+                Err(RecvTimeoutError::Timeout) => return Some(self.fill(p)),
+                Err(RecvTimeoutError::Disconnected) if p.ripe.is_empty() => return None,
+                Err(RecvTimeoutError::Disconnected) => return Some(self.fill(p)),
+            }
+        }
+        let first = p.waiting.front()?.seq;
+        let Ok(head) = self.journal.durable_blocking(first) else {
+            return Some(Err(IndexError::of("the journal failed first".to_owned())));
+        };
+        p.waiting.extend(self.tasks.try_iter());
+        let due = p.waiting.iter().take_while(|t| t.seq <= head.seq).count();
+        p.ripe.extend(p.waiting.drain(..due).inspect(|task| self.publish(task)));
+        p.head = Some(head);
+        let fill = p.ripe.len() >= BATCH || p.ripe.iter().any(|t| t.sync);
+        Some(if fill { self.fill(p) } else { Ok(()) })
+    }
+
+    fn publish(&self, task: &Task) {
+        task.changes.iter().for_each(|c| self.watchers.publish(c));
+    }
+
+    fn fill(&self, p: &mut Progress) -> Result<(), IndexError> {
+        let batch = std::mem::take(&mut p.ripe);
+        let sync = batch.iter().any(|t| t.sync);
+        let done = u64::try_from(batch.len()).unwrap_or(u64::MAX);
+        let changes: Vec<Change> = batch.into_iter().flat_map(|t| t.changes).collect();
         failpoint::hit("index.before");
-        self.index.apply(&changes, head.map(|h| Applied { seq: h.seq, hash: h.hash }))?;
+        self.index.apply(&changes, p.head.map(|h| Applied { seq: h.seq, hash: h.hash }))?;
         failpoint::hit("index.applied");
         self.core.lock().unwrap_or_else(PoisonError::into_inner).evict(&changes);
-        let done = u64::try_from(batch.len()).unwrap_or(u64::MAX);
         self.indexed.send_modify(|n| *n = n.saturating_add(done));
-        if batch.iter().any(|t| t.sync) {
+        if sync {
             failpoint::hit("index.sync");
             self.index.sync()?;
             failpoint::hit("index.synced");

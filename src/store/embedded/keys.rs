@@ -1,29 +1,53 @@
 //! The names under which calls are found again: fixed-width digests of scope and key.
 
-use crate::call::{Digest, PrincipalKey};
+use aws_lc_rs::digest::{Context, SHA256};
+
+use crate::call::{Digest, Principal};
 use crate::store::{CallRecord, State};
 
+/// A digest of these parts, each with its length before it, so that no two lists of parts look alike.
+fn named(parts: &[&[u8]]) -> Digest {
+    let mut context = Context::new(&SHA256);
+    for part in parts {
+        context.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+        context.update(part);
+    }
+    let mut out = [0; 32];
+    out.copy_from_slice(context.finish().as_ref());
+    Digest::from_bytes(out)
+}
+
+fn scoped(kind: &str, scope: &Principal, operation: &str, last: &[u8]) -> Digest {
+    let (person, none) = match &scope.acting_for {
+        Some(person) => (person.as_str(), "some"),
+        None => ("", "none"),
+    };
+    let texts = [kind, &scope.org, &scope.agent, none, person, operation].map(str::as_bytes);
+    let [a, b, c, d, e, f] = texts;
+    named(&[a, b, c, d, e, f, last])
+}
+
 /// Of an idempotency key in its scope.
-pub(super) fn key(scope: &PrincipalKey, operation: &str, key: &str) -> Digest {
-    Digest::of_json(&serde_json::json!(["key", scope.0, scope.1, scope.2, operation, key]))
+pub(super) fn key(scope: &Principal, operation: &str, key: &str) -> Digest {
+    scoped("key", scope, operation, key.as_bytes())
 }
 
 /// Of the same call without its key.
-pub(super) fn same_of(scope: &PrincipalKey, operation: &str, fingerprint: &Digest) -> Digest {
-    Digest::of_json(&serde_json::json!(["same", scope.0, scope.1, scope.2, operation, fingerprint.to_string()]))
+pub(super) fn same_of(scope: &Principal, operation: &str, fingerprint: &Digest) -> Digest {
+    scoped("same", scope, operation, fingerprint.as_bytes())
 }
 
 /// Of something that an operation did to a target.
 pub(super) fn target(org: &str, operation: &str, target: &Digest) -> Digest {
-    Digest::of_json(&serde_json::json!(["target", org, operation, target.to_string()]))
+    named(&[b"target", org.as_bytes(), operation.as_bytes(), target.as_bytes()])
 }
 
 pub(super) fn of_record(record: &CallRecord) -> Option<Digest> {
-    record.key.as_ref().map(|k| key(&record.principal.key(), &record.operation, k))
+    record.key.as_ref().map(|k| key(&record.principal, &record.operation, k))
 }
 
 pub(super) fn same(record: &CallRecord) -> Digest {
-    same_of(&record.principal.key(), &record.operation, &record.fingerprint)
+    same_of(&record.principal, &record.operation, &record.fingerprint)
 }
 
 /// The target that a call has made known, if it succeeded.

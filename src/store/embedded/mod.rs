@@ -11,6 +11,7 @@ mod lock;
 mod open;
 mod points;
 mod query;
+mod retain;
 mod steps;
 mod tally;
 
@@ -28,13 +29,16 @@ use crate::clock::Clock;
 use crate::failpoint;
 use crate::journal::{Head, Journal, Sealed};
 
+use super::changed::Changed;
 use super::state::{self, Event, Illegal};
-use super::{CallRecord, State};
+use super::{CallRecord, State, Step};
 
 pub use open::OpenError;
+pub(crate) use retain::NOTE as SHORTENED;
+pub use retain::{Keep, Shortened};
 
 use self::core::Core;
-use self::entry::Entry;
+use self::entry::{Entry, followed};
 use self::index::{Applied, Index, IndexError};
 use self::indexer::{Task, Watchers};
 
@@ -199,11 +203,16 @@ impl Inner {
         payloads: Vec<Sealed>,
         make: impl FnOnce(u64) -> Entry,
     ) -> Result<u64, Unavailable> {
-        if self.journal.wants_rotation() {
-            let image = Entry::Snapshot(Box::new(core.image()));
-            self.append(core, now, true, Vec::new(), |_| image)?;
-        }
+        self.rotate_if_due(core, now)?;
         self.append(core, now, false, payloads, make)
+    }
+
+    fn rotate_if_due(&self, core: &mut Core, now: Timestamp) -> Result<(), Unavailable> {
+        if !self.journal.wants_rotation() {
+            return Ok(());
+        }
+        let image = Entry::Snapshot(Box::new(core.image()));
+        self.append(core, now, true, Vec::new(), |_| image).map(drop)
     }
 
     fn append(
@@ -249,17 +258,39 @@ impl Inner {
         payloads: Vec<Sealed>,
     ) -> Result<Arc<CallRecord>, Refused> {
         let step = event.step();
-        let mut next = state::apply(record, event, now).map_err(Refused::Illegal)?;
+        let next = state::apply(record, event, now).map_err(Refused::Illegal)?;
+        Ok(self.write(core, step, record, next, now, payloads)?)
+    }
+
+    /// Writes the next record of a call: whole when it comes first in its segment, else what changed.
+    fn write(
+        &self,
+        core: &mut Core,
+        step: Step,
+        old: &CallRecord,
+        mut next: CallRecord,
+        now: Timestamp,
+        payloads: Vec<Sealed>,
+    ) -> Result<Arc<CallRecord>, Unavailable> {
+        self.rotate_if_due(core, now)?;
+        let whole = old.frames.first().is_none_or(|first| *first < core.segment);
+        if whole {
+            next.frames.clear();
+        }
         let id = next.id;
-        self.commit(core, now, payloads, |seq| {
-            next.seq = seq;
+        self.append(core, now, false, payloads, |seq| {
             if let Some(body) = next.answer.as_mut().and_then(|a| a.body.as_mut()).filter(|b| b.seq == 0) {
                 body.seq = seq;
             }
-            Entry::Call { step, record: Arc::new(next) }
+            let next = Arc::new(followed(next, seq));
+            if whole {
+                return Entry::Call { step, record: next };
+            }
+            let changed = Box::new(Changed::between(old, &next));
+            Entry::Step { step, id, changed, next: Some(next) }
         })?;
         points::queued(step);
-        core.calls.get(&id).cloned().ok_or(Refused::Unavailable)
+        core.calls.get(&id).cloned().ok_or(Unavailable)
     }
 
     /// Records that a hold's time is over, if it is and nobody did: what is told of it then stands.

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::failpoint;
-use crate::journal::{self, Frame, Journal, Log, ReadError, Sealer};
+use crate::journal::{self, Frame, Journal, Log, ReadError, Reader, Sealer};
 use crate::store::State;
 use crate::store::state::Event;
 
@@ -175,7 +175,7 @@ fn replay(dir: &Path, log: &mut Log, options: &Options) -> Result<Replayed, Open
     let mut lost = 0;
     match Index::open(&path) {
         Ok(index) => {
-            let mut pass = Pass::new(index, options)?;
+            let mut pass = Pass::new(index, log.reader(), options)?;
             log.check_older(pass.synced, options.check_bytes)?;
             let frames = log.replay(pass.synced, |frame| pass.visit(frame))?;
             match pass.finish() {
@@ -188,7 +188,7 @@ fn replay(dir: &Path, log: &mut Log, options: &Options) -> Result<Replayed, Open
     }
     set_aside(&path).map_err(OpenError::io("cannot set aside the index", &path))?;
     failpoint::hit("open.aside");
-    let mut pass = Pass::new(Index::open(&path)?, options)?;
+    let mut pass = Pass::new(Index::open(&path)?, log.reader(), options)?;
     let frames = log.replay(0, |frame| pass.visit(frame))?;
     pass.finish().map_err(OpenError::Index)?;
     Ok(Replayed { rebuilt: true, ..pass.done(frames, lost) })
@@ -218,13 +218,13 @@ struct Pass {
 }
 
 impl Pass {
-    fn new(index: Index, options: &Options) -> Result<Self, IndexError> {
+    fn new(index: Index, reader: Arc<Reader>, options: &Options) -> Result<Self, IndexError> {
         let index = Arc::new(index);
         let collecting =
             Collecting { answers: options.collect_for, denials: options.denial_for, at_most: options.hold_keep };
         let applied = index.applied()?;
         let synced = index.synced()?.map_or(0, |a| a.seq);
-        let core = Core::new(Arc::clone(&index), collecting);
+        let core = Core::new(Arc::clone(&index), reader, collecting);
         let agrees = applied.is_none();
         Ok(Self {
             core,

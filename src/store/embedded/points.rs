@@ -20,6 +20,7 @@ pub(super) fn queued(step: Step) {
         Step::Concluded => "concluded.queued",
         Step::Died => "died.queued",
         Step::Opined => "opined.queued",
+        Step::Collected => "collected.queued",
         Step::Reconciled => "reconciled.queued",
     });
 }

@@ -8,13 +8,15 @@ use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::call::{ArtifactId, CallId, Digest, Fault, History, Principal, Timestamp, short_code};
+use crate::call::{ArtifactId, CallId, Digest, Fault, History, Principal, short_code};
+use crate::journal::Reader;
 use crate::store::{
     Artifact, Balance, CallRecord, Filter, HistoryQuestion, Known, LedgerKey, PayloadRef, Question, State,
 };
 
 use super::core::view;
-use super::index::Index;
+use super::entry::fold;
+use super::index::{Index, IndexError};
 use super::keys;
 use super::{Counts, Inner, Store, Unavailable};
 
@@ -36,15 +38,15 @@ fn matches(filter: &Filter, r: &CallRecord) -> bool {
         && filter.before.is_none_or(|before| r.id < before)
 }
 
-fn concluded(index: &Index, filter: &Filter, now: Timestamp) -> Result<Vec<CallRecord>, Unavailable> {
+fn concluded(index: &Index, reader: &Reader, filter: &Filter) -> Result<Vec<CallRecord>, Unavailable> {
     let (mut found, mut looked) = (Vec::new(), 0);
-    index.newest(filter.before, |record| {
+    index.newest(filter.before, |_, stored| {
         looked += 1;
-        let record = view(&record, now);
-        if matches(filter, &record) {
-            found.push(record);
+        if filter.states.is_empty() || filter.states.contains(&stored.state) {
+            let record = fold(reader, &stored.frames).map_err(IndexError::of)?;
+            found.extend(Some(record).filter(|r| matches(filter, r)));
         }
-        found.len() < filter.limit && looked < MAX_SCAN
+        Ok(found.len() < filter.limit && looked < MAX_SCAN)
     })?;
     Ok(found)
 }
@@ -144,14 +146,14 @@ impl Store {
     pub async fn list(&self, filter: Filter) -> Result<Vec<CallRecord>, Fault> {
         // Calls that are open are all in memory.
         let only_open = !filter.states.is_empty() && !filter.states.iter().any(|s| s.is_final());
-        let (mut merged, now) = {
+        let mut merged = {
             let (core, now) = self.inner.lock()?;
             let wanted = |r: &&Arc<CallRecord>| filter.states.is_empty() || filter.states.contains(&r.state_at(now));
             let fresh = core.calls.values().filter(wanted).map(|r| view(r, now)).filter(|r| matches(&filter, r));
-            (fresh.map(|r| (r.id, r)).collect::<BTreeMap<_, _>>(), now)
+            fresh.map(|r| (r.id, r)).collect::<BTreeMap<_, _>>()
         };
-        let (index, limit) = (Arc::clone(&self.inner.index), filter.limit);
-        let scan = move || if only_open { Ok(Vec::new()) } else { concluded(&index, &filter, now) };
+        let (index, reader, limit) = (Arc::clone(&self.inner.index), self.inner.journal.reader(), filter.limit);
+        let scan = move || if only_open { Ok(Vec::new()) } else { concluded(&index, &reader, &filter) };
         let old = tokio::task::spawn_blocking(scan).await;
         for record in old.map_err(|e| Fault::caused("listing calls", e))?? {
             merged.entry(record.id).or_insert(record);
@@ -194,7 +196,7 @@ impl Store {
     /// # Errors
     /// When it is gone or cannot be read.
     pub async fn arguments(&self, record: &CallRecord) -> Result<Value, Fault> {
-        let payload = record.request.arguments.ok_or_else(|| Fault::new("a record without arguments"))?;
+        let Some(payload) = record.request.arguments else { return Ok(record.arguments.clone()) };
         let bytes = self.inner.payload(payload).await?;
         serde_json::from_slice(&bytes).map_err(|e| Fault::caused("stored arguments are no JSON", e))
     }

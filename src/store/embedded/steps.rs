@@ -14,7 +14,7 @@ use crate::store::{
 };
 
 use super::core::Core;
-use super::entry::Entry;
+use super::entry::{Entry, followed};
 use super::{Inner, MAX_BACKLOG, Refused, Store, Unavailable, points};
 
 impl From<SealError> for Unavailable {
@@ -56,7 +56,10 @@ fn question(record: &CallRecord) -> Question<'_> {
 impl Inner {
     fn seal_request(&self, record: &mut CallRecord, body: Bytes, arguments: Bytes) -> Result<Vec<Sealed>, Unavailable> {
         let sealer = self.journal.sealer();
-        let payloads = vec![sealer.seal(body)?, sealer.seal(arguments)?];
+        let mut payloads = vec![sealer.seal(body)?];
+        if !arguments.is_empty() {
+            payloads.push(sealer.seal(arguments)?);
+        }
         record.request.body = payloads.first().map(|p| reference(p, 0));
         record.request.arguments = payloads.get(1).map(|p| reference(p, 1));
         Ok(payloads)
@@ -76,10 +79,10 @@ impl Inner {
         record.created = now;
         record.updated = now;
         self.commit(core, now, payloads, |seq| {
-            record.seq = seq;
+            record.frames.clear();
             record.request.body = with_seq(record.request.body, seq);
             record.request.arguments = with_seq(record.request.arguments, seq);
-            Entry::Call { step, record: Arc::new(record) }
+            Entry::Call { step, record: Arc::new(followed(record, seq)) }
         })?;
         points::queued(step);
         core.calls.get(&id).cloned().ok_or(Unavailable)
@@ -255,11 +258,13 @@ impl Store {
     ///
     /// # Errors
     /// Then nothing changed, or (`Unavailable`) it is not known whether it did: nothing may be sent.
-    pub async fn begin(&self, begin: Begin) -> Result<(Begun, CallRecord), BeginError> {
+    pub async fn begin(&self, begin: Begin) -> Result<(Begun, Arc<CallRecord>), BeginError> {
         failpoint::hit("begin.before");
         let record = self.inner.begin(begin)?;
         let begun = Begun { id: record.id, attempt: record.attempt, epoch: record.epoch };
-        Ok((begun, failpoint::after("begin.durable", self.inner.tell(record).await?)))
+        self.inner.durable(record.seq).await?;
+        failpoint::hit("begin.durable");
+        Ok((begun, record))
     }
 
     /// Ends an attempt. Atomic: outcome, answer, settlement. Durable when it returns. A late answer of
@@ -268,10 +273,12 @@ impl Store {
     /// # Errors
     /// When the attempt is stale (nothing changes), or nothing can be recorded: the call is `unknown` at
     /// the next open.
-    pub async fn conclude(&self, begun: Begun, conclusion: Conclusion) -> Result<CallRecord, Fault> {
+    pub async fn conclude(&self, begun: Begun, conclusion: Conclusion) -> Result<Arc<CallRecord>, Fault> {
         failpoint::hit("conclude.before");
         let record = self.inner.conclude(&begun, conclusion)?;
-        Ok(failpoint::after("conclude.durable", self.inner.tell(record).await?))
+        self.inner.durable(record.seq).await?;
+        failpoint::hit("conclude.durable");
+        Ok(record)
     }
 
     /// A person says what became of an `unknown` call; the second one who says the same settles it. A
@@ -294,10 +301,10 @@ impl Store {
     pub fn collected(&self, id: CallId) -> Result<(), Fault> {
         let (mut core, now) = self.inner.lock_healthy()?;
         let record = core.record(id).map_err(Unavailable::from)?;
-        if record.is_some_and(|r| r.state.is_final() && r.collected.is_none()) {
+        if let Some(record) = record.filter(|r| r.state.is_final() && r.collected.is_none()) {
+            let next = CallRecord { collected: Some(now), ..(*record).clone() };
             failpoint::hit("collected.before");
-            self.inner.commit(&mut core, now, Vec::new(), |_| Entry::Collected { id, at: now })?;
-            failpoint::hit("collected.queued");
+            self.inner.write(&mut core, Step::Collected, &record, next, now, Vec::new())?;
         }
         Ok(())
     }

@@ -115,7 +115,7 @@ impl Fold {
                 found.check(number(event, "/epoch") == began, "I15", || format!("record {seq} closes another epoch"));
                 self.closed = true;
             }
-            "call" => self.call(seq, event, found),
+            "call" | "step" => self.call(seq, event, found),
             "collected" => {
                 let id = text(event, "/id");
                 let known = self.out.calls.get(id).is_none_or(|c| is_final(c.state()));
@@ -186,6 +186,9 @@ impl Fold {
         let Some(record) = after(event, before.as_ref()) else {
             return found.add("I13", format!("record {seq} changes {id}, which no record begins"));
         };
+        if step == "collected" {
+            return self.collected(seq, &id, record, found);
+        }
         let version = Version { seq, epoch: self.epoch, step, record };
         self.transition(&id, before.as_ref(), &version, found);
         let charges = before.as_ref().map(|v| &v.record);
@@ -197,6 +200,17 @@ impl Fold {
             self.died.insert(id.clone());
         }
         self.out.calls.entry(id.clone()).or_insert_with(|| Call { id, versions: Vec::new() }).versions.push(version);
+    }
+
+    /// Handing an outcome over is no transition: nothing but the time of it changes.
+    fn collected(&mut self, seq: u64, id: &str, record: Value, found: &mut Findings) {
+        let Some(call) = self.out.calls.get_mut(id) else { return };
+        let same = is_final(call.state()) && text(&record, "/state") == call.state();
+        found.check(same, "I13", || format!("record {seq}: an open call was collected"));
+        self.out.collected.entry(id.to_owned()).or_insert_with(|| text(&record, "/collected").to_owned());
+        if let Some(last) = call.versions.last_mut() {
+            last.record = record;
+        }
     }
 
     fn transition(&self, id: &str, before: Option<&Version>, after: &Version, found: &mut Findings) {

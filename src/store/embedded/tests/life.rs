@@ -27,7 +27,7 @@ fn a_hold_goes_all_the_way_and_its_answer_is_replayed() {
     let (begun, r) = block(b.store().begin(beginning(r, vec![charge(10, 100)], true))).unwrap();
     assert_eq!(b.known(&r, Some("k")), "in flight");
     assert_eq!(balance(&b), Balance { used: 0, reserved: 10 });
-    let r = block(b.store().conclude(begun, conclusion(State::Succeeded))).unwrap();
+    let r = block(b.store().conclude(begun, conclusion(State::Succeeded))).unwrap().as_ref().clone();
     assert_eq!(balance(&b), Balance { used: 10, reserved: 0 });
     assert_eq!(b.known(&r, Some("k")), "concluded succeeded");
     b.indexed();
@@ -106,7 +106,7 @@ fn a_late_answer_settles_an_unknown_call_but_a_stale_attempt_never() {
     block(b.store().conclude(begun, conclusion(State::Unknown))).unwrap();
     assert_eq!(b.store().unknown_like(&r.principal, &r.operation, &r.fingerprint).unwrap(), Some(r.id));
     assert!(block(b.store().conclude(stale, conclusion(State::Failed))).is_err());
-    let r = block(b.store().conclude(again, conclusion(State::Succeeded))).unwrap();
+    let r = block(b.store().conclude(again, conclusion(State::Succeeded))).unwrap().as_ref().clone();
     assert_eq!((r.state, balance(&b)), (State::Succeeded, Balance { used: 10, reserved: 0 }));
 }
 
@@ -136,7 +136,7 @@ fn a_hold_is_collected_and_not_forgotten() {
     assert_eq!(b.known(&r, Some("its own key")), "new");
     let approved = approve(&b, &r);
     let (begun, _) = block(b.store().begin(beginning(approved, vec![], true))).unwrap();
-    let r = block(b.store().conclude(begun, conclusion(State::Succeeded))).unwrap();
+    let r = block(b.store().conclude(begun, conclusion(State::Succeeded))).unwrap().as_ref().clone();
     b.pass(MINUTE * 60 * 5);
     assert_eq!(b.known(&r, None), "concluded succeeded");
     b.store().collected(r.id).unwrap();
@@ -151,7 +151,7 @@ fn a_hold_that_was_not_executed_may_be_asked_for_again() {
     let b = Bench::new();
     let r = approve(&b, &park(&b, held("f", Some("k"))));
     let (begun, _) = block(b.store().begin(beginning(r, vec![], true))).unwrap();
-    let r = block(b.store().conclude(begun, conclusion(State::NotExecuted))).unwrap();
+    let r = block(b.store().conclude(begun, conclusion(State::NotExecuted))).unwrap().as_ref().clone();
     for _ in 0..2 {
         assert_eq!((b.known(&r, None), b.known(&r, Some("k"))), ("new".to_owned(), "new".to_owned()));
         b.indexed();

@@ -3,6 +3,7 @@
 mod life;
 mod races;
 mod recovery;
+mod retention;
 
 use std::fs;
 use std::path::Path;
@@ -170,12 +171,13 @@ fn conclusion(state: State) -> Conclusion {
 }
 
 fn begin(b: &Bench, record: CallRecord) -> (Begun, CallRecord) {
-    block(b.store().begin(beginning(record, vec![charge(10, 100)], false))).unwrap()
+    let (begun, record) = block(b.store().begin(beginning(record, vec![charge(10, 100)], false))).unwrap();
+    (begun, (*record).clone())
 }
 
 fn run(b: &Bench, record: CallRecord, state: State) -> CallRecord {
     let (begun, _) = begin(b, record);
-    block(b.store().conclude(begun, conclusion(state))).unwrap()
+    block(b.store().conclude(begun, conclusion(state))).unwrap().as_ref().clone()
 }
 
 fn park(b: &Bench, record: CallRecord) -> CallRecord {

@@ -46,7 +46,7 @@ fn everything_acknowledged_is_there_after_a_kill_at_any_step() {
     assert_eq!(block(copy.store().request_body(&r)).unwrap(), "card=canary-4111");
     let (begun, r) = block(b.store().begin(beginning(r, vec![charge(10, 100)], true))).unwrap();
     assert_eq!(b.killed().recovery.to_unknown, [r.id]);
-    let r = block(b.store().conclude(begun, conclusion(State::Succeeded))).unwrap();
+    let r = block(b.store().conclude(begun, conclusion(State::Succeeded))).unwrap().as_ref().clone();
     let copy = b.killed();
     assert_eq!(block(copy.store().get(r.id)).unwrap().unwrap(), r);
     assert_eq!(block(copy.store().answer_body(&r)).unwrap().unwrap(), "canary-answer");
@@ -278,7 +278,8 @@ fn old_segments_can_go_because_newer_ones_begin_with_what_they_carry() {
     segments.pop();
     segments.iter().for_each(|s| fs::remove_file(&s.path).unwrap());
     fs::remove_dir_all(b.dir.path().join("index")).unwrap();
-    assert!(crate::audit::verify(b.dir.path()).unwrap().first_seq.unwrap() > 1);
+    let report = crate::journal::verify(&b.dir.path().join("journal")).unwrap();
+    assert!(report.first_seq.unwrap() > 1);
     b.reopen();
     assert_eq!(image(&b), before);
 }

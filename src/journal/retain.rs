@@ -1,0 +1,117 @@
+//! Making the journal shorter: whole old segments go, payloads go from those that stay. Neither breaks the chain:
+//! it covers payloads by their digests, and every segment begins with what older ones still carry.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+use crate::call::Timestamp;
+
+use super::frame::{self, Flaw, Frame, HEADER, Header};
+use super::read::{Segment, segments};
+use super::{Journal, lock};
+
+/// A segment that nothing is written to any more.
+#[derive(Debug, Clone)]
+pub struct Closed {
+    segment: Segment,
+    /// Its first record.
+    pub first: u64,
+    /// First record of the segment after it.
+    pub next: u64,
+    /// No record in it is younger than this.
+    pub until: Timestamp,
+}
+
+/// The file that a segment is written anew to, before it takes the old one's place.
+pub(super) const SHORTER: &str = "shorter";
+
+impl Journal {
+    /// All segments but the newest, oldest first.
+    ///
+    /// # Errors
+    /// When the directory or the first record of a segment cannot be read.
+    pub fn closed_segments(&self) -> io::Result<Vec<Closed>> {
+        let all = segments(&self.shared.dir)?;
+        let pairs = all.iter().zip(all.iter().skip(1));
+        let closed = pairs.map(|(segment, next)| {
+            let until = self.shared.reader.frame(next.first)?.at;
+            Ok(Closed { segment: segment.clone(), first: segment.first, next: next.first, until })
+        });
+        closed.collect()
+    }
+
+    /// Removes a segment for good; returns how many bytes that frees.
+    ///
+    /// # Errors
+    /// When the file system says no.
+    pub fn remove(&self, closed: &Closed) -> io::Result<u64> {
+        let len = fs::metadata(&closed.segment.path)?.len();
+        fs::remove_file(&closed.segment.path)?;
+        self.shared.reader.forget(closed.first, true);
+        File::open(&self.shared.dir)?.sync_all()?;
+        Ok(len)
+    }
+
+    /// Writes a segment anew without the payloads of the frames that `keep` does not want; returns how many bytes
+    /// that frees. A crash leaves the old file or the new one.
+    ///
+    /// # Errors
+    /// When a file cannot be read or written, or a frame is damaged; the segment is as it was then.
+    pub fn strip(&self, closed: &Closed, keep: impl Fn(&Frame) -> bool) -> io::Result<u64> {
+        let path = &closed.segment.path;
+        if !has_payloads(path)? {
+            return Ok(0);
+        }
+        let old = fs::read(path)?;
+        let new = without(&old, keep).map_err(|(Flaw::Damaged(what) | Flaw::Forged(what))| io::Error::other(what))?;
+        let freed = old.len().saturating_sub(new.len());
+        if freed == 0 {
+            return Ok(0);
+        }
+        let shorter = path.with_extension(SHORTER);
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&shorter)?;
+        file.write_all(&new)?;
+        file.sync_all()?;
+        fs::rename(&shorter, path)?;
+        self.shared.reader.forget(closed.first, false);
+        File::open(&self.shared.dir)?.sync_all()?;
+        lock(&self.shared.cache).clear();
+        Ok(u64::try_from(freed).unwrap_or(u64::MAX))
+    }
+}
+
+/// Looks at the headers alone.
+fn has_payloads(path: &Path) -> io::Result<bool> {
+    let file = File::open(path)?;
+    let (mut offset, end) = (0, file.metadata()?.len());
+    while offset < end {
+        let mut head = [0; HEADER];
+        if file.read_exact_at(&mut head, offset).is_err() {
+            return Ok(false);
+        }
+        match Header::parse(&head) {
+            Some(header) if header.payloads > 0 => return Ok(true),
+            Some(header) => offset += u64::try_from(header.total()).unwrap_or(u64::MAX),
+            None => return Ok(false),
+        }
+    }
+    Ok(false)
+}
+
+fn without(mut rest: &[u8], keep: impl Fn(&Frame) -> bool) -> Result<Vec<u8>, Flaw> {
+    let mut out = Vec::with_capacity(rest.len());
+    while rest.iter().any(|b| *b != 0) {
+        let frame = frame::decode(rest, 0)?;
+        let size = usize::try_from(frame.size).unwrap_or(usize::MAX).min(rest.len());
+        let (bytes, after) = rest.split_at(size);
+        if keep(&frame) {
+            out.extend_from_slice(bytes);
+        } else {
+            out.extend_from_slice(&frame::stripped(bytes)?);
+        }
+        rest = after;
+    }
+    Ok(out)
+}
