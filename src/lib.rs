@@ -34,6 +34,7 @@
 //! | [`config`] | the file as written, all mistakes at once, the configuration as used |
 //! | [`admin`] | reviewers and operators: API, page, health, metrics |
 //! | [`inquiry`] | `/-/…`: what an agent may ask about its own calls |
+//! | [`failpoint`] | where crash tests kill the process |
 //! | [`telemetry`], [`tasks`], [`clock`] | metrics and log, spawning and draining, injected time |
 //! | [`app`] | wires everything; [`cli`] and [`demo`] use it |
 //!
@@ -69,6 +70,7 @@ pub mod admin;
 pub mod inquiry;
 
 pub mod clock;
+pub mod failpoint;
 pub mod tasks;
 pub mod telemetry;
 

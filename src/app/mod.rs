@@ -92,6 +92,7 @@ pub async fn start(path: PathBuf, config: Config, clock: Arc<dyn Clock>, cores: 
         tokio::task::spawn_blocking(move || Store::open(&path, clock, options))
     };
     let (store, recovery) = opened.await??;
+    crate::failpoint::hit("serve.opened");
     let (drain, draining) = watch::channel(false);
     let (stop, stopped) = watch::channel(false);
     let shared = Shared {
@@ -139,12 +140,17 @@ pub async fn start(path: PathBuf, config: Config, clock: Arc<dyn Clock>, cores: 
     });
     let router = admin::router(admin);
     crate::tasks::spawn(admin::serve(admin_listener, admin_tls, router, stopped));
+    crate::failpoint::hit("serve.listening");
     Ok(Running { agents: addresses.0, admin: addresses.1, recovery, shared, drain, stop, threads, grace })
 }
 
 fn options(state: &StateConfig) -> Options {
     let checkpoint_copy = state.checkpoint_copy.clone();
-    Options { key: state.encryption_key, checkpoint_copy, ..Options::default() }
+    let default = Options { key: state.encryption_key, checkpoint_copy, ..Options::default() };
+    match crate::failpoint::segment_bytes() {
+        Some(bytes) => Options { segment_bytes: bytes, preallocate: bytes / 4, ..default },
+        None => default,
+    }
 }
 
 /// A person says that the history in the state directory is the one to go on with; returns what was wrong with it.
@@ -254,6 +260,7 @@ impl Running {
         if ended.is_err() {
             tracing::warn!("calls were still under way when the drain time was over; their outcome will be unknown");
         }
+        crate::failpoint::hit("stop.drained");
         self.stop.send_replace(true);
         let threads = self.threads;
         let joined = tokio::task::spawn_blocking(move || threads.into_iter().all(|t| t.join().is_ok())).await;

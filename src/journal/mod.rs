@@ -287,7 +287,7 @@ impl Log {
     pub fn start(self, sealer: Sealer) -> Result<Journal, ReadError> {
         let tree = Tree::open(&self.dir, &self.reader, self.head)?;
         let active = self.active.map(|(s, end)| Active::reopen(&s.path, s.first, end)).transpose()?;
-        let due = active.as_ref().is_none_or(|a| a.position >= self.options.segment_bytes);
+        let due = active.as_ref().is_none_or(|a| a.is_full(self.options.segment_bytes));
         let shared = Arc::new(Shared {
             dir: self.dir,
             segment_bytes: self.options.segment_bytes,

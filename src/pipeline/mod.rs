@@ -100,7 +100,7 @@ impl Pipeline {
         let passed = std::panic::AssertUnwindSafe(self.pass(&s, incoming, &mut entry)).catch_unwind().await;
         let passed = passed.unwrap_or_else(|_| Err(entry.failed(Fault::new("a gate panicked"))));
         let outcome = passed.unwrap_or_else(|refusal| Outcome::Refused(refusal.for_call(entry.id())));
-        let outcome = self.close(&entry, outcome).await;
+        let outcome = crate::failpoint::after("tell.before", self.close(&entry, outcome).await);
         Ended { call: entry.id(), outcome, headers: entry.take_headers() }
     }
 

@@ -44,6 +44,7 @@ impl Pipeline {
         if record.state_at(self.clock.now()) != State::Approved || !record.release_by_proxy {
             return;
         }
+        crate::failpoint::hit("resume.before");
         let mut entry = Entry::resumed(&record, s.digests(), self.clock.instant());
         let outcome = self.release(&s, record, None, &mut entry).await.unwrap_or_else(Outcome::Refused);
         entry.tell(&outcome, &self.metrics, self.clock.instant());

@@ -39,6 +39,16 @@ macro_rules! changed {
     };
 }
 
+impl Changed {
+    /// Whether a replay would make the next record of the old one: nothing that changed is left out.
+    pub(super) fn leads(&self, old: &CallRecord, new: &CallRecord) -> bool {
+        let mut replayed = old.clone();
+        self.clone().apply(&mut replayed);
+        let same = CallRecord { seq: new.seq, frames: new.frames.clone(), ..replayed };
+        same == *new
+    }
+}
+
 changed! {
     version: u64,
     state: State,

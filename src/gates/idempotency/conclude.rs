@@ -7,6 +7,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::call::{Broken, Call, Code, Digest, Executed, Outcome, Refusal, Reply, ReplyBody, Tier};
+use crate::failpoint;
 use crate::gates::upstream::{Answer, Flow, Got, GotBody, Lost, Piece, Unsent};
 use crate::store::{AnswerBody, Conclusion, Note, State};
 use crate::tasks;
@@ -159,6 +160,7 @@ impl Pump {
             };
             self.calls.end(flight, answered(state, self.status, &self.headers, spool.kept())).await;
         }
+        failpoint::hit("flow.last");
         if let Some(bytes) = last {
             self.send(Ok(bytes)).await;
         }

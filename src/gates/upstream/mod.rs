@@ -26,6 +26,7 @@ use tokio::sync::Semaphore;
 use crate::call::{Call, Digest, OutRequest};
 use crate::clock::Clock;
 use crate::config::UpstreamAuth;
+use crate::failpoint;
 use crate::gates::authz::Permit;
 
 pub use answer::{Answer, Got, GotBody, Lost};
@@ -100,7 +101,9 @@ impl Upstreams {
         let key = pool_key(endpoint, manner.token);
         let request = || request(call.request(), &head);
         let answer = match self.pool.send(endpoint, &key, freshness, started, request).await {
-            Ok((response, connection)) => answer::take_in(response, connection, call, endpoint).await,
+            Ok((response, connection)) => {
+                failpoint::after("send.answer", answer::take_in(response, connection, call, endpoint).await)
+            }
             Err(SendError::NotSent(why)) => Answer::NotSent(why),
             Err(SendError::Broken(why)) => Answer::Lost(Lost::Broken(why)),
         };

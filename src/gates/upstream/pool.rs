@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use crate::clock::Clock;
+use crate::failpoint;
 use crate::tasks;
 
 use super::endpoint::Endpoint;
@@ -140,7 +141,9 @@ impl Pool {
                 done => return done,
             }
         }
+        failpoint::hit("send.connect");
         let sender = connect(endpoint).await.map_err(|why| SendError::NotSent(Unsent::NoConnection(why)))?;
+        failpoint::hit("send.connected");
         self.attempt(key, sender, started, request()).await
     }
 
@@ -155,8 +158,10 @@ impl Pool {
             return Err(SendError::NotSent(Unsent::GivenBack(e.to_string())));
         }
         started.store(true, Ordering::Relaxed);
-        match sender.try_send_request(request).await {
+        failpoint::hit("send.request");
+        match failpoint::after("send.handed", sender.try_send_request(request)).await {
             Ok(response) => {
+                failpoint::hit("send.head");
                 let connection = Connection { pool: Arc::clone(self), key: key.to_owned(), sender: Some(sender) };
                 Ok((response, connection))
             }

@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::json;
 
 use crate::call::Fault;
+use crate::failpoint;
 use crate::journal::note::{Checkpoint, Signer, Verifier};
 use crate::journal::{self, Head, Reader};
 use crate::store::AuditNote;
@@ -124,9 +125,11 @@ impl Inner {
             return Ok(None);
         }
         newest.proved = true;
+        failpoint::hit("sign.before");
         let root = self.journal.root(head.seq)?;
         let note = c.signer.sign(head.seq, root, head.hash);
         c.write(&note)?;
+        failpoint::hit("sign.written");
         newest.signed = Some(Checkpoint { size: head.seq, root, chain: head.hash });
         Ok(Some(note))
     }

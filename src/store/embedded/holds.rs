@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::call::{ArtifactId, CallId, Fault, Timestamp};
+use crate::failpoint;
 use crate::store::state::Event;
 use crate::store::votes::{check_current, count};
 use crate::store::{CallRecord, HoldError, Note, Reject, Renew, State, Vote, WithdrawnBy};
@@ -64,11 +65,16 @@ impl Store {
     /// # Errors
     /// Says why the vote does not count; nothing changes then.
     pub async fn vote(&self, vote: Vote) -> Result<CallRecord, HoldError> {
+        failpoint::hit("vote.before");
         let stepped = self.inner.on_hold(vote.id, |_, record, now| {
             let (approval, last) = count(record, &vote, now)?;
             Ok(Some(Event::Vote { approval, last }))
         });
-        self.inner.told(stepped).await
+        let told = self.inner.told(stepped).await;
+        if told.as_ref().is_ok_and(|r| r.state == State::Approved) {
+            failpoint::hit("approved.durable");
+        }
+        failpoint::after("vote.durable", told)
     }
 
     /// A reviewer's no: `rejected` before the quorum, `revoked` after it and before the send. Atomic;
@@ -77,13 +83,14 @@ impl Store {
     /// # Errors
     /// When the hold is not as the reviewer saw it.
     pub async fn reject(&self, reject: Reject) -> Result<CallRecord, HoldError> {
+        failpoint::hit("reject.before");
         let stepped = self.inner.on_hold(reject.id, |_, record, now| {
             check_current(record, now, reject.version, Some(reject.digest), &WAITING)?;
             let text = reject.message.clone().unwrap_or_default();
             let note = Note { code: reject.reason_code.clone(), text, by: Some(reject.person.clone()) };
             Ok(Some(Event::Reject(note)))
         });
-        self.inner.told(stepped).await
+        failpoint::after("reject.durable", self.inner.told(stepped).await)
     }
 
     /// Takes a hold back. An agent can only take back its own; another's does not exist for it. Atomic;
@@ -92,6 +99,7 @@ impl Store {
     /// # Errors
     /// When there is no such hold, or it is decided.
     pub async fn withdraw(&self, id: CallId, by: WithdrawnBy, reason: &str) -> Result<CallRecord, HoldError> {
+        failpoint::hit("withdraw.before");
         let stepped = self.inner.on_hold(id, |_, record, now| {
             let who = match &by {
                 WithdrawnBy::Agent(scope) if *scope != record.principal.key() => return Err(HoldError::NotFound),
@@ -102,7 +110,7 @@ impl Store {
             let note = Note { code: "withdrawn".to_owned(), text: reason.to_owned(), by: Some(who) };
             Ok(Some(Event::Withdraw(note)))
         });
-        self.inner.told(stepped).await
+        failpoint::after("withdraw.durable", self.inner.told(stepped).await)
     }
 
     /// Back to `held` with new terms, votes void; the fourth time it goes `stale` instead. Atomic;
@@ -111,6 +119,7 @@ impl Store {
     /// # Errors
     /// When the hold is not waiting any more or of another version.
     pub async fn renew(&self, renew: Renew) -> Result<CallRecord, HoldError> {
+        failpoint::hit("renew.before");
         let stepped = self.inner.on_hold(renew.id, |_, record, now| {
             check_current(record, now, renew.version, None, &WAITING)?;
             Ok(Some(Event::Renew {
@@ -121,7 +130,7 @@ impl Store {
                 note: renew.what_changed,
             }))
         });
-        self.inner.told(stepped).await
+        failpoint::after("renew.durable", self.inner.told(stepped).await)
     }
 
     /// Policy denies it now, or its principal is gone: a waiting call is `revoked`. Atomic; durable when
@@ -130,11 +139,12 @@ impl Store {
     /// # Errors
     /// When it does not wait any more.
     pub async fn revoke(&self, id: CallId, note: Note) -> Result<CallRecord, HoldError> {
+        failpoint::hit("revoke.before");
         let stepped = self.inner.on_hold(id, |_, record, now| {
             check_current(record, now, None, None, &WAITING)?;
             Ok(Some(Event::Revoke(note)))
         });
-        self.inner.told(stepped).await
+        failpoint::after("revoke.durable", self.inner.told(stepped).await)
     }
 
     /// Why an approved call is not sent yet. Written only when it waits for something else than before: the version that
@@ -143,12 +153,13 @@ impl Store {
     /// # Errors
     /// When it is not approved any more.
     pub async fn wait_reason(&self, id: CallId, note: Note) -> Result<CallRecord, HoldError> {
+        failpoint::hit("wait.before");
         let stepped = self.inner.on_hold(id, |_, record, now| {
             check_current(record, now, None, None, &[State::Approved])?;
             let same = record.note.as_ref().is_some_and(|n| n.code == note.code);
             Ok(Some(Event::Wait(note)).filter(|_| !same))
         });
-        self.inner.told(stepped).await
+        failpoint::after("wait.durable", self.inner.told(stepped).await)
     }
 
     /// Attaches an artifact of the same caller to a held call, as evidence. Attached twice counts once.
@@ -157,6 +168,7 @@ impl Store {
     /// # Errors
     /// When there is no such hold or artifact, or the hold is decided.
     pub async fn attach_evidence(&self, call: CallId, artifact: ArtifactId) -> Result<CallRecord, HoldError> {
+        failpoint::hit("attach.before");
         let stepped = self.inner.on_hold(call, |core, record, now| {
             check_current(record, now, None, None, &[State::Held])?;
             if record.evidence.iter().any(|e| e.id == artifact) {
@@ -166,7 +178,7 @@ impl Store {
             let own = found.filter(|a| a.principal_key == record.principal.key());
             Ok(Some(Event::Attach(own.ok_or(HoldError::NotFound)?.evidence.clone())))
         });
-        self.inner.told(stepped).await
+        failpoint::after("attach.durable", self.inner.told(stepped).await)
     }
 
     /// Records the end of every hold and window that is over at `now`, and says which. Nothing depends
@@ -175,8 +187,12 @@ impl Store {
     /// # Errors
     /// When nothing can be recorded.
     pub async fn expire_due(&self, now: Timestamp) -> Result<Vec<CallId>, Fault> {
+        failpoint::hit("expire.before");
         let (due, seq) = self.inner.expire(now)?;
         self.inner.durable(seq).await?;
+        if !due.is_empty() {
+            failpoint::hit("expire.durable");
+        }
         Ok(due)
     }
 }

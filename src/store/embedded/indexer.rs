@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::call::CallId;
+use crate::failpoint;
 use crate::journal::{Head, Journal};
 use crate::store::State;
 
@@ -136,9 +137,16 @@ impl Indexer {
         let sync = batch.iter().any(|t| t.sync);
         let done = u64::try_from(batch.len()).unwrap_or(u64::MAX);
         let changes: Vec<Change> = batch.into_iter().flat_map(|t| t.changes).collect();
+        failpoint::hit("index.before");
         self.index.apply(&changes, p.head.map(|h| Applied { seq: h.seq, hash: h.hash }))?;
+        failpoint::hit("index.applied");
         self.core.lock().unwrap_or_else(PoisonError::into_inner).evict(&changes);
         self.indexed.send_modify(|n| *n = n.saturating_add(done));
-        if sync { self.index.sync() } else { Ok(()) }
+        if sync {
+            failpoint::hit("index.sync");
+            self.index.sync()?;
+            failpoint::hit("index.synced");
+        }
+        Ok(())
     }
 }

@@ -10,6 +10,7 @@ mod keys;
 mod ledger;
 mod lock;
 mod open;
+mod points;
 mod query;
 mod retain;
 mod steps;
@@ -26,6 +27,7 @@ use tokio::sync::watch;
 
 use crate::call::{CallId, Fault, Tier, Timestamp};
 use crate::clock::Clock;
+use crate::failpoint;
 use crate::journal::{Head, Journal, Sealed};
 
 use super::changed::Changed;
@@ -324,8 +326,10 @@ impl Inner {
                 return Entry::Call { step, record: next };
             }
             let changed = Box::new(Changed::between(old, &next));
+            debug_assert!(changed.leads(old, &next), "a member that a step changes is missing from `Changed`");
             Entry::Step { step, id, changed, next: Some(next) }
         })?;
+        points::queued(step);
         core.calls.get(&id).cloned().ok_or(Unavailable)
     }
 
@@ -380,6 +384,7 @@ impl Inner {
     /// Writes that this is an orderly end. Nobody else writes any more.
     fn close(&self) {
         let Ok(now) = self.lock_healthy().map(|(_, now)| now) else { return };
+        failpoint::hit("close.before");
         let entry = Arc::new(Entry::Closed { epoch: self.epoch });
         let appended = self.journal.append(now, false, Vec::new(), |_| entry.render());
         let closed = appended.and_then(|seq| self.journal.durable_blocking(seq));
@@ -398,15 +403,18 @@ impl Drop for Inner {
             debug_assert!(ended.is_ok(), "the indexer's thread panicked");
         }
         self.close();
+        failpoint::hit("close.recorded");
         if let Err(error) = self.sign() {
             tracing::warn!(%error, "the last checkpoint could not be signed");
         }
+        failpoint::hit("close.signed");
         let Head { seq, hash } = self.journal.head();
         let whole = !self.broken.load(Relaxed) && self.journal.healthy();
         let marked = if whole { self.index.apply(&[], Some(Applied { seq, hash })) } else { Ok(()) };
         if let Err(error) = marked.and_then(|()| self.index.sync()) {
             tracing::warn!(%error, "the index was not synced; the next open replays more");
         }
+        failpoint::hit("close.synced");
     }
 }
 

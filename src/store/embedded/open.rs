@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
+use crate::failpoint;
 use crate::journal::{self, Frame, Journal, Log, ReadError, Reader, Sealer};
 use crate::store::State;
 use crate::store::state::{Event, may_go_again};
@@ -108,6 +109,7 @@ impl Store {
     pub fn open(dir: &Path, clock: Arc<dyn Clock>, options: Options) -> Result<(Self, Recovery), OpenError> {
         make_dir(dir).map_err(OpenError::io("cannot make", dir))?;
         let lock = take_lock(dir)?;
+        failpoint::hit("open.locked");
         let sealer = sealer(dir, &options)?;
         let log_options = journal::Options {
             segment_bytes: options.segment_bytes,
@@ -119,10 +121,12 @@ impl Store {
         if replayed.core.key_id.is_some_and(|id| id != sealer.key_id()) {
             return Err(OpenError::WrongKey);
         }
+        failpoint::hit("open.replayed");
         let key_id = sealer.key_id();
         let checkpoints = Checkpoints::open(dir, &options, &log.reader(), log.head());
         let checkpoints = checkpoints.map_err(OpenError::io("cannot use the checkpoints in", dir))?;
         let journal = log.start(sealer)?;
+        failpoint::hit("open.started");
         let mut recovery = Recovery {
             epoch: replayed.core.epoch + 1,
             replayed: replayed.frames,
@@ -187,6 +191,7 @@ fn replay(dir: &Path, log: &mut Log, options: &Options) -> Result<Replayed, Open
         Err(error) => tracing::error!(%error, "the index does not open and is rebuilt"),
     }
     set_aside(&path).map_err(OpenError::io("cannot set aside the index", &path))?;
+    failpoint::hit("open.aside");
     let mut pass = Pass::new(Index::open(&path)?, log.reader(), options)?;
     let frames = log.replay(0, |frame| pass.visit(frame))?;
     pass.finish().map_err(OpenError::Index)?;
@@ -340,6 +345,7 @@ impl Inner {
         let (mut core, now) = self.lock_healthy()?;
         let epoch = recovery.epoch;
         self.commit(&mut core, now, Vec::new(), |_| Entry::Epoch { epoch, key_id, pid: std::process::id() })?;
+        failpoint::hit("recover.epoch");
         let mut open: Vec<_> = core.calls.values().filter(|r| !r.state.is_final()).cloned().collect();
         open.sort_by_key(|r| r.id);
         for record in &open {
@@ -359,9 +365,12 @@ impl Inner {
         if recovery.ledgers_corrected {
             tracing::error!("what the ledgers set aside did not match the open calls; the calls won");
         }
+        failpoint::hit("recover.record");
         let entry = Entry::Recovery { recovery: recovery.clone() };
         let seq = self.commit(&mut core, now, Vec::new(), |_| entry)?;
         drop(core);
-        self.journal.durable_blocking(seq).map(drop).map_err(|_| Unavailable)
+        self.journal.durable_blocking(seq).map_err(|_| Unavailable)?;
+        failpoint::hit("recover.done");
+        Ok(())
     }
 }

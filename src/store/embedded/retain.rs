@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::call::{Fault, Timestamp};
+use crate::failpoint;
 use crate::journal::{Closed, Frame};
 use crate::store::{AuditNote, CallRecord, PayloadRef};
 
@@ -81,10 +82,12 @@ impl Inner {
         let (gone, stay) = closed.split_at_checked(old).unwrap_or((&[], &closed));
         if let Some(last) = gone.last() {
             self.note_shortened(now, last.next)?;
+            failpoint::hit("shorten.noted");
         }
         for segment in gone {
             done.bytes += self.journal.remove(segment)?;
             done.segments += 1;
+            failpoint::hit("shorten.removed");
         }
         for segment in stay.iter().filter(|c| c.until < calls || c.until < artifacts) {
             let calls_too = segment.until < calls;
@@ -93,6 +96,7 @@ impl Inner {
             };
             let freed = self.journal.strip(segment, wanted)?;
             done.stripped += u64::from(freed > 0);
+            failpoint::hit("shorten.stripped");
             done.bytes += freed;
         }
         Ok(done)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::call::{ArtifactId, CallId, Digest, Fault, Timestamp};
+use crate::failpoint;
 use crate::journal::{SealError, Sealed};
 use crate::store::state::{self, Event, Ruling};
 use crate::store::{
@@ -14,7 +15,7 @@ use crate::store::{
 
 use super::core::Core;
 use super::entry::{Entry, followed};
-use super::{Inner, MAX_BACKLOG, Refused, Store, Unavailable};
+use super::{Inner, MAX_BACKLOG, Refused, Store, Unavailable, points};
 
 impl From<SealError> for Unavailable {
     fn from(_: SealError) -> Self {
@@ -83,6 +84,7 @@ impl Inner {
             record.request.arguments = with_seq(record.request.arguments, seq);
             Entry::Call { step, record: Arc::new(followed(record, seq)) }
         })?;
+        points::queued(step);
         core.calls.get(&id).cloned().ok_or(Unavailable)
     }
 
@@ -242,8 +244,9 @@ impl Store {
     /// # Errors
     /// Then nothing was written, or (`Unavailable`) it is not known whether it was.
     pub async fn park(&self, park: Park) -> Result<CallRecord, ParkError> {
+        failpoint::hit("park.before");
         let record = self.inner.park(park)?;
-        Ok(self.inner.tell(record).await?)
+        Ok(failpoint::after("park.durable", self.inner.tell(record).await?))
     }
 
     /// The right to send. Atomic: a fresh call's key is still free (else the hold is still approved in this
@@ -252,9 +255,11 @@ impl Store {
     /// # Errors
     /// Then nothing changed, or (`Unavailable`) it is not known whether it did: nothing may be sent.
     pub async fn begin(&self, begin: Begin) -> Result<(Begun, Arc<CallRecord>), BeginError> {
+        failpoint::hit("begin.before");
         let record = self.inner.begin(begin)?;
         let begun = Begun { id: record.id, attempt: record.attempt, epoch: record.epoch };
         self.inner.durable(record.seq).await?;
+        failpoint::hit("begin.durable");
         Ok((begun, record))
     }
 
@@ -265,8 +270,10 @@ impl Store {
     /// When the attempt is stale (nothing changes), or nothing can be recorded: the call is `unknown` at
     /// the next open.
     pub async fn conclude(&self, begun: Begun, conclusion: Conclusion) -> Result<Arc<CallRecord>, Fault> {
+        failpoint::hit("conclude.before");
         let record = self.inner.conclude(&begun, conclusion)?;
         self.inner.durable(record.seq).await?;
+        failpoint::hit("conclude.durable");
         Ok(record)
     }
 
@@ -277,10 +284,13 @@ impl Store {
     /// # Errors
     /// When it is not known whether it was recorded: nothing may be sent.
     pub async fn again(&self, lost: &Begun) -> Result<Option<(Begun, CallRecord)>, Fault> {
+        failpoint::hit("again.before");
         let event = Event::Again { attempt: lost.attempt, epoch: lost.epoch, by: self.inner.epoch };
         let Some(record) = self.inner.if_legal(lost.id, event, |_| true)? else { return Ok(None) };
         let begun = Begun { id: record.id, attempt: record.attempt, epoch: record.epoch };
-        Ok(Some((begun, self.inner.tell(record).await?)))
+        let told = self.inner.tell(record).await?;
+        failpoint::hit("again.durable");
+        Ok(Some((begun, told)))
     }
 
     /// A call of a dead process that is not sent again: `unknown`. One of this process is left alone.
@@ -306,9 +316,10 @@ impl Store {
         asked: Timestamp,
         note: Note,
     ) -> Result<Option<CallRecord>, Fault> {
+        failpoint::hit("read.before");
         let event = if found { Event::Found(note) } else { Event::NotFound { asked, note } };
         match self.inner.if_legal(id, event, |_| true)? {
-            Some(record) => Ok(Some(self.inner.tell(record).await?)),
+            Some(record) => Ok(Some(failpoint::after("read.durable", self.inner.tell(record).await?))),
             None => Ok(None),
         }
     }
@@ -321,8 +332,9 @@ impl Store {
     /// when this person said so before, `JustificationRequired` without a reason, `TooEarly` for `not_executed` before
     /// quiescence.
     pub async fn reconcile(&self, reconcile: Reconcile) -> Result<CallRecord, HoldError> {
+        failpoint::hit("reconcile.before");
         let record = self.inner.reconcile(&reconcile)?;
-        Ok(self.inner.tell(record).await?)
+        Ok(failpoint::after("reconcile.durable", self.inner.tell(record).await?))
     }
 
     /// Marks that the outcome was handed to the agent; only the first time counts, only final outcomes
@@ -335,6 +347,7 @@ impl Store {
         let record = core.record(id).map_err(Unavailable::from)?;
         if let Some(record) = record.filter(|r| r.state.is_final() && r.collected.is_none()) {
             let next = CallRecord { collected: Some(now), ..(*record).clone() };
+            failpoint::hit("collected.before");
             self.inner.write(&mut core, Step::Collected, &record, next, now, Vec::new())?;
         }
         Ok(())
@@ -346,12 +359,15 @@ impl Store {
     /// # Errors
     /// When nothing can be recorded.
     pub async fn append(&self, note: AuditNote, durable: bool) -> Result<(), Fault> {
+        failpoint::hit("note.before");
         let seq = {
             let (mut core, now) = self.inner.lock_healthy()?;
             self.inner.commit(&mut core, now, Vec::new(), |_| Entry::Note { note })?
         };
+        failpoint::hit("note.queued");
         if durable || self.inner.journal.backlog() > MAX_BACKLOG {
             self.inner.durable(seq).await?;
+            failpoint::hit("note.durable");
         }
         Ok(())
     }
@@ -362,8 +378,11 @@ impl Store {
     /// When nothing can be recorded.
     pub async fn put_artifact(&self, artifact: NewArtifact) -> Result<ArtifactId, Fault> {
         let id = artifact.id;
+        failpoint::hit("artifact.before");
         let seq = self.inner.put_artifact(artifact)?;
+        failpoint::hit("artifact.queued");
         self.inner.durable(seq).await?;
+        failpoint::hit("artifact.durable");
         Ok(id)
     }
 }

@@ -1,0 +1,372 @@
+//! Folds the journal into calls with all their versions, and checks what the log alone can show: numbers, epochs, the
+//! diagram of states, ledgers, recovery.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use holdpoint::call::Timestamp;
+use serde_json::Value;
+
+use super::{Findings, History, is_final, is_never, list, number, text};
+
+/// A record after one step.
+#[derive(Debug, Clone)]
+pub struct Version {
+    pub seq: u64,
+    /// Epoch of the process that wrote it.
+    pub epoch: u64,
+    pub step: String,
+    pub record: Value,
+}
+
+impl Version {
+    pub fn state(&self) -> &str {
+        text(&self.record, "/state")
+    }
+}
+
+/// One call, oldest version first; never empty.
+#[derive(Debug, Clone, Default)]
+pub struct Call {
+    pub id: String,
+    pub versions: Vec<Version>,
+}
+
+impl Call {
+    pub fn last(&self) -> &Version {
+        self.versions.last().expect("a call without a record")
+    }
+
+    pub fn state(&self) -> &str {
+        self.last().state()
+    }
+
+    pub fn begun(&self) -> impl Iterator<Item = &Version> {
+        self.versions.iter().filter(|v| v.step == "begun")
+    }
+
+    /// Declared idempotent upstream: the proxy may send it again.
+    pub fn may_resend(&self) -> bool {
+        self.last().record.get("resend").is_some_and(Value::is_object)
+    }
+
+    /// Whether the process of `epoch`, or one before it, had it in one of these states.
+    pub fn was(&self, states: &[&str], epoch: u64) -> bool {
+        self.versions.iter().any(|v| v.epoch <= epoch && states.contains(&v.state()))
+    }
+}
+
+/// What the journal says.
+#[derive(Debug, Default)]
+pub struct Folded {
+    pub calls: BTreeMap<String, Call>,
+    pub artifacts: BTreeMap<String, u64>,
+    /// When an outcome was first handed to its agent.
+    pub collected: BTreeMap<String, String>,
+    /// Calls that a note is about, and the first epoch that wrote one.
+    pub noted: BTreeMap<String, u64>,
+    /// The log begins with a snapshot: what was before is not here.
+    pub partial: bool,
+}
+
+#[derive(Default)]
+struct Fold {
+    out: Folded,
+    epoch: u64,
+    /// Between an epoch and its recovery record.
+    recovering: bool,
+    closed: bool,
+    /// The index had followed the journal once.
+    indexed: bool,
+    died: BTreeSet<String>,
+    ledgers: BTreeMap<String, (i64, i64)>,
+}
+
+pub fn fold(history: &History, found: &mut Findings) -> Folded {
+    let mut fold = Fold::default();
+    let mut before: Option<u64> = None;
+    for line in &history.lines {
+        if let Some(seq) = before {
+            found.check(line.seq == seq + 1, "I13", || format!("record {} follows record {seq}", line.seq));
+        }
+        fold.line(line.seq, &line.event, before.is_none(), history.tampered, found);
+        before = Some(line.seq);
+    }
+    if history.closed {
+        found.check(fold.closed, "I14", || "the log does not end with its orderly end".into());
+        fold.ended(found);
+    }
+    fold.out
+}
+
+impl Fold {
+    fn line(&mut self, seq: u64, event: &Value, first: bool, tampered: bool, found: &mut Findings) {
+        let kind = text(event, "/type");
+        let (closed, began) = (std::mem::take(&mut self.closed), self.epoch);
+        if closed && kind != "epoch" && kind != "snapshot" {
+            found.add("I22", format!("record {seq} ({kind}) stands behind an orderly end without an epoch"));
+        }
+        match kind {
+            "snapshot" if first => self.snapshot(seq, event),
+            "snapshot" => self.closed = closed,
+            "epoch" => self.new_epoch(seq, number(event, "/epoch"), found),
+            "recovery" => self.recovered(seq, event, tampered, found),
+            "closed" => {
+                found.check(number(event, "/epoch") == began, "I15", || format!("record {seq} closes another epoch"));
+                self.closed = true;
+            }
+            "call" | "step" => self.call(seq, event, found),
+            "collected" => {
+                let id = text(event, "/id");
+                let known = self.out.calls.get(id).is_none_or(|c| is_final(c.state()));
+                found.check(known, "I13", || format!("record {seq}: an open call was collected"));
+                self.out.collected.entry(id.to_owned()).or_insert_with(|| text(event, "/at").to_owned());
+            }
+            "artifact" => {
+                let id = text(event, "/artifact/evidence/id").to_owned();
+                self.out.artifacts.entry(id).or_insert(self.epoch);
+            }
+            "note" => {
+                if let Some(id) = event.pointer("/note/call").and_then(Value::as_str) {
+                    self.out.noted.entry(id.to_owned()).or_insert(self.epoch);
+                }
+            }
+            other => found.add("I13", format!("record {seq} is of an unknown kind `{other}`")),
+        }
+    }
+
+    fn snapshot(&mut self, seq: u64, event: &Value) {
+        self.epoch = number(event, "/epoch");
+        for record in list(event, "/calls") {
+            self.out.partial = true;
+            let id = text(record, "/id").to_owned();
+            let (epoch, record) = (self.epoch, record.clone());
+            let version = Version { seq, epoch, step: "snapshot".into(), record };
+            self.post(None, Some(&version.record));
+            self.out.calls.insert(id.clone(), Call { id, versions: vec![version] });
+        }
+        self.out.partial |= self.epoch > 0;
+    }
+
+    fn new_epoch(&mut self, seq: u64, epoch: u64, found: &mut Findings) {
+        found.check(epoch > self.epoch, "I15", || format!("record {seq}: epoch {epoch} follows epoch {}", self.epoch));
+        self.epoch = epoch;
+        self.recovering = true;
+        self.died.clear();
+    }
+
+    fn recovered(&mut self, seq: u64, event: &Value, tampered: bool, found: &mut Findings) {
+        self.recovering = false;
+        let own = number(event, "/recovery/epoch") == self.epoch;
+        found.check(own, "I22", || format!("record {seq}: the recovery of another epoch"));
+        let lost = number(event, "/recovery/records_lost");
+        found.check(lost == 0, "I22", || format!("record {seq}: recovery says that {lost} records are gone"));
+        let corrected = event.pointer("/recovery/ledgers_corrected") == Some(&Value::Bool(true));
+        found.check(!corrected, "I10", || format!("record {seq}: recovery had to correct the ledgers"));
+        let rebuilt = event.pointer("/recovery/index_rebuilt") == Some(&Value::Bool(true));
+        // An index that no process lived long enough to fill has to be made.
+        self.indexed |= !rebuilt && number(event, "/recovery/replayed") > 0;
+        found.check(!rebuilt || tampered || !self.indexed, "I22", || {
+            format!("record {seq}: the index had to be rebuilt")
+        });
+        let named: BTreeSet<String> =
+            list(event, "/recovery/to_unknown").iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        found.check(named == self.died, "I22", || format!("record {seq}: recovery names other calls than died"));
+        for call in self.out.calls.values() {
+            let dead = call.state() == "dispatching" && number(&call.last().record, "/epoch") < self.epoch;
+            found.check(!dead, "I22", || format!("{} is dispatching in a dead epoch after recovery", call.id));
+        }
+    }
+
+    fn call(&mut self, seq: u64, event: &Value, found: &mut Findings) {
+        let step = text(event, "/step").to_owned();
+        let id = event.pointer("/id").or_else(|| event.pointer("/record/id")).and_then(Value::as_str);
+        let Some(id) = id.map(str::to_owned) else { return found.add("I13", format!("record {seq} names no call")) };
+        let before = self.out.calls.get(&id).map(|c| c.last().clone());
+        let Some(record) = after(event, before.as_ref()) else {
+            return found.add("I13", format!("record {seq} changes {id}, which no record begins"));
+        };
+        if step == "collected" {
+            return self.collected(seq, &id, record, found);
+        }
+        let version = Version { seq, epoch: self.epoch, step, record };
+        self.transition(&id, before.as_ref(), &version, found);
+        let charges = before.as_ref().map(|v| &v.record);
+        self.post(charges, Some(&version.record));
+        if version.step == "begun" {
+            self.within(&id, &version, found);
+        }
+        if version.step == "died" {
+            self.died.insert(id.clone());
+        }
+        self.out.calls.entry(id.clone()).or_insert_with(|| Call { id, versions: Vec::new() }).versions.push(version);
+    }
+
+    /// Handing an outcome over is no transition: nothing but the time of it changes.
+    fn collected(&mut self, seq: u64, id: &str, record: Value, found: &mut Findings) {
+        let Some(call) = self.out.calls.get_mut(id) else { return };
+        let same = is_final(call.state()) && text(&record, "/state") == call.state();
+        found.check(same, "I13", || format!("record {seq}: an open call was collected"));
+        self.out.collected.entry(id.to_owned()).or_insert_with(|| text(&record, "/collected").to_owned());
+        if let Some(last) = call.versions.last_mut() {
+            last.record = record;
+        }
+    }
+
+    fn transition(&self, id: &str, before: Option<&Version>, after: &Version, found: &mut Findings) {
+        let seq = after.seq;
+        let (old, new) = (before.map(|b| number(&b.record, "/version")), number(&after.record, "/version"));
+        found.check(new == old.unwrap_or(0) + 1, "I13", || format!("{id} went from version {old:?} to {new}"));
+        let from = before.map_or("", Version::state);
+        let (to, step) = (after.state(), after.step.as_str());
+        let resend = step == "begun" && matches!(from, "unknown" | "dispatching") && has_resend(&after.record);
+        if is_final(from) {
+            found.add("I4", format!("{id} was {from} and became {to} in record {seq}"));
+        } else if !arrow(from, step, to) && !resend {
+            found.add("I4", format!("{id} went from `{from}` to `{to}` by `{step}` in record {seq}"));
+        }
+        let attempt = |v: &Version| number(&v.record, "/attempt");
+        let epoch = number(&after.record, "/epoch");
+        match step {
+            "begun" => {
+                let was = before.map_or(0, attempt);
+                found.check(attempt(after) == was + 1, "I15", || format!("{id} began attempt {}", attempt(after)));
+                found.check(epoch == self.epoch, "I15", || format!("{id} began in epoch {epoch}, not its process's"));
+            }
+            "concluded" => {
+                let same = before.is_some_and(|b| attempt(b) == attempt(after) && number(&b.record, "/epoch") == epoch);
+                found.check(same && epoch == self.epoch, "I15", || format!("{id}: a stale attempt concluded it"));
+            }
+            _ => {}
+        }
+        found.check(!self.recovering || step == "died" || resend, "I22", || {
+            format!("{id} took step `{step}` in the middle of a recovery")
+        });
+        if let Some(before) = before.filter(|_| step != "begun") {
+            let same = before.record.get("charges") == after.record.get("charges");
+            found.check(same, "I10", || format!("{id}: its charges changed by `{step}`"));
+            let fixed = ["id", "fingerprint", "principal", "operation", "request", "key", "created"];
+            for name in fixed.into_iter().filter(|n| before.record.get(n) != after.record.get(n)) {
+                found.add("I13", format!("{id}: `{name}` changed by `{step}`"));
+            }
+        }
+    }
+
+    /// Moves the charges of a call to where its new state has them.
+    fn post(&mut self, before: Option<&Value>, after: Option<&Value>) {
+        for (record, sign) in [(before, -1), (after, 1)] {
+            let Some(record) = record else { continue };
+            let part = match text(record, "/state") {
+                "dispatching" | "unknown" => 1,
+                "succeeded" | "failed" => 0,
+                _ => continue,
+            };
+            for charge in list(record, "/charges") {
+                let line = self.ledgers.entry(charge["ledger"].to_string()).or_default();
+                let amount = sign * charge["amount"].as_i64().unwrap_or(0);
+                if part == 0 { line.0 += amount } else { line.1 += amount }
+            }
+        }
+    }
+
+    fn within(&self, id: &str, version: &Version, found: &mut Findings) {
+        for charge in list(&version.record, "/charges") {
+            let (used, reserved) = self.ledgers.get(&charge["ledger"].to_string()).copied().unwrap_or_default();
+            let limit = charge["limit"].as_i64().unwrap_or(0);
+            found.check(used + reserved <= limit, "I6", || {
+                format!("{id} began with {used} used and {reserved} set aside of {limit} in {}", charge["ledger"])
+            });
+        }
+    }
+
+    /// Nothing is under way any more: what is set aside belongs to calls whose outcome is not known.
+    fn ended(&self, found: &mut Findings) {
+        let mut open: BTreeMap<String, i64> = BTreeMap::new();
+        for call in self.out.calls.values() {
+            let state = call.state();
+            let rests = is_final(state) || matches!(state, "held" | "approved" | "unknown");
+            found.check(rests, "I24", || format!("{} is {state} after the end", call.id));
+            for charge in list(&call.last().record, "/charges").iter().filter(|_| state == "unknown") {
+                *open.entry(charge["ledger"].to_string()).or_default() += charge["amount"].as_i64().unwrap_or(0);
+            }
+        }
+        for (ledger, (_, reserved)) in self.ledgers.iter().filter(|_| !self.out.partial) {
+            let wanted = open.get(ledger).copied().unwrap_or(0);
+            found.check(*reserved == wanted, "I10", || format!("{reserved} is set aside in {ledger}, not {wanted}"));
+        }
+    }
+}
+
+fn has_resend(record: &Value) -> bool {
+    record.get("resend").is_some_and(Value::is_object)
+}
+
+/// The record after an event: whole, or the members that changed.
+fn after(event: &Value, before: Option<&Version>) -> Option<Value> {
+    if let Some(record) = event.get("record") {
+        return Some(record.clone());
+    }
+    let mut record = before?.record.clone();
+    let members = record.as_object_mut()?;
+    for (name, value) in event.get("changed")?.as_object()? {
+        if value.is_null() {
+            members.remove(name);
+        } else {
+            members.insert(name.clone(), value.clone());
+        }
+    }
+    Some(record)
+}
+
+/// The diagram of `lifecycle.md`, section 2.
+fn arrow(from: &str, step: &str, to: &str) -> bool {
+    match step {
+        "parked" => (from, to) == ("", "held"),
+        "begun" => matches!(from, "" | "approved") && to == "dispatching",
+        "voted" | "attached" => (from, to) == ("held", "held"),
+        "approved" => (from, to) == ("held", "approved"),
+        "renewed" => matches!(from, "held" | "approved") && matches!(to, "held" | "stale"),
+        "waiting" => (from, to) == ("approved", "approved"),
+        "rejected" => matches!((from, to), ("held", "rejected") | ("approved", "revoked")),
+        "withdrawn" => matches!(from, "held" | "approved") && to == "withdrawn",
+        "revoked" => matches!(from, "held" | "approved") && to == "revoked",
+        "expired" => matches!(from, "held" | "approved") && to == "expired",
+        "concluded" => match from {
+            "dispatching" => matches!(to, "succeeded" | "failed" | "not_executed" | "unknown"),
+            "unknown" => matches!(to, "succeeded" | "failed"),
+            _ => false,
+        },
+        "died" => (from, to) == ("dispatching", "unknown"),
+        "opined" => (from, to) == ("unknown", "unknown"),
+        "reconciled" => from == "unknown" && matches!(to, "succeeded" | "not_executed"),
+        _ => false,
+    }
+}
+
+/// Whether a denial that was told at `from` need not be repeated at `to` any more: it is, for two minutes.
+fn is_long(from: &str, to: &str) -> bool {
+    let time = |text: &str| text.parse::<Timestamp>().ok();
+    matches!((time(from), time(to)), (Some(from), Some(to)) if to.since(from) > Duration::from_secs(110))
+}
+
+/// I11: one key, one call, while the first one stands.
+pub fn keys(folded: &Folded, found: &mut Findings) {
+    let mut by_key: BTreeMap<String, Vec<&Call>> = BTreeMap::new();
+    for call in folded.calls.values() {
+        let r = &call.last().record;
+        let Some(key) = r.get("key").and_then(Value::as_str) else { continue };
+        let who = [&r["principal"]["org"], &r["principal"]["agent"], &r["principal"]["acting_for"], &r["operation"]];
+        by_key.entry(format!("{who:?} {key}")).or_default().push(call);
+    }
+    for (key, mut calls) in by_key {
+        calls.sort_by_key(|c| c.versions[0].seq);
+        for pair in calls.windows(2) {
+            // Freed only by what provably was not sent, and by a denial that was told long ago.
+            let (first, next) = (pair[0], &pair[1].versions[0]);
+            let unsent = first.versions.iter().any(|v| v.state() == "not_executed" && v.seq < next.seq);
+            let told = folded.collected.get(&first.id).map_or("", String::as_str);
+            let free = unsent || (is_never(first.state()) && is_long(told, text(&next.record, "/created")));
+            found.check(free, "I11", || format!("{} and {} have one key: {key}", pair[0].id, pair[1].id));
+        }
+    }
+}
