@@ -176,7 +176,7 @@ fn a_batch_that_was_torn_in_its_middle_is_a_torn_end_but_later_batches_make_it_d
 fn every_flipped_byte_of_a_small_journal_is_found() {
     let dir = tempfile::tempdir().unwrap();
     let journal = open(dir.path(), Options { segment_bytes: 700, ..small() });
-    (0..4).for_each(|n| add_synced(&journal, n));
+    (0..9).for_each(|n| add_synced(&journal, n));
     drop(journal);
     let used: Vec<(PathBuf, usize)> = segments(dir.path())
         .unwrap()
@@ -205,7 +205,7 @@ fn every_flipped_byte_of_a_small_journal_is_found() {
 fn a_missing_segment_is_found() {
     let dir = tempfile::tempdir().unwrap();
     let journal = open(dir.path(), Options { segment_bytes: 500, ..small() });
-    (0..9).for_each(|n| add_synced(&journal, n));
+    (0..16).for_each(|n| add_synced(&journal, n));
     drop(journal);
     let all = segments(dir.path()).unwrap();
     fs::remove_file(&all[1].path).unwrap();
@@ -270,4 +270,56 @@ fn frames_of_one_batch_say_what_was_durable_before_it() {
     let durable = |o: &u64| frame::Header::parse(&bytes[usize::try_from(*o).unwrap()..]).unwrap().durable;
     let said: Vec<u64> = offsets.iter().map(durable).collect();
     assert_ne!(said, [0, 1, 2], "two of them were synced together");
+}
+
+#[test]
+fn a_segment_is_longer_than_its_snapshot_however_long_that_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = open(dir.path(), Options { segment_bytes: 500, ..small() });
+    let append = |journal: &Journal, rotate: bool, text: String| {
+        let seq = journal.append(Timestamp::default(), rotate, Vec::new(), |_| event(&text)).unwrap();
+        journal.durable_blocking(seq).unwrap();
+    };
+    assert!(journal.wants_rotation());
+    append(&journal, true, "s".repeat(10_000));
+    for reopened in [false, true] {
+        if reopened {
+            drop(journal);
+            journal = open(dir.path(), Options { segment_bytes: 500, ..small() });
+        }
+        (0..20).for_each(|_| {
+            assert!(!journal.wants_rotation(), "the snapshot alone fills no segment");
+            append(&journal, false, "x".repeat(100));
+        });
+    }
+    (0..200).for_each(|_| append(&journal, false, "x".repeat(100)));
+    assert!(journal.wants_rotation());
+}
+
+#[test]
+fn the_tree_follows_the_journal_through_deaths_and_rubbish() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path(), small());
+    (0..50).for_each(|n| add_synced(&journal, n));
+    let root = journal.root(50).unwrap();
+    drop(journal);
+    let path = dir.path().join("tree");
+    let good = fs::read(&path).unwrap();
+    assert_eq!(good.len(), 50 * 32);
+    let damages: [&dyn Fn(&mut Vec<u8>); 5] = [
+        &|b| b.truncate(32 * 20 + 7),
+        &|b| b.clear(),
+        &|b| b.extend_from_slice(&[0; 4096]),
+        &|b| b[32 * 40..].fill(0),
+        &|b| b[32 * 49 + 5] ^= 1,
+    ];
+    for (n, damage) in damages.iter().enumerate() {
+        let mut bytes = good.clone();
+        damage(&mut bytes);
+        fs::write(&path, bytes).unwrap();
+        let journal = open(dir.path(), small());
+        assert_eq!(journal.root(50).unwrap(), root, "damage {n}");
+        drop(journal);
+        assert_eq!(fs::read(&path).unwrap(), good, "damage {n}");
+    }
 }

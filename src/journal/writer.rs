@@ -38,7 +38,7 @@ pub(super) struct Active {
 
 /// A segment is at least so many times as long as its snapshot: else one with many open calls would be full at once, and
 /// the journal would be nothing but snapshots.
-const SNAPSHOT_SHARE: u64 = 8;
+const SNAPSHOT_SHARE: u64 = 4;
 
 impl Active {
     /// Opens an existing segment whose frames end at `position`. What stands behind is cut off.

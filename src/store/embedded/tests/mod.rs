@@ -1,6 +1,7 @@
 //! The store on real files. `Bench::killed` is what a kill leaves: a copy of the files, opened again.
 
 mod life;
+mod log;
 mod races;
 mod recovery;
 mod retention;
