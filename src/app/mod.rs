@@ -1,6 +1,7 @@
 //! Builds everything from the configuration and wires it: the only place where concrete parts meet.
 
 mod cores;
+mod disk;
 mod inquiries;
 mod reload;
 mod ticker;
@@ -30,6 +31,8 @@ use crate::store::{Filter, Options, Recovery, Store};
 use crate::tasks::{Draining, Tracker};
 use crate::telemetry::Metrics;
 use crate::wire::{Cores, Surface, tls};
+
+pub use disk::{file_system, room, same_disk};
 
 /// Request bodies that may be in memory at once, KiB.
 const BODIES: usize = 256 << 10;

@@ -3,6 +3,7 @@
 mod audit;
 mod check;
 mod client;
+mod doctor;
 mod hold_text;
 pub mod holds;
 mod lock;
@@ -77,6 +78,8 @@ enum Verb {
     /// The journal of everything that happened.
     #[command(subcommand)]
     Audit(audit::Audit),
+    /// Find what would make the set-up unsafe or useless. Exit 2 when something would.
+    Doctor(doctor::Args),
     /// Print a JSON Schema, or the generated Cedar schema.
     Schema(schema::Args),
 }
@@ -122,6 +125,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Holds(verb) => runtime()?.block_on(holds::run(verb.into(), &mut out)),
         Verb::Calls(verb) => runtime()?.block_on(holds::run(verb.into(), &mut out)),
         Verb::Audit(verb) => audit::run(&verb, &mut out),
+        Verb::Doctor(args) => doctor::run(&args, &mut out),
         Verb::Schema(args) => schema::run(&args, &mut out),
     }
 }

@@ -465,6 +465,12 @@ impl Journal {
         !self.shared.durable.borrow().poisoned
     }
 
+    /// Where it is.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.shared.dir
+    }
+
     /// Counters since the journal was opened.
     #[must_use]
     pub fn stats(&self) -> &Stats {

@@ -306,12 +306,13 @@ fn the_tree_follows_the_journal_through_deaths_and_rubbish() {
     let path = dir.path().join("tree");
     let good = fs::read(&path).unwrap();
     assert_eq!(good.len(), 50 * 32);
-    let damages: [&dyn Fn(&mut Vec<u8>); 5] = [
-        &|b| b.truncate(32 * 20 + 7),
-        &|b| b.clear(),
-        &|b| b.extend_from_slice(&[0; 4096]),
-        &|b| b[32 * 40..].fill(0),
-        &|b| b[32 * 49 + 5] ^= 1,
+    type Damage = fn(&mut Vec<u8>);
+    let damages: [Damage; 5] = [
+        |b| b.truncate(32 * 20 + 7),
+        |b| b.clear(),
+        |b| b.extend_from_slice(&[0; 4096]),
+        |b| b[32 * 40..].fill(0),
+        |b| b[32 * 49 + 5] ^= 1,
     ];
     for (n, damage) in damages.iter().enumerate() {
         let mut bytes = good.clone();

@@ -16,7 +16,7 @@ mod state;
 mod votes;
 
 pub(crate) use embedded::SHORTENED;
-pub use embedded::{Counts, Keep, OpenError, Options, Recovery, Shortened, Store};
+pub use embedded::{Counts, Health, Keep, MIN_FREE, OpenError, Options, Recovery, Shortened, Store, free_bytes};
 pub use fresh::{Made, arguments_of};
 pub use record::*;
 pub use state::{Event as CallEvent, Illegal, MAX_RENEWALS, Ruling, Step};

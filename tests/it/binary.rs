@@ -71,6 +71,12 @@ impl Site {
         (out.status.code(), String::from_utf8_lossy(&out.stderr).into_owned())
     }
 
+    /// Another verb of the binary: exit code and standard output.
+    pub fn run(args: &[&str]) -> (Option<i32>, String) {
+        let out = Command::new(env!("CARGO_BIN_EXE_holdpoint")).args(args).output().unwrap();
+        (out.status.code(), String::from_utf8_lossy(&out.stdout).into_owned())
+    }
+
     /// `holdpoint audit verify` on this state directory, or on another.
     pub fn verify(dir: &Path) -> (Option<i32>, String) {
         let out = Command::new(env!("CARGO_BIN_EXE_holdpoint")).args(["audit", "verify"]).arg(dir).output().unwrap();

@@ -3,6 +3,7 @@
 mod checkpoint;
 mod core;
 mod entry;
+mod health;
 mod holds;
 mod index;
 mod indexer;
@@ -34,6 +35,7 @@ use super::changed::Changed;
 use super::state::{self, Event, Illegal};
 use super::{CallRecord, State, Step};
 
+pub use health::{Health, MIN_FREE, free_bytes};
 pub use open::OpenError;
 pub(crate) use retain::NOTE as SHORTENED;
 pub use retain::{Keep, Shortened};

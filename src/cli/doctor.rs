@@ -1,0 +1,137 @@
+//! `holdpoint doctor`: what would make a set-up unsafe or useless, looked at from outside.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use super::Exit;
+use crate::app;
+use crate::audit;
+use crate::config::Config;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The configuration.
+    #[arg(long, default_value = "holdpoint.yaml")]
+    config: PathBuf,
+    /// Do not read the whole journal.
+    #[arg(long)]
+    quick: bool,
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Level {
+    Good,
+    Hint,
+    Bad,
+}
+
+type Findings = Vec<(Level, String)>;
+
+pub(super) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<Exit> {
+    let config = match app::load(&args.config) {
+        Ok(config) => config,
+        Err(mistakes) => {
+            writeln!(out, "{mistakes}")?;
+            return Ok(Exit::Rejected);
+        }
+    };
+    let mut found = vec![(Level::Good, format!("`{}` loads", args.config.display()))];
+    state(&config.state.path, &mut found);
+    keys(&config, &mut found);
+    people(&config, &mut found);
+    if !args.quick && config.state.path.join("journal").is_dir() {
+        journal(&config, &mut found);
+    }
+    for (level, text) in &found {
+        let mark = match level {
+            Level::Good => "ok  ",
+            Level::Hint => "hint",
+            Level::Bad => "BAD ",
+        };
+        writeln!(out, "{mark} {text}")?;
+    }
+    Ok(if found.iter().any(|(level, _)| *level == Level::Bad) { Exit::Rejected } else { Exit::Ok })
+}
+
+/// The nearest folder that is there.
+fn existing(path: &Path) -> &Path {
+    path.ancestors().find(|p| p.is_dir()).unwrap_or(Path::new("/"))
+}
+
+fn state(path: &Path, found: &mut Findings) {
+    let shown = path.display();
+    if !path.is_dir() {
+        found.push((Level::Hint, format!("the state folder `{shown}` is not there yet; the first start makes it")));
+    }
+    if let Some((level, what)) = app::file_system(existing(path)) {
+        let level = if level { Level::Bad } else { Level::Hint };
+        found.push((level, format!("the state folder `{shown}` is on {what}")));
+    }
+    match app::room(existing(path)) {
+        Some((free, true)) => found.push((Level::Good, format!("{} MiB are free for the state", free >> 20))),
+        Some((free, false)) => found.push((Level::Bad, format!("only {} MiB are free for the state", free >> 20))),
+        None => {}
+    }
+    let files = ["payload.key", "checkpoint.key", "journal", ""];
+    for file in files.iter().map(|f| path.join(f)).filter(|f| f.exists()) {
+        let mode = fs::metadata(&file).map_or(0, |m| m.permissions().mode());
+        if mode & 0o077 != 0 && (file.is_file() || file == *path) {
+            let text = format!("`{}` may be read by others (mode {:o}); chmod go= it", file.display(), mode & 0o777);
+            found.push((Level::Bad, text));
+        }
+    }
+}
+
+fn keys(config: &Config, found: &mut Findings) {
+    if config.state.encryption_key.is_none() {
+        let text =
+            "payloads are sealed with a key that lies beside them; give `state.encryption_key` to keep it elsewhere";
+        found.push((Level::Hint, text.into()));
+    }
+    match &config.state.checkpoint_copy {
+        None => {
+            let text = "signed checkpoints stay in the state folder: who rolls it back as a whole is not found. Give \
+                        `state.checkpoint_copy`, best on another disk";
+            found.push((Level::Hint, text.into()));
+        }
+        Some(copy) if app::same_disk(existing(copy), existing(&config.state.path)) => {
+            found.push((Level::Hint, "`state.checkpoint_copy` is on the disk of the state itself".into()));
+        }
+        Some(_) => found.push((Level::Good, "checkpoints are copied to another disk".into())),
+    }
+}
+
+fn people(config: &Config, found: &mut Findings) {
+    if config.identity.reviewers.is_empty() {
+        found.push((Level::Bad, "there are no reviewers: whatever is held expires".into()));
+    }
+    for tool in &config.tools {
+        let owner = &tool.tool.owner;
+        if !config.identity.reviewers.iter().any(|r| r.groups.contains(owner)) {
+            let text = format!(
+                "nobody is in `{owner}`, which owns the tool `{}`: possible duplicates of its unknown calls could not be released",
+                tool.tool.name
+            );
+            found.push((Level::Bad, text));
+        }
+    }
+}
+
+fn journal(config: &Config, found: &mut Findings) {
+    let path = &config.state.path;
+    match audit::verify_signed(path, None, &[]) {
+        Ok(verified) => {
+            let signed = verified.checkpoints.first().map_or(0, |c| c.size);
+            let text = format!("the journal verifies: {} records, {signed} of them signed", verified.report.records);
+            found.push((Level::Good, text));
+        }
+        // While a proxy writes, the newest batch may be half there.
+        Err(audit::ReadError::Bad(bad)) if bad.torn => {
+            found.push((Level::Hint, format!("the journal's end is torn, or being written: {bad}")));
+        }
+        Err(e) => found.push((Level::Bad, format!("{e}"))),
+    }
+}
