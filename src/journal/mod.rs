@@ -17,17 +17,17 @@ mod seal;
 mod tree;
 mod writer;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::oneshot;
 
 use crate::call::{Digest, Timestamp};
 
@@ -108,7 +108,9 @@ struct Shared {
     preallocate: u64,
     queue: Mutex<Queue>,
     filled: Condvar,
-    durable: watch::Sender<Durable>,
+    durable: RwLock<Durable>,
+    /// Who waits for which frame. Each is woken once, by the batch that it waits for.
+    waiters: Mutex<BTreeMap<u64, Vec<oneshot::Sender<()>>>>,
     synced: Condvar,
     synced_lock: Mutex<()>,
     rotation_due: AtomicBool,
@@ -126,8 +128,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
+    fn now_durable(&self) -> Durable {
+        *self.durable.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn durable_seq(&self) -> u64 {
-        self.durable.borrow().head.seq
+        self.now_durable().head.seq
+    }
+
+    fn set_durable(&self, set: impl FnOnce(&mut Durable)) {
+        set(&mut self.durable.write().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Blocks until there is something to write; `None` once closed and empty.
@@ -143,7 +153,15 @@ impl Shared {
     }
 
     fn publish(&self, head: Head) {
-        self.durable.send_replace(Durable { head, poisoned: false });
+        self.set_durable(|d| d.head = head);
+        let mut waiters = lock(&self.waiters);
+        let later = waiters.split_off(&(head.seq + 1));
+        let due = std::mem::replace(&mut *waiters, later);
+        drop(waiters);
+        // Who does not wait any more does not mind.
+        due.into_values().flatten().for_each(|waiter| {
+            waiter.send(()).ok();
+        });
         drop(lock(&self.synced_lock));
         self.synced.notify_all();
     }
@@ -153,7 +171,8 @@ impl Shared {
         queue.poisoned = true;
         queue.pending.clear();
         drop(queue);
-        self.durable.send_modify(|d| d.poisoned = true);
+        self.set_durable(|d| d.poisoned = true);
+        lock(&self.waiters).clear();
         drop(lock(&self.synced_lock));
         self.synced.notify_all();
     }
@@ -294,7 +313,8 @@ impl Log {
             preallocate: self.options.preallocate,
             queue: Mutex::new(Queue { last_seq: self.head.seq, ..Queue::default() }),
             filled: Condvar::new(),
-            durable: watch::Sender::new(Durable { head: self.head, poisoned: false }),
+            durable: RwLock::new(Durable { head: self.head, poisoned: false }),
+            waiters: Mutex::default(),
             synced: Condvar::new(),
             synced_lock: Mutex::new(()),
             rotation_due: AtomicBool::new(due),
@@ -409,9 +429,20 @@ impl Journal {
     /// # Errors
     /// When the journal was poisoned first.
     pub async fn durable(&self, seq: u64) -> Result<(), Poisoned> {
-        let mut watch = self.shared.durable.subscribe();
-        let seen = watch.wait_for(|d| d.head.seq >= seq || d.poisoned).await.map_err(|_| Poisoned)?;
-        if seen.head.seq >= seq { Ok(()) } else { Err(Poisoned) }
+        let woken = {
+            let mut waiters = lock(&self.shared.waiters);
+            let now = self.shared.now_durable();
+            if now.head.seq >= seq {
+                return Ok(());
+            }
+            if now.poisoned {
+                return Err(Poisoned);
+            }
+            let (waiter, woken) = oneshot::channel();
+            waiters.entry(seq).or_default().push(waiter);
+            woken
+        };
+        woken.await.map_err(|_| Poisoned)
     }
 
     /// The same for a thread that may block.
@@ -421,7 +452,7 @@ impl Journal {
     pub fn durable_blocking(&self, seq: u64) -> Result<Head, Poisoned> {
         let mut guard = lock(&self.shared.synced_lock);
         loop {
-            let now = *self.shared.durable.borrow();
+            let now = self.shared.now_durable();
             if now.head.seq >= seq {
                 return Ok(now.head);
             }
@@ -435,7 +466,7 @@ impl Journal {
     /// The newest durable frame.
     #[must_use]
     pub fn head(&self) -> Head {
-        self.shared.durable.borrow().head
+        self.shared.now_durable().head
     }
 
     /// How many frames wait for the disk.
@@ -462,7 +493,7 @@ impl Journal {
     /// Whether frames can still be written.
     #[must_use]
     pub fn healthy(&self) -> bool {
-        !self.shared.durable.borrow().poisoned
+        !self.shared.now_durable().poisoned
     }
 
     /// Where it is.

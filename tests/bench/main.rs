@@ -1,4 +1,5 @@
-//! What Holdpoint costs, as ratios taken side by side in one run: `cargo bench --bench bench [-- --full] [-- --json FILE]`.
+//! What Holdpoint costs, as ratios taken side by side in one run: `cargo bench --bench bench [-- --full] [-- --json FILE]`;
+//! `-- store` the store alone, `-- million [N]` a start, memory and retention with so many calls recorded.
 //!
 //! Every server under test runs alone on core 0; the upstream and the load stand on core 1. Rounds are interleaved and
 //! shuffled; the table shows medians with the lowest and highest round. Only ratios mean anything on another machine.
@@ -13,6 +14,7 @@
 )]
 
 mod load;
+mod million;
 mod raw;
 mod setup;
 mod store;
@@ -38,6 +40,7 @@ fn main() {
     match args.next().as_deref() {
         Some("upstream") => load::upstream(&args.next().unwrap()),
         Some("load") => load::child(&args.collect::<Vec<_>>()),
+        Some("million") => million::run(args.next().map_or(1_000_000, |n| n.parse().unwrap())),
         Some("store") => drop(store_alone(std::path::Path::new(env!("CARGO_TARGET_TMPDIR")), 3, 3)),
         first => {
             let all: Vec<String> = first.map(str::to_owned).into_iter().chain(args).collect();

@@ -21,6 +21,12 @@ impl Drop for Process {
 }
 
 impl Process {
+    /// SIGKILL: what a crash is.
+    pub(crate) fn kill(mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+
     /// CPU time of the process and its children so far.
     pub(crate) fn cpu(&self) -> Duration {
         let mut pids = vec![self.0.id()];
@@ -63,6 +69,7 @@ pub(crate) struct Target {
 pub(crate) struct World {
     pub(crate) dir: PathBuf,
     pub(crate) targets: Vec<Target>,
+    at: SocketAddr,
     _upstream: Process,
     _temp: tempfile::TempDir,
 }
@@ -70,7 +77,8 @@ pub(crate) struct World {
 const KEY: &str = "bench-agent-key-0123456789";
 
 impl World {
-    pub(crate) fn start() -> Self {
+    /// The upstream alone.
+    pub(crate) fn upstream() -> Self {
         let temp = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let dir = temp.path().to_owned();
         let mut upstream = pinned("1")
@@ -82,6 +90,18 @@ impl World {
         let mut line = String::new();
         BufReader::new(upstream.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let at: SocketAddr = line.trim().parse().unwrap();
+        Self { dir, targets: Vec::new(), at, _upstream: Process(upstream), _temp: temp }
+    }
+
+    /// A proxy whose writes are durable, in a home that may have a state already.
+    pub(crate) fn write_target(&self, home: &Path) -> Target {
+        let name = home.file_name().unwrap().to_str().unwrap();
+        holdpoint(&self.dir, self.at, name, 100, &Call::Write)
+    }
+
+    pub(crate) fn start() -> Self {
+        let mut world = Self::upstream();
+        let (dir, at) = (world.dir.clone(), world.at);
         let body = note(false);
         let plain = request(&dir, "plain", "/notes/n_1/lines", at, &body, "");
         let mut targets = vec![Target {
@@ -99,7 +119,8 @@ impl World {
         }
         targets.push(holdpoint(&dir, at, "MCP JSON, 100 policies", 100, &Call::Mcp));
         targets.push(holdpoint(&dir, at, "durable write", 100, &Call::Write));
-        Self { dir, targets, _upstream: Process(upstream), _temp: temp }
+        world.targets = targets;
+        world
     }
 }
 

@@ -3,13 +3,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use holdpoint::call::{CallId, Digest};
-use holdpoint::clock::SystemClock;
-use holdpoint::store::{AnswerBody, Begin, CallRecord, Conclusion, Options, State, Store};
+use holdpoint::call::{CallId, Digest, Timestamp};
+use holdpoint::clock::{Clock as _, ManualClock, SystemClock};
+use holdpoint::store::{AnswerBody, Begin, CallRecord, Conclusion, Keep, Options, Shortened, State, Store};
 use serde_json::json;
 
 /// What one run of the store came to.
@@ -52,25 +52,74 @@ pub(crate) fn run(dir: &Path, clients: usize, time: Duration) -> Run {
 
 async fn calls(store: Store, client: usize, end: Instant) -> Vec<u64> {
     let mut latencies = Vec::new();
-    let answer = Bytes::from("y".repeat(1024));
     let pattern = record();
     while Instant::now() < end {
-        let mut record = pattern.clone();
-        record.id = CallId::new();
-        record.key = Some(format!("key-{client}-{}", latencies.len()));
-        record.fingerprint = Digest::of(record.key.as_ref().unwrap().as_bytes());
-        record.digest = record.fingerprint;
-        let body = Bytes::from(record.arguments.to_string());
+        let record = fresh(&pattern, &format!("{client}-{}", latencies.len()));
         let started = Instant::now();
-        let begin = Begin { arguments: Bytes::new(), body, charges: record.charges.clone(), record, release: false };
-        let (begun, _) = store.begin(begin).await.unwrap();
-        let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
-        let body = AnswerBody::Kept(answer.clone());
-        let conclusion = Conclusion { state: State::Succeeded, answer: Some((201, headers)), body, note: None };
-        store.conclude(begun, conclusion).await.unwrap();
+        call(&store, record).await;
         latencies.push(u64::try_from(started.elapsed().as_nanos()).unwrap());
     }
     latencies
+}
+
+fn fresh(pattern: &CallRecord, name: &str) -> CallRecord {
+    let mut record = pattern.clone();
+    record.id = CallId::new();
+    record.key = Some(format!("key-{name}"));
+    record.fingerprint = Digest::of(name.as_bytes());
+    record.digest = record.fingerprint;
+    record
+}
+
+async fn call(store: &Store, record: CallRecord) {
+    let body = Bytes::from(record.arguments.to_string());
+    let begin = Begin { arguments: Bytes::new(), body, charges: record.charges.clone(), record, release: false };
+    let (begun, _) = store.begin(begin).await.unwrap();
+    let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
+    let body = AnswerBody::Kept(Bytes::from("y".repeat(1024)));
+    let conclusion = Conclusion { state: State::Succeeded, answer: Some((201, headers)), body, note: None };
+    store.conclude(begun, conclusion).await.unwrap();
+}
+
+/// Records so many calls, spread evenly over the `days` before now.
+pub(crate) fn fill(home: &Path, count: u64, days: u64) {
+    let now = SystemClock.now();
+    let span = days * 86_400_000;
+    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(now.as_millis() - i64::try_from(span).unwrap())));
+    let step = Duration::from_micros(span * 1000 / count);
+    let (store, _) = Store::open(home, clock.clone(), Options::default()).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    runtime.block_on(async {
+        let next = Arc::new(AtomicU64::new(0));
+        let worker = |_| {
+            let (store, clock, next) = (store.clone(), clock.clone(), next.clone());
+            tokio::spawn(async move {
+                let pattern = record();
+                loop {
+                    let n = next.fetch_add(1, Relaxed);
+                    if n >= count {
+                        return;
+                    }
+                    clock.advance(step);
+                    call(&store, fresh(&pattern, &n.to_string())).await;
+                }
+            })
+        };
+        for worker in (0..64).map(worker).collect::<Vec<_>>() {
+            worker.await.unwrap();
+        }
+    });
+}
+
+/// Takes away what is older than so many days; returns seconds, segments gone, segments without payloads now.
+pub(crate) fn shorten(home: &Path, calls: u64, audit: u64) -> (f64, Shortened) {
+    let (store, _) = Store::open(home, Arc::new(SystemClock), Options::default()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let days = |n: u64| Duration::from_secs(n * 86_400);
+    let started = Instant::now();
+    let keep = Keep { calls: days(calls), artifacts: days(calls), audit: days(audit) };
+    let done = runtime.block_on(store.shorten(keep)).unwrap();
+    (started.elapsed().as_secs_f64(), done)
 }
 
 /// A call as the proxy records it: one charge for each of three scopes, a kilobyte of arguments.
