@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 
 use crate::admin::{self, Admin};
-use crate::call::{CallId, Fault};
+use crate::call::{CallId, Fault, Timestamp};
 use crate::clock::Clock;
 use crate::config::{self, Config, StateConfig};
 use crate::gates::breaker::Breakers;
@@ -27,7 +27,7 @@ use crate::gates::session::Sessions;
 use crate::gates::upstream::fetch;
 use crate::signals::Throttle;
 use crate::snapshot::{Lasting, Snapshot, Snapshots};
-use crate::store::{Filter, Options, Recovery, Store};
+use crate::store::{Options, Recovery, Store};
 use crate::tasks::{Draining, Tracker};
 use crate::telemetry::Metrics;
 use crate::wire::{Cores, Surface, tls};
@@ -118,7 +118,7 @@ pub async fn start(path: PathBuf, config: Config, clock: Arc<dyn Clock>, cores: 
     let s = shared.snapshots.current();
     shared.breakers.configure(s.config.tools.iter().map(|t| (t.tool.name.clone(), t.breaker)));
     reload::started(&shared).await?;
-    reopen_runs(&shared).await?;
+    reopen_runs(&shared)?;
 
     let agents = TcpListener::bind(listen.agents).await.map_err(|e| busy("agents", listen.agents, &e))?;
     let admin_listener = TcpListener::bind(listen.admin).await.map_err(|e| busy("admin", listen.admin, &e))?;
@@ -172,22 +172,13 @@ pub fn accept_history(
 }
 
 /// Runs that named themselves go on over a restart: derived keys and run budgets stand on their names.
-async fn reopen_runs(shared: &Shared) -> Result<(), Fault> {
-    let now = shared.clock.now();
-    let mut before = None;
-    loop {
-        let newest = Filter { before, limit: 1000, ..Filter::default() };
-        let records = shared.store.list(newest).await?;
-        let Some(oldest) = records.last() else { return Ok(()) };
-        before = Some(oldest.id);
-        let over = now.since(oldest.created) >= Runs::IDLE;
-        for record in records {
-            shared.runs.reopen(record.principal.key(), &record.context.run, record.updated);
-        }
-        if over {
-            return Ok(());
-        }
+fn reopen_runs(shared: &Shared) -> Result<(), Fault> {
+    let idle = i64::try_from(Runs::IDLE.as_millis()).unwrap_or(i64::MAX);
+    let since = Timestamp::from_millis(shared.clock.now().as_millis().saturating_sub(idle));
+    for (caller, run, at) in shared.store.runs(since)? {
+        shared.runs.reopen(caller, &run, at);
     }
+    Ok(())
 }
 
 fn busy(which: &str, address: SocketAddr, e: &std::io::Error) -> anyhow::Error {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::call::{ArtifactId, CallId, Digest, Fault, History, Principal, short_code};
+use crate::call::{ArtifactId, CallId, Digest, Fault, History, Principal, PrincipalKey, Timestamp, short_code};
 use crate::journal::Reader;
 use crate::store::{
     Artifact, Balance, CallRecord, Filter, HistoryQuestion, Known, LedgerKey, PayloadRef, Question, State,
@@ -257,6 +257,15 @@ impl Store {
             history.first_time_target = !core.has_seen(&target).map_err(Unavailable::from)?;
         }
         Ok(history)
+    }
+
+    /// Runs in which a call with effects took a step since then, each with whose it is and when that was.
+    ///
+    /// # Errors
+    /// When a step panicked.
+    pub fn runs(&self, since: Timestamp) -> Result<Vec<(PrincipalKey, String, Timestamp)>, Fault> {
+        let (core, _) = self.inner.lock()?;
+        Ok(core.tally.runs(since))
     }
 
     /// Open calls by the state that holds now, and tier.

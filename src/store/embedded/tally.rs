@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::call::{History, Timestamp};
+use crate::call::{History, PrincipalKey, Timestamp};
 use crate::store::{AuditNote, CallRecord, HistoryQuestion, State, Step};
 
 const MINUTE: i64 = 60_000;
@@ -28,6 +28,8 @@ pub(super) struct Tally {
     runs: HashMap<(Agent, String), (i64, Timestamp)>,
     minutes: HashMap<Agent, BTreeMap<i64, Minute>>,
     money: HashMap<(Agent, String), (i64, i64)>,
+    /// When a caller's run last left a record.
+    touched: HashMap<(PrincipalKey, String), Timestamp>,
 }
 
 /// The counters as a snapshot keeps them.
@@ -36,6 +38,8 @@ pub(super) struct TallyImage {
     runs: Vec<(Agent, String, i64, Timestamp)>,
     minutes: Vec<(Agent, Vec<(i64, Minute)>)>,
     money: Vec<(Agent, String, i64, i64)>,
+    #[serde(default)]
+    touched: Vec<(PrincipalKey, String, Timestamp)>,
 }
 
 fn agent_of(record: &CallRecord) -> Agent {
@@ -50,6 +54,7 @@ impl Tally {
             self.count(&agent_of(record), at, false);
             self.count_run(agent_of(record), &record.context.run, at);
         }
+        self.touched.insert((record.principal.key(), record.context.run.clone()), at);
         if let (State::Succeeded, Some((minor, currency))) = (record.state, &record.money) {
             let day = at.as_millis().div_euclid(DAY);
             let sum = self.money.entry((agent_of(record), currency.clone())).or_insert((day, 0));
@@ -105,10 +110,17 @@ impl Tally {
         }
     }
 
+    /// Runs that left a record since then.
+    pub(super) fn runs(&self, since: Timestamp) -> Vec<(PrincipalKey, String, Timestamp)> {
+        let young = self.touched.iter().filter(|(_, at)| **at >= since);
+        young.map(|((caller, run), at)| (caller.clone(), run.clone(), *at)).collect()
+    }
+
     /// Forgets idle runs, old hours and old days.
     pub(super) fn prune(&mut self, now: Timestamp) {
         let oldest = now.as_millis().div_euclid(MINUTE) - 59;
         self.runs.retain(|_, (_, touched)| now.since(*touched) <= RUN_IDLE);
+        self.touched.retain(|_, touched| now.since(*touched) <= RUN_IDLE);
         self.minutes.retain(|_, minutes| minutes.last_key_value().is_some_and(|(m, _)| *m >= oldest));
         self.money.retain(|_, (day, _)| *day >= now.as_millis().div_euclid(DAY));
     }
@@ -118,7 +130,9 @@ impl Tally {
             runs: self.runs.iter().map(|((a, r), (n, t))| (a.clone(), r.clone(), *n, *t)).collect(),
             minutes: self.minutes.iter().map(|(a, m)| (a.clone(), m.iter().map(|(k, v)| (*k, *v)).collect())).collect(),
             money: self.money.iter().map(|((a, c), (d, s))| (a.clone(), c.clone(), *d, *s)).collect(),
+            touched: self.touched.iter().map(|((c, r), at)| (c.clone(), r.clone(), *at)).collect(),
         };
+        image.touched.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
         image.runs.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
         image.minutes.sort_by(|a, b| a.0.cmp(&b.0));
         image.money.sort();
@@ -130,6 +144,7 @@ impl Tally {
             runs: image.runs.iter().map(|(a, r, n, t)| ((a.clone(), r.clone()), (*n, *t))).collect(),
             minutes: image.minutes.iter().map(|(a, m)| (a.clone(), m.iter().copied().collect())).collect(),
             money: image.money.iter().map(|(a, c, d, s)| ((a.clone(), c.clone()), (*d, *s))).collect(),
+            touched: image.touched.iter().map(|(c, r, at)| ((c.clone(), r.clone()), *at)).collect(),
         }
     }
 }
