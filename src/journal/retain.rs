@@ -2,7 +2,7 @@
 //! it covers payloads by their digests, and every segment begins with what older ones still carry.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -64,21 +64,20 @@ impl Journal {
         if !has_payloads(path)? {
             return Ok(0);
         }
-        let old = fs::read(path)?;
-        let new = without(&old, keep).map_err(|(Flaw::Damaged(what) | Flaw::Forged(what))| io::Error::other(what))?;
-        let freed = old.len().saturating_sub(new.len());
+        let shorter = path.with_extension(SHORTER);
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&shorter)?;
+        let mut out = BufWriter::new(file);
+        let freed = without(&mut BufReader::new(File::open(path)?), &mut out, keep)?;
+        out.into_inner()?.sync_all()?;
         if freed == 0 {
+            fs::remove_file(&shorter)?;
             return Ok(0);
         }
-        let shorter = path.with_extension(SHORTER);
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&shorter)?;
-        file.write_all(&new)?;
-        file.sync_all()?;
         fs::rename(&shorter, path)?;
         self.shared.reader.forget(closed.first, false);
         File::open(&self.shared.dir)?.sync_all()?;
         lock(&self.shared.cache).clear();
-        Ok(u64::try_from(freed).unwrap_or(u64::MAX))
+        Ok(freed)
     }
 }
 
@@ -100,18 +99,31 @@ fn has_payloads(path: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
-fn without(mut rest: &[u8], keep: impl Fn(&Frame) -> bool) -> Result<Vec<u8>, Flaw> {
-    let mut out = Vec::with_capacity(rest.len());
-    while rest.iter().any(|b| *b != 0) {
-        let frame = frame::decode(rest, 0)?;
-        let size = usize::try_from(frame.size).unwrap_or(usize::MAX).min(rest.len());
-        let (bytes, after) = rest.split_at(size);
-        if keep(&frame) {
-            out.extend_from_slice(bytes);
-        } else {
-            out.extend_from_slice(&frame::stripped(bytes)?);
+/// Copies frame by frame, up to the clean end; returns how many bytes of payloads were left out.
+fn without(from: &mut impl Read, to: &mut impl Write, keep: impl Fn(&Frame) -> bool) -> io::Result<u64> {
+    let damaged = |(Flaw::Damaged(what) | Flaw::Forged(what))| io::Error::other(what);
+    let mut freed = 0;
+    while let Some(bytes) = next_frame(from)? {
+        if keep(&frame::decode(&bytes, 0).map_err(damaged)?) {
+            to.write_all(&bytes)?;
+            continue;
         }
-        rest = after;
+        let short = frame::stripped(&bytes).map_err(damaged)?;
+        to.write_all(&short)?;
+        freed += u64::try_from(bytes.len() - short.len()).unwrap_or(0);
     }
-    Ok(out)
+    Ok(freed)
+}
+
+/// The bytes of one frame, unchecked; `None` at the end of the file or where only zeros follow.
+fn next_frame(from: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::with_capacity(4096);
+    from.by_ref().take(u64::try_from(HEADER).unwrap_or(0)).read_to_end(&mut bytes)?;
+    if bytes.iter().all(|b| *b == 0) {
+        return Ok(None);
+    }
+    let header = Header::parse(&bytes).ok_or_else(|| io::Error::other("no frame where one must be"))?;
+    let rest = header.total().saturating_sub(HEADER);
+    from.by_ref().take(u64::try_from(rest).unwrap_or(0)).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
 }

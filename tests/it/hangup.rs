@@ -13,10 +13,14 @@ use crate::harness::{Reaction, SUPPORT_KEY, Setup, answer};
 
 /// Begins a refund over a connection of its own; `sent` bytes of its body go out. Dropped, it hangs up.
 async fn begin(to: SocketAddr, minor: i64, sent: usize) -> TcpStream {
+    begin_as(to, "o_1", "k1", minor, sent).await
+}
+
+async fn begin_as(to: SocketAddr, order: &str, key: &str, minor: i64, sent: usize) -> TcpStream {
     let body = json!({"customerId": "c_1", "amountMinor": minor, "currency": "EUR"}).to_string();
     let head = format!(
-        "POST /crm/orders/o_1/refunds HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {SUPPORT_KEY}\r\n\
-         Content-Type: application/json\r\nIdempotency-Key: k1\r\nContent-Length: {}\r\n\r\n",
+        "POST /crm/orders/{order}/refunds HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {SUPPORT_KEY}\r\n\
+         Content-Type: application/json\r\nIdempotency-Key: {key}\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
     let mut stream = TcpStream::connect(to).await.unwrap();
@@ -93,4 +97,30 @@ async fn during_the_inline_wait_the_hold_stays_as_it_is() {
     let done = p.refund("o_1", 6000, &[("idempotency-key", "k1")]).await;
     assert_eq!((done.status, done.decision(), p.upstream.count()), (200, "replayed", 1));
     assert_eq!(p.state(done.header("holdpoint-call")).await, State::Succeeded);
+}
+
+/// The proxy's tasks are interrupted wherever they happen to wait: the agent leaves after any number of turns, politely or
+/// with a reset.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_whatever_moment_an_agent_leaves_the_call_happens_once_and_is_answered_later() {
+    const MOMENTS: usize = 80;
+    let p = Setup::new().start().await;
+    p.upstream.script(|_| answer(201, &json!({"refund": "rf_1"})));
+    for moment in 0..MOMENTS {
+        let (order, key) = (format!("o_{moment}"), format!("k{moment}"));
+        let agent = begin_as(p.agents(), &order, &key, 1, usize::MAX).await;
+        for _ in 0..moment * 3 {
+            tokio::task::yield_now().await;
+        }
+        if moment.is_multiple_of(2) {
+            agent.set_zero_linger().unwrap();
+        }
+        drop(agent);
+        let again = p.refund(&order, 1, &[("idempotency-key", &key)]).await;
+        assert_eq!((again.status, again.json()["refund"].as_str()), (201, Some("rf_1")), "moment {moment}");
+    }
+    let mut sent: Vec<String> = p.upstream.seen().into_iter().map(|s| s.target).collect();
+    sent.sort();
+    sent.dedup();
+    assert_eq!((sent.len(), p.upstream.count()), (MOMENTS, MOMENTS), "an order was sent twice or never");
 }
