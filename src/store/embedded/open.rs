@@ -122,7 +122,7 @@ impl Store {
         let key_id = sealer.key_id();
         let checkpoints = Checkpoints::open(dir, &options, &log.reader(), log.head());
         let checkpoints = checkpoints.map_err(OpenError::io("cannot use the checkpoints in", dir))?;
-        let journal = log.start(sealer)?;
+        let journal = log.start(sealer, checkpoints.signed())?;
         let mut recovery = Recovery {
             epoch: replayed.core.epoch + 1,
             replayed: replayed.frames,
