@@ -14,7 +14,10 @@
     reason = "tests may use what the product may not, helpers outside of test functions too"
 )]
 
+mod damage;
+mod disk;
 mod model;
+mod power;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

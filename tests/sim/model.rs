@@ -222,6 +222,8 @@ pub struct Model {
     pub epoch: u64,
     /// Artifacts: whose, and whether it is the ticket that is asked for.
     pub artifacts: Vec<(usize, bool)>,
+    /// What forgotten calls have used.
+    pub spent: Vec<Cost>,
 }
 
 impl Call {
@@ -483,7 +485,8 @@ impl Model {
             let of = self.calls.iter().filter(|c| states.contains(&c.state)).flat_map(|c| &c.costs);
             of.filter(|c| c.0 == ledger).map(|c| c.1).sum()
         };
-        (sum([Succeeded, Failed]), sum([Dispatching, Unknown]))
+        let spent: i64 = self.spent.iter().filter(|c| c.0 == ledger).map(|c| c.1).sum();
+        (spent + sum([Succeeded, Failed]), sum([Dispatching, Unknown]))
     }
 
     fn fits(&self, costs: &[Cost]) -> bool {
@@ -726,6 +729,15 @@ impl Model {
             self.framed = now;
         }
         first
+    }
+
+    /// Retention: what ended before `end` is nobody's any more.
+    pub fn forget(&mut self, end: Ms) {
+        let (old, kept): (Vec<Call>, Vec<Call>) = self.calls.drain(..).partition(|c| c.state.over() && c.updated < end);
+        self.calls = kept;
+        let used = old.iter().filter(|c| matches!(c.state, Succeeded | Failed));
+        self.spent.extend(used.flat_map(|c| &c.costs));
+        self.artifacts.iter_mut().for_each(|a| a.0 = usize::MAX);
     }
 
     /// The process ends and another one begins: what becomes unknown, what may be sent again, what waits to be sent.

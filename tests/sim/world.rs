@@ -1,6 +1,6 @@
 //! The store and the model, asked the same things, in a world where requests are on the wire for a while.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use holdpoint::call::{
 };
 use holdpoint::clock::{Clock, ManualClock};
 use holdpoint::store::{
-    AnswerBody, AuditNote, Begin, BeginError, Begun, CallRecord, Charge, Conclusion, Filter, HoldError, Known,
+    AnswerBody, AuditNote, Begin, BeginError, Begun, CallRecord, Charge, Conclusion, Filter, HoldError, Keep, Known,
     LedgerKey, NewArtifact, Note, Options, Park, ParkError, Question, Reconcile, Recovery, Reject, Renew, Resend,
     ResendBy, State, Store, StoredRequest, Vote, WithdrawnBy,
 };
@@ -65,7 +65,8 @@ struct Fate {
 
 /// A store that is open, and what it was opened with. Several seeds may share it, one after the other.
 pub struct Place {
-    pub dir: tempfile::TempDir,
+    pub dir: PathBuf,
+    guard: Option<tempfile::TempDir>,
     pub clock: Arc<ManualClock>,
     pub store: Option<Store>,
     pub options: Options,
@@ -77,19 +78,26 @@ pub struct Place {
 
 impl Place {
     pub fn new(options: Options) -> Self {
-        let dir = scratch();
+        let guard = scratch();
+        let place = Self::at(guard.path(), options);
+        Self { guard: Some(guard), ..place }
+    }
+
+    /// In a directory that is kept.
+    pub fn at(dir: &Path, options: Options) -> Self {
+        let (dir, guard) = (dir.to_owned(), None);
         let clock = Arc::new(ManualClock::at(time(START)));
-        let (store, recovery) = Store::open(dir.path(), clock.clone(), options.clone()).unwrap();
+        let (store, recovery) = Store::open(&dir, clock.clone(), options.clone()).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let next = (START as u128) << 80;
-        Self { dir, clock, store: Some(store), options, epoch: recovery.epoch, next, runtime }
+        Self { dir, guard, clock, store: Some(store), options, epoch: recovery.epoch, next, runtime }
     }
 
     pub fn store(&self) -> &Store {
         self.store.as_ref().unwrap()
     }
 
-    fn block<T>(&self, future: impl Future<Output = T>) -> T {
+    pub fn block<T>(&self, future: impl Future<Output = T>) -> T {
         self.runtime.block_on(future)
     }
 }
@@ -251,7 +259,15 @@ impl<'a> World<'a> {
         Self { place, dice, seed, model, fates, artifacts, unsure: false, restarts, sum, trace }
     }
 
-    fn clock(&self) -> Ms {
+    pub fn place(&self) -> &Place {
+        self.place
+    }
+
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    pub fn clock(&self) -> Ms {
         self.place.clock.now().as_millis()
     }
 
@@ -920,7 +936,7 @@ impl<'a> World<'a> {
     /// In order, or with the files as they are at some moment.
     fn restart(&mut self) {
         self.sum.restarts += 1;
-        let killed = self.dice.one_in(2);
+        let killed = self.place.guard.is_some() && self.dice.one_in(2);
         if self.unsure && killed {
             let quiet = AuditNote::plain("sim.sync", Default::default());
             self.place.block(self.place.store().append(quiet, true)).unwrap();
@@ -929,9 +945,10 @@ impl<'a> World<'a> {
         self.unsure = false;
         if killed {
             let dir = scratch();
-            copy(self.place.dir.path(), dir.path());
+            copy(&self.place.dir, dir.path());
             self.place.store = None;
-            self.place.dir = dir;
+            self.place.dir = dir.path().to_owned();
+            self.place.guard = Some(dir);
         } else {
             // Its end is a frame, too.
             self.model.framed = self.model.tick(self.clock());
@@ -954,7 +971,7 @@ impl<'a> World<'a> {
     }
 
     fn reopened(&mut self, killed: bool, [dead, resend, approved]: [Vec<u128>; 3]) {
-        let opened = Store::open(self.place.dir.path(), self.place.clock.clone(), self.place.options.clone());
+        let opened = Store::open(&self.place.dir, self.place.clock.clone(), self.place.options.clone());
         let (store, recovery) = opened.unwrap();
         self.place.store = Some(store);
         self.place.epoch = recovery.epoch;
@@ -967,6 +984,78 @@ impl<'a> World<'a> {
         assert_eq!((recovery.torn_bytes, recovery.records_lost, recovery.rollback.as_deref()), (0, 0, None));
         assert_eq!(recovery.audit_gap, killed, "an orderly end leaves no gap, a kill does");
         self.trace.push(format!("restart, killed: {killed}"));
+    }
+
+    /// What is older than two days goes.
+    pub fn shorten(&mut self) {
+        // It forgets what the index has; the thread that fills it says nothing.
+        std::thread::sleep(Duration::from_millis(150));
+        let end = self.model.tick(self.clock()) - 2 * DAY;
+        let keep = Keep { calls: span(2 * DAY), artifacts: span(2 * DAY), audit: span(4 * DAY) };
+        self.place.block(self.place.store().shorten(keep)).unwrap();
+        self.model.framed = self.model.high;
+        if end > START + DAY {
+            self.model.forget(end);
+            let model = &self.model;
+            self.fates.retain(|f| model.calls.iter().any(|c| c.id == f.call));
+        }
+    }
+
+    /// One more hold, unlike all others.
+    pub fn hold(&mut self, n: u32) -> CallRecord {
+        let mut call = Call { key: None, derived: false, ..self.fresh(true) };
+        call.demand.iter_mut().for_each(|d| d.evidence = false);
+        let record = CallRecord { fingerprint: Digest::of(&n.to_be_bytes()), ..self.record(&call) };
+        let (body, arguments) = (Bytes::from_static(b"request"), Bytes::new());
+        let park = Park { record, body, arguments, evidence: vec![], max_per_agent: 2000, max_total: 2000 };
+        self.place.block(self.place.store().park(park)).unwrap()
+    }
+
+    /// Eve's vote on a hold.
+    pub fn approve(&mut self, store: &Store, r: &CallRecord) -> CallRecord {
+        let (person, aliases, subject) = person(0);
+        let vote = Vote {
+            id: r.id,
+            version: Some(r.version),
+            digest: r.digest,
+            person,
+            aliases,
+            subject,
+            groups: names(15),
+            as_group: None,
+            channel: "api".into(),
+            justification: Some("looked at it".into()),
+        };
+        match self.place.block(store.vote(vote)) {
+            Ok(voted) => voted,
+            Err(e) => panic!("{e}"),
+        }
+    }
+
+    /// All that the store tells: calls, what their keys stand for, budgets.
+    pub fn dump(&mut self) -> String {
+        let filter = Filter { limit: 10_000, ..Filter::default() };
+        let mut calls = self.place.block(self.place.store().list(filter)).unwrap();
+        calls.sort_by_key(|r| r.id);
+        let keys: Vec<LedgerKey> = (0..LEDGERS).map(|n| self.ledger(n)).collect();
+        let mut said = format!("{:?}", self.place.store().balances(&keys).unwrap());
+        for r in &calls {
+            let question = Question {
+                principal: &r.principal,
+                operation: &r.operation,
+                key: r.key.as_deref(),
+                key_derived: r.key_derived,
+                fingerprint: r.fingerprint,
+            };
+            let known = match self.place.block(self.place.store().look_up(question)).unwrap() {
+                Known::New => "new".to_owned(),
+                Known::Concluded(r) | Known::Held(r) | Known::Over(r) | Known::Unknown(r) => r.id.to_string(),
+                Known::InFlight(id) | Known::KeyReused(id) => id.to_string(),
+            };
+            let body = self.place.block(self.place.store().request_body(r)).unwrap();
+            said += &format!("\n{:?} {known} {}", CallRecord { seq: 0, frames: vec![], ..r.clone() }, body.len());
+        }
+        said
     }
 
     /// I24: once nothing new comes, every call becomes final. Leaves the store for the next seed.
