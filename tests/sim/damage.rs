@@ -47,7 +47,7 @@ fn flip(path: &Path, at: usize, bit: u32) {
 
 #[test]
 fn flipped_bits_in_the_index_change_nothing_that_is_told() {
-    let count = crate::wanted("HOLDPOINT_FLIPS").unwrap_or(40);
+    let count = crate::wanted("HOLDPOINT_FLIPS").unwrap_or(15);
     let (base, _) = base(150);
     // What is told after one more start, by an index that is whole.
     let told = |dir: &Path| {
@@ -87,7 +87,7 @@ fn used(path: &Path) -> usize {
 
 #[test]
 fn flipped_bits_in_the_journal_are_found_and_named() {
-    let count = crate::wanted("HOLDPOINT_FLIPS").unwrap_or(40);
+    let count = crate::wanted("HOLDPOINT_FLIPS").unwrap_or(15);
     let (base, _) = base(150);
     let mut dice = Dice(13);
     let (mut named, mut torn) = (0, 0);
