@@ -180,6 +180,9 @@ pub enum Luck {
     Some(usize),
 }
 
+/// A file, or a directory by its name.
+type Node = Result<usize, PathBuf>;
+
 /// Files below `root`, as one process sees them and as the disk has them.
 #[derive(Debug)]
 pub struct Disk {
@@ -189,8 +192,9 @@ pub struct Disk {
     synced_names: BTreeMap<PathBuf, Option<usize>>,
     pending_names: Vec<Name>,
     /// An open file or directory, and where it stands.
-    open: HashMap<i64, (Result<usize, PathBuf>, u64)>,
-    syncing: HashMap<usize, (Result<usize, PathBuf>, usize, Vec<u8>)>,
+    open: HashMap<i64, (Node, u64)>,
+    /// What is synced, how many changes were there when it began, and the content then.
+    syncing: HashMap<usize, (Node, usize, Vec<u8>)>,
     /// What was written to the file of acknowledgements.
     pub told: Vec<u8>,
     acks: PathBuf,

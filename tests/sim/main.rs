@@ -6,10 +6,10 @@
     unreachable_pub,
     clippy::cast_possible_truncation,
     clippy::disallowed_methods,
-    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::print_stdout,
+    clippy::string_slice,
     clippy::unwrap_used,
     reason = "tests may use what the product may not, helpers outside of test functions too"
 )]
