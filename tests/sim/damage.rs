@@ -185,7 +185,7 @@ fn records_in_another_order_are_found_and_named() {
 #[test]
 fn a_thousand_holds_are_all_there_after_a_restart() {
     let dir = scratch();
-    let mut place = Place::at(dir.path(), Options { segment_bytes: 1 << 20, ..options() });
+    let mut place = Place::at(dir.path(), Options { segment_bytes: 64 << 20, ..options() });
     let held: Vec<_> = {
         let mut world = World::new(&mut place, 9, false);
         (0..1000).map(|n| world.hold(n)).collect()
@@ -193,7 +193,7 @@ fn a_thousand_holds_are_all_there_after_a_restart() {
     let killed = scratch();
     copy(dir.path(), killed.path());
     let (store, recovery) =
-        Store::open(killed.path(), place.clock.clone(), Options { segment_bytes: 1 << 20, ..options() }).unwrap();
+        Store::open(killed.path(), place.clock.clone(), Options { segment_bytes: 64 << 20, ..options() }).unwrap();
     // Not more than there is to read, and a start that reads it once.
     assert!(recovery.replayed <= 1100, "{recovery:?}");
     for r in &held {
