@@ -299,12 +299,13 @@ impl Log {
         Ok(())
     }
 
-    /// Starts the writer behind the last good frame. What stands behind that is cut off.
+    /// Starts the writer behind the last good frame. What stands behind that is cut off. A root over the first `signed`
+    /// records was signed once, or none (0).
     ///
     /// # Errors
     /// When the segment cannot be opened for writing or no thread can be made.
-    pub fn start(self, sealer: Sealer) -> Result<Journal, ReadError> {
-        let tree = Tree::open(&self.dir, &self.reader, self.head)?;
+    pub fn start(self, sealer: Sealer, signed: u64) -> Result<Journal, ReadError> {
+        let tree = Tree::open(&self.dir, &self.reader, self.head, signed)?;
         let active = self.active.map(|(s, end)| Active::reopen(&s.path, s.first, end)).transpose()?;
         let due = active.as_ref().is_none_or(|a| a.is_full(self.options.segment_bytes));
         let shared = Arc::new(Shared {

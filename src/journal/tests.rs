@@ -8,7 +8,7 @@ fn small() -> Options {
 fn open(dir: &Path, options: Options) -> Journal {
     let mut log = Log::open(dir, options).unwrap();
     log.replay(0, |_| Ok(())).unwrap();
-    log.start(Sealer::new(&[9; 32]).unwrap()).unwrap()
+    log.start(Sealer::new(&[9; 32]).unwrap(), 0).unwrap()
 }
 
 fn event(text: &str) -> Render {
@@ -67,7 +67,7 @@ fn frames_read_back_in_order_over_many_segments_and_payloads_are_found() {
     })
     .unwrap();
     assert!(first > 1 && first <= 150);
-    check(&log.start(Sealer::new(&[9; 32]).unwrap()).unwrap());
+    check(&log.start(Sealer::new(&[9; 32]).unwrap(), 0).unwrap());
 }
 
 #[test]

@@ -28,14 +28,16 @@ pub(super) const NAME: &str = "tree";
 
 impl Tree {
     /// Opens or makes the file and brings it to the journal's end: what is missing, or differs from the journal, is
-    /// written from the journal. Whether that is the history that was signed, a checkpoint says.
-    pub(super) fn open(dir: &Path, reader: &Reader, head: Head) -> Result<Self, ReadError> {
+    /// written from the journal. Whether that is the history that was signed, a checkpoint says. The file is synced only
+    /// before a root is signed: after a power cut any block behind the first `signed` records may be missing, though
+    /// later ones are there, so all of those are written anew.
+    pub(super) fn open(dir: &Path, reader: &Reader, head: Head, signed: u64) -> Result<Self, ReadError> {
         let path = dir.join(NAME);
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
         let tree = Self { file };
         let first = reader.first();
         let same = |seq: u64| Ok::<_, io::Error>(tree.hash(seq)? == reader.frame(seq)?.hash);
-        let mut good = tree.len()?.min(head.seq);
+        let mut good = tree.len()?.min(head.seq).min(signed.max(first.saturating_sub(1)));
         if good > 0 && good >= first && !same(good)? {
             // The chain makes it monotonic: what agrees at one record agrees at all before it.
             let (mut low, mut high) = (first.saturating_sub(1), good);

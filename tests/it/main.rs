@@ -17,6 +17,7 @@ mod binary;
 mod canary;
 mod crash;
 mod exact;
+mod faults;
 mod hangup;
 mod harness;
 mod holds;

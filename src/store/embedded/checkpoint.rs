@@ -89,6 +89,12 @@ impl Checkpoints {
         Ok(Self { signer, places, newest: Mutex::new(newest) })
     }
 
+    /// How many records the newest one covers; 0 without one that can be believed.
+    pub(super) fn signed(&self) -> u64 {
+        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        if newest.trouble.is_some() { 0 } else { newest.signed.as_ref().map_or(0, |n| n.size) }
+    }
+
     pub(super) fn trouble(&self) -> Option<String> {
         self.newest.lock().unwrap_or_else(PoisonError::into_inner).trouble.clone()
     }

@@ -87,17 +87,18 @@ impl Core {
                 self.key_id = Some(*key_id);
                 Ok(Vec::new())
             }
-            Entry::Call { step, record } if record.frames.last() == Some(&seq) => Ok(self.call(*step, record, at)),
-            Entry::Call { step, record } => Ok(self.call(*step, &Arc::new(followed((**record).clone(), seq)), at)),
-            Entry::Step { step, next: Some(next), .. } => Ok(self.call(*step, next, at)),
+            Entry::Call { step, record } if record.frames.last() == Some(&seq) => self.call(*step, record, at),
+            Entry::Call { step, record } => self.call(*step, &Arc::new(followed((**record).clone(), seq)), at),
+            Entry::Step { step, next: Some(next), .. } => self.call(*step, next, at),
             Entry::Step { step, id, changed, next: None } => {
                 let old = self.record(*id)?.ok_or_else(|| IndexError::of(format!("{id} changes before it begins")))?;
                 if old.frames.contains(&seq) {
-                    return Ok(vec![Change::Call(old)]);
+                    let keyed = self.has_key(&old)?;
+                    return Ok(vec![Change::Call(old, keyed)]);
                 }
                 let mut next = Arc::unwrap_or_clone(old);
                 (**changed).clone().apply(&mut next);
-                Ok(self.call(*step, &Arc::new(followed(next, seq)), at))
+                self.call(*step, &Arc::new(followed(next, seq)), at)
             }
             Entry::Artifact { artifact } => {
                 self.artifacts.insert(artifact.evidence.id, Arc::clone(artifact));
@@ -110,24 +111,26 @@ impl Core {
         }
     }
 
-    fn call(&mut self, step: Step, record: &Arc<CallRecord>, at: Timestamp) -> Vec<Change> {
+    fn call(&mut self, step: Step, record: &Arc<CallRecord>, at: Timestamp) -> Result<Vec<Change>, IndexError> {
         if step != Step::Collected {
             let old = self.calls.get(&record.id).cloned();
             self.ledgers.follow(old.as_deref(), record, at);
             self.tally.step(step, record, at);
         }
         self.seen.extend(keys::seen_by(record));
-        self.insert(record);
-        vec![Change::Call(Arc::clone(record))]
+        let keyed = self.insert(record)?;
+        Ok(vec![Change::Call(Arc::clone(record), keyed)])
     }
 
-    fn insert(&mut self, record: &Arc<CallRecord>) {
+    /// Says whether its key stands for this call.
+    fn insert(&mut self, record: &Arc<CallRecord>) -> Result<bool, IndexError> {
         self.calls.insert(record.id, Arc::clone(record));
         if record.state == State::NotExecuted {
             self.forget_names(record);
-            return;
+            return Ok(false);
         }
-        if let Some(key) = keys::of_record(record) {
+        let keyed = self.has_key(record)?;
+        if let Some(key) = keys::of_record(record).filter(|_| keyed) {
             self.keys.insert(key, record.id);
         }
         if record.terms.is_some() {
@@ -136,6 +139,20 @@ impl Core {
                 same.push(record.id);
             }
         }
+        Ok(keyed)
+    }
+
+    /// Whether no later call has its key. A key that stands for nothing any more is free for another call, and
+    /// whatever is still written of the first one (collected, expired long ago) does not take it back.
+    fn has_key(&self, record: &CallRecord) -> Result<bool, IndexError> {
+        let Some(key) = keys::of_record(record) else { return Ok(false) };
+        let holder = match self.keys.get(&key) {
+            Some(id) => Some(*id),
+            None => self.index.key(&key)?,
+        };
+        let Some(other) = holder.filter(|id| *id != record.id) else { return Ok(true) };
+        // One that cannot be read any more was forgotten: it is older.
+        Ok(self.record(other).ok().flatten().is_none_or(|other| other.created <= record.created))
     }
 
     fn forget_names(&mut self, record: &CallRecord) {
@@ -185,14 +202,14 @@ impl Core {
     pub(super) fn evict(&mut self, indexed: &[Change]) {
         for change in indexed {
             match change {
-                Change::Call(record) if record.state.is_final() => {
+                Change::Call(record, _) if record.state.is_final() => {
                     if self.calls.get(&record.id).is_some_and(|r| r.seq == record.seq) {
                         self.calls.remove(&record.id);
                         self.forget_names(record);
                         keys::seen_by(record).map(|target| self.seen.remove(&target));
                     }
                 }
-                Change::Call(_) => {}
+                Change::Call(..) => {}
                 Change::Artifact(artifact) => drop(self.artifacts.remove(&artifact.evidence.id)),
             }
         }
@@ -214,13 +231,13 @@ impl Core {
     }
 
     /// Begins from a snapshot.
-    pub(super) fn restore(&mut self, image: &Image, at: Timestamp) {
+    pub(super) fn restore(&mut self, image: &Image, at: Timestamp) -> Result<(), IndexError> {
         self.high = self.high.max(at);
         self.epoch = image.epoch;
         self.key_id = image.key_id;
         self.ledgers = Ledgers::restore(&image.ledgers);
         self.tally = Tally::restore(&image.tally);
-        image.calls.iter().for_each(|record| self.insert(record));
+        image.calls.iter().try_for_each(|record| self.insert(record).map(drop))
     }
 
     /// What the store knows of a call that came in, as of `now`.
@@ -289,11 +306,12 @@ impl Core {
     }
 }
 
-/// When it ended; of a hold whose time is over but not yet recorded, when that was.
+/// When it ended; of a hold whose time is over, when that was, whenever it was recorded.
 fn ended(record: &CallRecord) -> Timestamp {
     match record.state {
         State::Held => record.expires.unwrap_or(record.updated),
         State::Approved => record.window_closes.unwrap_or(record.updated),
+        State::Expired => record.window_closes.or(record.expires).unwrap_or(record.updated),
         _ => record.updated,
     }
 }

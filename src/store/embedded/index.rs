@@ -24,8 +24,8 @@ const SYNCED: &[u8] = b"s";
 /// What a frame changes for index and watchers.
 #[derive(Debug, Clone)]
 pub(super) enum Change {
-    /// A call has this record now.
-    Call(Arc<CallRecord>),
+    /// A call has this record now, and its key stands for it, or for a later one.
+    Call(Arc<CallRecord>, bool),
     /// An artifact is there.
     Artifact(Arc<Artifact>),
 }
@@ -158,8 +158,8 @@ impl Index {
         let mut batch = sled::Batch::default();
         for change in changes {
             match change {
-                Change::Call(record) if record.state.is_final() => call_into(&mut batch, record),
-                Change::Call(_) => {}
+                Change::Call(record, keyed) if record.state.is_final() => call_into(&mut batch, record, *keyed),
+                Change::Call(..) => {}
                 Change::Artifact(artifact) => {
                     let key = name(b'a', &[&artifact.evidence.id.bits().to_be_bytes()]);
                     batch.insert(key, encode(&**artifact)?);
@@ -330,11 +330,11 @@ impl Removal<'_> {
     }
 }
 
-fn call_into(batch: &mut sled::Batch, record: &CallRecord) {
+fn call_into(batch: &mut sled::Batch, record: &CallRecord, keyed: bool) {
     let id = record.id.bits().to_be_bytes();
     batch.insert(name(b'c', &[&id]), Stored::encode(record));
     if record.state != State::NotExecuted {
-        if let Some(key) = keys::of_record(record) {
+        if let Some(key) = keys::of_record(record).filter(|_| keyed) {
             batch.insert(name(b'k', &[key.as_bytes()]), &id);
         }
         if record.terms.is_some() {

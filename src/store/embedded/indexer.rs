@@ -55,7 +55,7 @@ impl Watchers {
     }
 
     fn publish(&self, change: &Change) {
-        let Change::Call(record) = change else { return };
+        let Change::Call(record, _) = change else { return };
         let mut map = self.map();
         if let Some(sender) = map.get(&record.id) {
             sender.send_replace((record.state, record.version));

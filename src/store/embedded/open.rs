@@ -125,7 +125,7 @@ impl Store {
         let key_id = sealer.key_id();
         let checkpoints = Checkpoints::open(dir, &options, &log.reader(), log.head());
         let checkpoints = checkpoints.map_err(OpenError::io("cannot use the checkpoints in", dir))?;
-        let journal = log.start(sealer)?;
+        let journal = log.start(sealer, checkpoints.signed())?;
         failpoint::hit("open.started");
         let mut recovery = Recovery {
             epoch: replayed.core.epoch + 1,
@@ -145,13 +145,19 @@ impl Store {
     }
 }
 
-/// A directory that we make is private; one that is there (a mounted volume) keeps its mode.
+/// A directory that we make is private, and its name durable; one that is there (a mounted volume) keeps its mode.
 fn make_dir(dir: &Path) -> io::Result<()> {
-    if dir.is_dir() {
+    let made: Vec<&Path> = dir.ancestors().take_while(|d| !d.as_os_str().is_empty() && !d.is_dir()).collect();
+    if made.is_empty() {
         return Ok(());
     }
     fs::create_dir_all(dir)?;
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o700))
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
+    for parent in made.iter().filter_map(|d| d.parent()) {
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        fs::File::open(parent)?.sync_all()?;
+    }
+    Ok(())
 }
 
 fn take_lock(dir: &Path) -> Result<Lock, OpenError> {
@@ -264,16 +270,15 @@ impl Pass {
             return Ok(());
         }
         let entry: Entry = serde_json::from_str(frame.event.get()).map_err(|e| format!("unknown event: {e}"))?;
-        if let Entry::Snapshot(image) = &entry
-            && !self.started
-        {
-            self.core.restore(image, frame.at);
-        }
+        let restored = match &entry {
+            Entry::Snapshot(image) if !self.started => self.core.restore(image, frame.at),
+            _ => Ok(()),
+        };
         self.started = true;
         self.closed = matches!(entry, Entry::Closed { .. });
         self.agrees |= self.applied.is_some_and(|a| a.seq == frame.seq && a.hash == frame.hash);
         self.head = Some(Applied { seq: frame.seq, hash: frame.hash });
-        let taken = self.core.apply(frame.seq, frame.at, &entry).and_then(|changes| {
+        let taken = restored.and_then(|()| self.core.apply(frame.seq, frame.at, &entry)).and_then(|changes| {
             self.changes.extend(changes);
             if self.changes.len() >= REPLAY_BATCH { self.flush() } else { Ok(()) }
         });

@@ -256,7 +256,15 @@ impl Store {
     /// Then nothing changed, or (`Unavailable`) it is not known whether it did: nothing may be sent.
     pub async fn begin(&self, begin: Begin) -> Result<(Begun, Arc<CallRecord>), BeginError> {
         failpoint::hit("begin.before");
-        let record = self.inner.begin(begin)?;
+        let id = begin.record.id;
+        let record = match self.inner.begin(begin) {
+            // That its time is over was recorded just now.
+            Err(BeginError::WindowClosed) => {
+                let told = self.get(id).await.map_or(BeginError::Unavailable, |_| BeginError::WindowClosed);
+                return Err(told);
+            }
+            begun => begun?,
+        };
         let begun = Begun { id: record.id, attempt: record.attempt, epoch: record.epoch };
         self.inner.durable(record.seq).await?;
         failpoint::hit("begin.durable");

@@ -483,3 +483,35 @@ fn lists_are_newest_first_over_memory_and_index() {
     let counts = b.store().open_calls().unwrap();
     assert_eq!((counts.len(), counts[0].state, counts[0].calls), (1, State::Held, 3));
 }
+
+#[test]
+fn a_late_word_about_an_old_call_does_not_take_its_key_from_the_new_one() {
+    for (restart, settled) in [(false, false), (true, false), (false, true), (true, true)] {
+        let mut b = Bench::new();
+        let again = |r: &CallRecord| CallRecord { id: CallId::new(), ..r.clone() };
+        let asked = CallRecord { key_derived: true, keep: MINUTE * 2, ..fresh("f", Some("k")) };
+        // The first one ran, or was held and expired without anybody noticing.
+        let old = if settled {
+            let hold = CallRecord { keep: MINUTE * 2, ..held("f", Some("k")) };
+            park(&b, hold)
+        } else {
+            run(&b, asked.clone(), State::Succeeded)
+        };
+        b.pass(MINUTE * 60 * 26);
+        b.indexed();
+        let asked = if settled { CallRecord { key_derived: false, ..asked } } else { asked };
+        let (_, new) = begin(&b, again(&asked));
+        b.store().collected(old.id).unwrap();
+        block(b.store().get(old.id)).unwrap();
+        if restart {
+            b.indexed();
+            b.reopen();
+        }
+        let wanted = if restart { "unknown" } else { "in flight" };
+        assert_eq!(b.known(&new, Some("k")), wanted, "settled late: {settled}");
+        b.indexed();
+        assert_eq!(b.known(&new, Some("k")), wanted, "settled late: {settled}");
+        let third = block(b.store().begin(beginning(again(&asked), vec![], false)));
+        assert!(matches!(third, Err(BeginError::KeyTaken)), "{third:?}");
+    }
+}
