@@ -44,15 +44,24 @@ impl Inner {
         result.map(Arc::unwrap_or_clone)
     }
 
-    fn expire(&self, now: Timestamp) -> Result<(Vec<CallId>, u64), Unavailable> {
-        let (mut core, _) = self.lock_healthy()?;
-        let now = core.now(now);
+    /// Records of all holds whose time is over that it is: what is told of them then stands.
+    pub(super) fn settle_due(&self, core: &mut Core, now: Timestamp) -> Result<Vec<CallId>, Unavailable> {
         let over = |r: &&Arc<CallRecord>| r.state_at(now) != r.state;
         let mut due: Vec<CallId> = core.calls.values().filter(over).map(|r| r.id).collect();
         due.sort_unstable();
-        for id in &due {
-            self.settle(&mut core, *id, now)?;
+        if !self.journal.healthy() {
+            return Ok(Vec::new());
         }
+        for id in &due {
+            self.settle(core, *id, now)?;
+        }
+        Ok(due)
+    }
+
+    fn expire(&self, now: Timestamp) -> Result<(Vec<CallId>, u64), Unavailable> {
+        let (mut core, _) = self.lock_healthy()?;
+        let now = core.now(now);
+        let due = self.settle_due(&mut core, now)?;
         let last = due.iter().filter_map(|id| core.calls.get(id)).map(|r| r.seq).max();
         Ok((due, last.unwrap_or(0)))
     }

@@ -147,7 +147,8 @@ impl Store {
         // Calls that are open are all in memory.
         let only_open = !filter.states.is_empty() && !filter.states.iter().any(|s| s.is_final());
         let mut merged = {
-            let (core, now) = self.inner.lock()?;
+            let (mut core, now) = self.inner.lock()?;
+            self.inner.settle_due(&mut core, now)?;
             let wanted = |r: &&Arc<CallRecord>| filter.states.is_empty() || filter.states.contains(&r.state_at(now));
             let fresh = core.calls.values().filter(wanted).map(|r| view(r, now)).filter(|r| matches(&filter, r));
             fresh.map(|r| (r.id, r)).collect::<BTreeMap<_, _>>()
