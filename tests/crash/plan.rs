@@ -80,6 +80,13 @@ pub struct Totals {
     pub effects: u64,
     pub unknown: u64,
     pub replays: u64,
+    /// Attempts after the first one.
+    pub resent: u64,
+    /// Unknown calls that a read settled, and that two people did.
+    pub read: u64,
+    pub settled: u64,
+    /// Records that retention took.
+    pub taken: u64,
     pub records: u64,
 }
 
@@ -108,7 +115,9 @@ impl Plan {
         (state.left > 0).then(|| state.chance.next())
     }
 
-    pub fn next(&self) -> Option<Target> {
+    /// What comes next for a directory that died `round` times before. Retention comes first in its directory: what is
+    /// left open by others would keep every segment.
+    pub fn next(&self, round: usize) -> Option<Target> {
         let mut state = self.state.lock().unwrap();
         state.left = state.left.checked_sub(1)?;
         if state.queue.is_empty() {
@@ -121,7 +130,9 @@ impl Plan {
                 state.queue.push_back(Target { point, times, tries: 0 });
             }
         }
-        state.queue.pop_front()
+        let early = |t: &Target| t.point.starts_with("shorten.") == (round == 0);
+        let at = state.queue.iter().position(early).unwrap_or(0);
+        state.queue.remove(at)
     }
 
     pub fn reached(&self, target: &Target, in_flight: bool) {
@@ -155,6 +166,10 @@ impl Plan {
         sum.effects += t.effects;
         sum.unknown += t.unknown;
         sum.replays += t.replays;
+        sum.resent += t.resent;
+        sum.read += t.read;
+        sum.settled += t.settled;
+        sum.taken += t.taken;
         sum.records += t.records;
     }
 
@@ -171,13 +186,18 @@ impl Plan {
         lines.push(format!("{kills} deaths at {hit} of {} points, the rarest {least} times", state.reached.len()));
         let t = state.totals;
         lines.push(format!(
-            "{} directories, {} requests, {} records, {} calls, {} effects, {} unknown, {} replays, {} violations",
+            "{} directories, {} requests, {} records ({} taken by retention), {} calls, {} effects, {} unknown, {} sent \
+             again, {} settled by a read, {} by people, {} replays, {} violations",
             t.directories,
             t.requests,
             t.records,
+            t.taken,
             t.calls,
             t.effects,
             t.unknown,
+            t.resent,
+            t.read,
+            t.settled,
             t.replays,
             state.violations.len()
         ));
@@ -191,6 +211,8 @@ fn often(point: &str) -> u64 {
         "write" | "sync" | "wake" | "index" if !point.starts_with("index.sync") => 40,
         "send" | "begin" | "begun" | "conclude" | "concluded" | "upstream" => 15,
         "note" | "collected" => 8,
+        "again" | "begun_again" | "sign" => 3,
+        "read" | "found" => 2,
         "tell" => 60,
         "park" | "parked" | "vote" | "voted" | "approved" | "resume" | "attach" | "attached" | "artifact" => 4,
         "died" => 2,
