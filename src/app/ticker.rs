@@ -42,8 +42,11 @@ async fn shorten(shared: Shared) {
     let state = shared.snapshots.current().config.state.keep;
     let keep = Keep { calls: state.calls, artifacts: state.artifacts, audit: state.audit };
     let short = |age: u64| Duration::from_millis(age);
-    let keep = failpoint::setting("HOLDPOINT_KEEP_MS")
-        .map_or(keep, |age| Keep { calls: short(age), artifacts: short(age), audit: short(age) });
+    let keep = failpoint::setting("HOLDPOINT_KEEP_MS").map_or(keep, |age| Keep {
+        calls: short(age),
+        artifacts: short(age),
+        audit: short(age * 3),
+    });
     match shared.store.shorten(keep).await {
         Ok(done) if done == Shortened::default() => {}
         Ok(done) => tracing::info!(?done, "what was older than `state.keep` says is gone"),

@@ -444,7 +444,10 @@ fn a_read_settles_and_says_no_only_after_quiescence() {
 fn what_retention_took_was_old_and_needed_by_nobody() {
     let shortened = |first: u64| {
         let mut history = good();
-        insert(&mut history, json!({"type": "note", "note": {"kind": "journal.shortened", "more": {"first_seq": first}}}));
+        insert(
+            &mut history,
+            json!({"type": "note", "note": {"kind": "journal.shortened", "more": {"first_seq": first}}}),
+        );
         history.first = first;
         history
     };

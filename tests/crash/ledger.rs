@@ -208,7 +208,8 @@ impl Upstream {
             None => ("404 Not Found", json!({})),
         };
         let body = body.to_string();
-        let head = format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
+        let head =
+            format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
         [head.as_bytes(), body.as_bytes()].concat()
     }
 
@@ -266,7 +267,13 @@ fn way(seed: u64, request: &Request, before: u64) -> Way {
     match of_text(seed, &format!("{}{again}", request.nonce)).below(100) {
         _ if request.method == "GET" => Way::Answer,
         // What may be sent again is lost more often.
-        n if may_come_again(request) && n >= 70 => if n % 2 == 0 { Way::DropBefore } else { Way::DropAfter },
+        n if may_come_again(request) && n >= 70 => {
+            if n % 2 == 0 {
+                Way::DropBefore
+            } else {
+                Way::DropAfter
+            }
+        }
         0..4 => Way::Fail,
         4..8 => Way::NotNow,
         8..11 => Way::Twice,

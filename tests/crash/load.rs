@@ -88,9 +88,10 @@ impl Load<'_> {
                 Focus::Brief => 0,
                 _ => 40,
             };
+            let own = if matches!(self.focus, Focus::Ticket | Focus::Withdraw) { 75 } else { 94 };
             match chance.below(100) {
                 n if n < again => self.again(&mut chance).await,
-                n if n < 94 => self.fresh(agent, &mut chance).await,
+                n if n < own => self.fresh(agent, &mut chance).await,
                 _ => self.own(&mut chance).await,
             };
         }
@@ -175,7 +176,8 @@ impl Load<'_> {
         let ask = {
             let asks = self.world.asks.lock().unwrap();
             let told: Vec<&Ask> = asks.iter().filter(|a| a.call.is_some() && a.method == "POST").collect();
-            chance.pick(&told).map(|a| (*a).clone())
+            let newest = &told[told.len().saturating_sub(12)..];
+            chance.pick(if self.focus == Focus::Ticket { newest } else { &told }).map(|a| (*a).clone())
         }?;
         let call = ask.call.clone()?;
         let withdraws = if self.focus == Focus::Withdraw { 70 } else { 15 };
@@ -183,7 +185,9 @@ impl Load<'_> {
             n if n < withdraws => {
                 self.client().own(ask.agent, "DELETE", &format!("/-/calls/{call}"), None).await.map(drop)
             }
-            n if n < withdraws + 20 => self.client().ticket(ask.agent, Some(&call)).await.map(drop),
+            n if n < withdraws + if self.focus == Focus::Ticket { 60 } else { 20 } => {
+                self.client().ticket(ask.agent, Some(&call)).await.map(drop)
+            }
             _ => self.client().state(ask.agent, &call).await,
         }
     }
@@ -234,7 +238,7 @@ impl Load<'_> {
 
     /// Two operators say what became of unknown calls; they can look it up.
     async fn operator(&self, mut chance: Chance) {
-        for _ in 0..self.steps / 6 {
+        for _ in 0..if self.focus == Focus::Unknown { self.steps } else { self.steps / 6 } {
             if self.process.is_over() {
                 return;
             }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
+use std::time::Instant;
 
 use holdpoint::failpoint;
 
@@ -58,6 +59,8 @@ pub struct Reached {
 #[derive(Debug)]
 pub struct Plan {
     pub seed: u64,
+    /// Nothing new is begun after it.
+    end: Instant,
     state: Mutex<State>,
 }
 
@@ -97,7 +100,7 @@ pub fn points() -> Vec<&'static str> {
 }
 
 impl Plan {
-    pub fn new(seed: u64, kills: u64) -> Self {
+    pub fn new(seed: u64, kills: u64, end: Instant) -> Self {
         let state = State {
             chance: Chance::new(seed),
             queue: VecDeque::new(),
@@ -106,19 +109,23 @@ impl Plan {
             totals: Totals::default(),
             violations: Vec::new(),
         };
-        Self { seed, state: Mutex::new(state) }
+        Self { seed, end, state: Mutex::new(state) }
     }
 
     /// The seed of the next directory, while there is anything left to do.
     pub fn directory(&self) -> Option<u64> {
         let mut state = self.state.lock().unwrap();
-        (state.left > 0).then(|| state.chance.next())
+        (state.left > 0 && Instant::now() < self.end).then(|| state.chance.next())
     }
 
     /// What comes next for a directory that died `round` times before. Retention comes first in its directory: what is
     /// left open by others would keep every segment.
     pub fn next(&self, round: usize) -> Option<Target> {
         let mut state = self.state.lock().unwrap();
+        if Instant::now() >= self.end {
+            return None;
+        }
+        // Given back when nobody dies.
         state.left = state.left.checked_sub(1)?;
         if state.queue.is_empty() {
             let mut all = points();
@@ -146,6 +153,7 @@ impl Plan {
     pub fn missed(&self, target: Target) {
         let mut state = self.state.lock().unwrap();
         state.reached.entry(target.point).or_default().missed += 1;
+        state.left += 1;
         if target.tries < 3 {
             // Not at once: some points need what other rounds leave behind.
             let at = state.queue.len().min(2);

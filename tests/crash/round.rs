@@ -15,7 +15,7 @@ use crate::verify::{History, Line, verify};
 
 /// Deaths of one directory.
 const DEATHS: usize = 15;
-const STEPS: usize = 24;
+const STEPS: usize = 16;
 
 pub struct Directory<'a> {
     plan: &'a Plan,
@@ -34,7 +34,16 @@ impl<'a> Directory<'a> {
     pub async fn new(plan: &'a Plan, seed: u64) -> Self {
         let site = Site::new(seed).await;
         let chance = Chance::new(seed);
-        Self { plan, seed, site, world: World::default(), chance, tampered: false, forgetful: Vec::new(), unanswered: 0 }
+        Self {
+            plan,
+            seed,
+            site,
+            world: World::default(),
+            chance,
+            tampered: false,
+            forgetful: Vec::new(),
+            unanswered: 0,
+        }
     }
 
     /// All of it; what is found goes to the plan.
@@ -52,7 +61,7 @@ impl<'a> Directory<'a> {
 
     fn load<'b>(&'b self, process: &'b Process, focus: Focus, round: usize) -> Load<'b> {
         // Segments have to grow old while somebody looks.
-        let steps = if focus == Focus::Brief { STEPS * 5 } else { STEPS };
+        let steps = if focus == Focus::Brief { STEPS * 9 } else { STEPS };
         Load { world: &self.world, process, upstream: &self.site.upstream, focus, round, steps }
     }
 

@@ -172,8 +172,7 @@ impl Fold {
         let named: BTreeSet<String> =
             list(event, "/recovery/to_unknown").iter().filter_map(Value::as_str).map(str::to_owned).collect();
         found.check(named == self.died, "I22", || format!("record {seq}: recovery names other calls than died"));
-        let resent: BTreeSet<&str> =
-            list(event, "/recovery/to_resend").iter().filter_map(Value::as_str).collect();
+        let resent: BTreeSet<&str> = list(event, "/recovery/to_resend").iter().filter_map(Value::as_str).collect();
         for call in self.out.calls.values() {
             let again = resent.contains(call.id.as_str());
             found.check(!again || call.state() == "dispatching" && has_resend(&call.last().record), "I22", || {
@@ -387,11 +386,13 @@ pub fn keys(folded: &Folded, forgetful: &[u64], found: &mut Findings) {
             let told = folded.collected.get(&first.id).map_or("", String::as_str);
             let time = |r: &Value, at: &str| text(r, at).parse::<Timestamp>().ok();
             let last = first.last();
-            let age = time(&next.record, "/created").zip(time(&last.record, "/updated")).map(|(to, from)| to.since(from));
+            let age =
+                time(&next.record, "/created").zip(time(&last.record, "/updated")).map(|(to, from)| to.since(from));
             let forgotten = is_final(first.state())
                 && age.is_some_and(|age| age >= KEEP)
                 && forgetful.iter().any(|e| (last.epoch..=next.epoch).contains(e));
-            let free = forgotten || unsent || (is_never(first.state()) && is_long(told, text(&next.record, "/created")));
+            let free =
+                forgotten || unsent || (is_never(first.state()) && is_long(told, text(&next.record, "/created")));
             found.check(free, "I11", || format!("{} and {} have one key: {key}", pair[0].id, pair[1].id));
         }
     }

@@ -50,7 +50,9 @@ fn once(call: &Call, effects: &[&Effect], before: bool, found: &mut Findings) {
     found.check(sent <= 1 || !declared.is_empty(), "I1", || format!("{id} was sent {sent} times"));
     let attempts = call.begun().count();
     found.check(sent <= attempts, "I2", || format!("{id} was sent {sent} times and begun {attempts} times"));
-    found.check(state != "succeeded" || count >= 1 || before, "I5", || format!("{id} is succeeded, and nothing happened"));
+    found.check(state != "succeeded" || count >= 1 || before, "I5", || {
+        format!("{id} is succeeded, and nothing happened")
+    });
     found.check(!is_never(state) || count == 0, "I5", || format!("{id} is {state}, and it happened"));
 }
 

@@ -19,7 +19,7 @@ pub fn check(history: &History, folded: &Folded, found: &mut Findings) {
             found.add("I14", format!("record {} is gone, and no record says so", line.seq));
             continue;
         };
-        found.check(note.at.since(line.at) >= KEEP, "I14", || format!("record {} was taken too early", line.seq));
+        found.check(note.at.since(line.at) >= KEEP * 3, "I14", || format!("record {} was taken too early", line.seq));
     }
     let when: BTreeMap<u64, usize> = history.lines.iter().enumerate().map(|(i, l)| (l.seq, i)).collect();
     for (note, first) in announced.iter().filter(|(_, first)| *first <= history.first) {

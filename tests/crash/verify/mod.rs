@@ -103,7 +103,7 @@ pub struct History {
     pub forgetful: Vec<u64>,
 }
 
-/// How long records are kept where retention runs.
+/// How long calls are kept where retention runs; their records in the journal three times as long.
 pub const KEEP: Duration = Duration::from_millis(400);
 
 /// Collects findings; each begins with the invariant that it breaks.
