@@ -139,11 +139,13 @@ impl<'a> Directory<'a> {
 
     /// Keeps segments before retention takes them; without it there is nothing to do.
     async fn watch(&self, forgets: bool) {
-        while forgets {
+        if !forgets {
+            std::future::pending::<()>().await;
+        }
+        loop {
             self.site.keep();
             tokio::time::sleep(Duration::from_millis(40)).await;
         }
-        std::future::pending().await
     }
 
     /// No more faults: all that is open is asked once more, then it ends in order.
