@@ -136,13 +136,17 @@ pub fn after<T>(name: &str, value: T) -> T {
     value
 }
 
-/// `HOLDPOINT_SEGMENT_BYTES`: small journal segments, so that a short run changes them often.
+/// A number that only crash tests set, so that a short run sees what else takes hours: `HOLDPOINT_SEGMENT_BYTES`,
+/// `HOLDPOINT_BEAT_MS`, `HOLDPOINT_SIGN_BEATS`, `HOLDPOINT_SHORTEN_BEATS`, `HOLDPOINT_KEEP_MS`.
 #[must_use]
-pub fn segment_bytes() -> Option<u64> {
+pub fn setting(name: &str) -> Option<u64> {
     #[cfg(feature = "failpoints")]
-    return std::env::var("HOLDPOINT_SEGMENT_BYTES").ok()?.parse().ok();
+    return std::env::var(name).ok()?.parse().ok();
     #[cfg(not(feature = "failpoints"))]
-    None
+    {
+        let _ = name;
+        None
+    }
 }
 
 #[cfg(feature = "failpoints")]

@@ -150,7 +150,7 @@ pub async fn start(path: PathBuf, config: Config, clock: Arc<dyn Clock>, cores: 
 fn options(state: &StateConfig) -> Options {
     let checkpoint_copy = state.checkpoint_copy.clone();
     let default = Options { key: state.encryption_key, checkpoint_copy, ..Options::default() };
-    match crate::failpoint::segment_bytes() {
+    match crate::failpoint::setting("HOLDPOINT_SEGMENT_BYTES") {
         Some(bytes) => Options { segment_bytes: bytes, preallocate: bytes / 4, ..default },
         None => default,
     }

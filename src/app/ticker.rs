@@ -6,20 +6,48 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use crate::call::{CallId, Fault, Timestamp};
+use crate::failpoint;
 use crate::gates::breaker::State;
 use crate::store::{CallRecord, Filter, Keep, Shortened, State as CallState};
 
 use super::Shared;
 use super::inquiries::Inquiries;
 
-/// Seconds between signed checkpoints, while there is anything new.
+const BEAT: Duration = Duration::from_secs(1);
+/// Beats between signed checkpoints, while there is anything new.
 const SIGN_EVERY: u64 = 10;
 const SHORTEN_EVERY: u64 = 3600;
 const SHORTEN_FIRST: u64 = 30;
 
+/// How often things are done; only crash tests have another one.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    beat: Duration,
+    sign: u64,
+    shorten: u64,
+}
+
+impl Pace {
+    fn new() -> Self {
+        let every = |name: &str, usual: u64| failpoint::setting(name).unwrap_or(usual).max(1);
+        Self {
+            beat: failpoint::setting("HOLDPOINT_BEAT_MS").map_or(BEAT, Duration::from_millis),
+            sign: every("HOLDPOINT_SIGN_BEATS", SIGN_EVERY),
+            shorten: every("HOLDPOINT_SHORTEN_BEATS", SHORTEN_EVERY),
+        }
+    }
+}
+
 async fn shorten(shared: Shared) {
-    let keep = shared.snapshots.current().config.state.keep;
-    match shared.store.shorten(Keep { calls: keep.calls, artifacts: keep.artifacts, audit: keep.audit }).await {
+    let state = shared.snapshots.current().config.state.keep;
+    let keep = Keep { calls: state.calls, artifacts: state.artifacts, audit: state.audit };
+    let short = |age: u64| Duration::from_millis(age);
+    let keep = failpoint::setting("HOLDPOINT_KEEP_MS").map_or(keep, |age| Keep {
+        calls: short(age),
+        artifacts: short(age),
+        audit: short(age * 3),
+    });
+    match shared.store.shorten(keep).await {
         Ok(done) if done == Shortened::default() => {}
         Ok(done) => tracing::info!(?done, "what was older than `state.keep` says is gone"),
         Err(fault) => {
@@ -29,7 +57,8 @@ async fn shorten(shared: Shared) {
 }
 
 pub(super) async fn run(shared: Shared, resume: mpsc::UnboundedSender<CallId>, mut stop: watch::Receiver<bool>) {
-    let mut beat = tokio::time::interval(Duration::from_secs(1));
+    let pace = Pace::new();
+    let mut beat = tokio::time::interval(pace.beat);
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut beats: u64 = 0;
     let mut inquiries = Inquiries::default();
@@ -39,7 +68,7 @@ pub(super) async fn run(shared: Shared, resume: mpsc::UnboundedSender<CallId>, m
             changed = stop.changed() => if changed.is_err() || *stop.borrow() { return },
         }
         beats += 1;
-        if let Err(fault) = once(&shared, &resume, &mut inquiries, beats).await {
+        if let Err(fault) = once(&shared, &resume, &mut inquiries, (pace, beats)).await {
             tracing::warn!(fault = %fault.chain(), "the store could not be tended");
         }
     }
@@ -73,7 +102,7 @@ async fn once(
     shared: &Shared,
     resume: &mpsc::UnboundedSender<CallId>,
     inquiries: &mut Inquiries,
-    beats: u64,
+    (pace, beats): (Pace, u64),
 ) -> Result<(), Fault> {
     let now = shared.clock.now();
     for id in shared.store.expire_due(now).await? {
@@ -103,10 +132,10 @@ async fn once(
         shared.store.append(crate::pipeline::counted(count), false).await?;
     }
     // Soon after the start, then once an hour; on a thread of its own, since it reads and writes whole segments.
-    if beats % SHORTEN_EVERY == SHORTEN_FIRST {
+    if beats % pace.shorten == SHORTEN_FIRST % pace.shorten {
         crate::tasks::spawn(shorten(shared.clone()));
     }
-    if beats.is_multiple_of(SIGN_EVERY) {
+    if beats.is_multiple_of(pace.sign) {
         shared.store.checkpoint().await?;
     }
     if beats.is_multiple_of(60) {

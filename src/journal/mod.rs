@@ -121,6 +121,8 @@ struct Shared {
     stats: Stats,
     #[cfg(test)]
     fail: AtomicBool,
+    #[cfg(test)]
+    held_up: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -179,6 +181,9 @@ impl Shared {
 
     #[cfg(test)]
     fn fail_if_told(&self) -> io::Result<()> {
+        while self.held_up.load(Relaxed) {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
         if self.fail.load(Relaxed) { Err(io::Error::other("told to fail")) } else { Ok(()) }
     }
 
@@ -326,6 +331,8 @@ impl Log {
             stats: Stats::default(),
             #[cfg(test)]
             fail: AtomicBool::new(false),
+            #[cfg(test)]
+            held_up: AtomicBool::new(false),
         });
         let (head, torn_bytes) = (self.head, self.torn_bytes);
         let theirs = Arc::clone(&shared);
@@ -532,6 +539,12 @@ impl Journal {
     #[cfg(test)]
     pub(crate) fn fail_from_now_on(&self) {
         self.shared.fail.store(true, Relaxed);
+    }
+
+    /// The disk stands still, or goes on.
+    #[cfg(test)]
+    pub(crate) fn hold_up(&self, held: bool) {
+        self.shared.held_up.store(held, Relaxed);
     }
 }
 

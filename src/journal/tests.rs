@@ -176,7 +176,7 @@ fn a_batch_that_was_torn_in_its_middle_is_a_torn_end_but_later_batches_make_it_d
 fn every_flipped_byte_of_a_small_journal_is_found() {
     let dir = tempfile::tempdir().unwrap();
     let journal = open(dir.path(), Options { segment_bytes: 700, ..small() });
-    (0..9).for_each(|n| add_synced(&journal, n));
+    (0..12).for_each(|n| add_synced(&journal, n));
     drop(journal);
     let used: Vec<(PathBuf, usize)> = segments(dir.path())
         .unwrap()

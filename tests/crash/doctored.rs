@@ -1,7 +1,7 @@
 //! Histories that lie, and what the verifier says of each. The good one is written by hand, in both forms of records:
 //! the whole record, and what changed.
 
-use holdpoint::call::Digest;
+use holdpoint::call::{Digest, Timestamp};
 use serde_json::{Value, json};
 
 use crate::verify::{Answer, Effect, History, Line, Told, What, digest, verify};
@@ -22,6 +22,10 @@ fn time(seconds: usize) -> String {
     format!("2026-01-01T00:{:02}:{:02}.000Z", seconds / 60, seconds % 60)
 }
 
+fn instant(seconds: u64) -> Timestamp {
+    Timestamp::from_millis(1_800_000_000_000 + i64::try_from(seconds * 1000).unwrap_or(0))
+}
+
 fn effect(nonce: &str, epoch: u64) -> Effect {
     Effect {
         nonce: nonce.into(),
@@ -29,6 +33,8 @@ fn effect(nonce: &str, epoch: u64) -> Effect {
         path: format!("/v2/orders/{nonce}/refunds"),
         content_type: Some("application/json".into()),
         body: sha(nonce),
+        key: None,
+        repeat: false,
         epoch,
     }
 }
@@ -74,7 +80,7 @@ fn vote(person: &str, group: &str, record: &Value) -> Value {
 impl Book {
     fn push(&mut self, event: Value) {
         let seq = self.0.lines.len() as u64 + 1;
-        self.0.lines.push(Line { seq, event });
+        self.0.lines.push(Line { seq, at: instant(seq), event });
     }
 
     fn first(&mut self, step: &str, record: &Value) {
@@ -184,6 +190,8 @@ fn good() -> History {
         closed: true,
         linked: vec![("token|mia".into(), "token|maya".into())],
         tampered: false,
+        first: 1,
+        forgetful: Vec::new(),
     };
     let mut book = Book(history);
     book.epoch(1);
@@ -225,6 +233,7 @@ fn insert(history: &mut History, event: Value) {
     let mut closed = history.lines.pop().expect("no end");
     history.lines.push(Line { event, ..closed.clone() });
     closed.seq += 1;
+    closed.at = instant(closed.seq);
     history.lines.push(closed);
 }
 
@@ -370,15 +379,91 @@ fn every_lie_is_found_under_its_name() {
 #[test]
 fn a_declared_resend_is_no_double_effect() {
     let mut history = good();
-    let resend = json!({"attempts": 3});
-    event(&mut history, "begun", LOST)["record"]["resend"] = resend;
-    let at = history.lines.iter().position(|l| l.event["step"] == "opined").expect("an opinion");
-    let changed = json!({"version": 3, "state": "dispatching", "attempt": 2, "epoch": 2});
-    history.lines[at].event = json!({"type": "call", "step": "begun", "id": LOST, "changed": changed});
+    resent(&mut history, "repeatable", 3);
+    assert_eq!(verify(&history), Vec::<String>::new());
+    // The upstream's own key makes of two requests one effect; without it they are two.
+    let mut history = good();
+    resent(&mut history, "header", 3);
+    assert!(verify(&history).iter().any(|v| v.starts_with("I1: ")));
+    history.effects.last_mut().expect("an effect").repeat = true;
+    assert_eq!(verify(&history), Vec::<String>::new());
+    history.effects.last_mut().expect("an effect").key = Some("another".into());
+    assert!(verify(&history).iter().any(|v| v.starts_with("I1: ")));
+    // An attempt more than was declared, or that no record begins.
+    let mut history = good();
+    resent(&mut history, "repeatable", 1);
+    assert!(verify(&history).iter().any(|v| v.starts_with("I1: ")));
+    let mut history = good();
+    resent(&mut history, "repeatable", 3);
+    history.effects.push(effect("nlost", 2));
+    assert!(verify(&history).iter().any(|v| v.starts_with("I2: ")));
+}
+
+/// The lost call is sent again by the next process, instead of being settled by people.
+fn resent(history: &mut History, by: &str, attempts: u64) {
+    event(history, "begun", LOST)["record"]["resend"] = json!({"by": by, "attempts": attempts});
+    let at = history.lines.iter().position(|l| l.event["step"] == "died").expect("a death");
+    history.lines[at].event = json!({"type": "recovery",
+        "recovery": {"epoch": 2, "to_unknown": [], "to_resend": [LOST], "records_lost": 0, "ledgers_corrected": false}});
+    let step = |step: &str, changed: &Value| json!({"type": "step", "step": step, "id": LOST, "changed": changed});
+    history.lines[at + 1].event = step("begun_again", &json!({"version": 2, "attempt": 2, "epoch": 2}));
+    history.lines[at + 2].event = step("concluded", &json!({"version": 3, "state": "unknown"}));
     let answer = answer_of("answer to nlost");
-    let changed = json!({"version": 4, "state": "succeeded", "answer": answer});
-    history.lines[at + 1].event = json!({"type": "call", "step": "concluded", "id": LOST, "changed": changed});
+    history.lines[at + 3].event = step("concluded", &json!({"version": 4, "state": "succeeded", "answer": answer}));
     history.told.retain(|t| !matches!(&t.what, What::Decision { call, .. } if call == LOST));
     history.effects.push(effect("nlost", 2));
-    assert_eq!(verify(&history), Vec::<String>::new());
+}
+
+/// What a read says of a call that was lost.
+#[test]
+fn a_read_settles_and_says_no_only_after_quiescence() {
+    let read = |outcome: &str, at: usize| {
+        let mut history = good();
+        let step = if outcome == "succeeded" { "found" } else { "not_found" };
+        event(&mut history, "begun", LOST)["record"]["quiet_after"] = time(60).into();
+        let opined = event(&mut history, "opined", LOST);
+        *opined = json!({"type": "step", "step": step, "id": LOST,
+            "changed": {"version": 3, "state": outcome, "updated": time(at)}});
+        let settled = event(&mut history, "reconciled", LOST);
+        *settled = json!({"type": "note", "note": {"kind": "else"}});
+        history.told.retain(|t| !matches!(&t.what, What::Decision { call, .. } if call == LOST));
+        history
+    };
+    assert_eq!(verify(&read("succeeded", 1)), Vec::<String>::new());
+    let mut nothing = read("not_executed", 61);
+    assert!(verify(&nothing).iter().any(|v| v.starts_with("I5: ")), "it happened");
+    nothing.effects.retain(|e| e.nonce != "nlost");
+    assert_eq!(verify(&nothing), Vec::<String>::new());
+    let mut early = read("not_executed", 59);
+    early.effects.retain(|e| e.nonce != "nlost");
+    assert!(verify(&early).iter().any(|v| v.starts_with("I5: ")), "it was too early");
+}
+
+/// Retention takes what is old, says so before, and leaves what open calls need.
+#[test]
+fn what_retention_took_was_old_and_needed_by_nobody() {
+    let shortened = |first: u64| {
+        let mut history = good();
+        insert(
+            &mut history,
+            json!({"type": "note", "note": {"kind": "journal.shortened", "more": {"first_seq": first}}}),
+        );
+        history.first = first;
+        history
+    };
+    assert_eq!(verify(&shortened(5)), Vec::<String>::new());
+    let mut unsaid = shortened(5);
+    unsaid.first = 6;
+    assert!(verify(&unsaid).iter().any(|v| v.starts_with("I14: ")), "nobody said so");
+    let mut young = shortened(5);
+    let end = young.lines.len() - 2;
+    young.lines[end].at = instant(3);
+    assert!(verify(&young).iter().any(|v| v.starts_with("I14: ")), "it was too young");
+    let mut open = shortened(5);
+    event(&mut open, "parked", DENIED)["record"]["request"]["body"]["seq"] = 4.into();
+    let at = open.lines.iter().position(|l| l.event["step"] == "rejected").expect("a rejection");
+    let rejected = open.lines[at].event.clone();
+    open.lines[at].event = open.lines[end].event.clone();
+    open.lines[end].event = rejected;
+    assert!(verify(&open).iter().any(|v| v.starts_with("I12: ")), "an open call needs it");
 }

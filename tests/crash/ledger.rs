@@ -1,9 +1,9 @@
 //! The upstream, with a ledger of its own: it lives in the test's process, so it outlives every death. By seed it answers,
 //! drops before or after executing, answers too late, twice, cut short, or kills the proxy itself.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 use holdpoint::call::Digest;
@@ -34,6 +34,12 @@ pub struct Upstream {
     epoch: Arc<AtomicU64>,
     effects: Arc<Mutex<Vec<Effect>>>,
     fates: Arc<Mutex<HashMap<String, bool>>>,
+    /// Keys of payouts that were made; a second request with one of them does nothing.
+    keys: Arc<Mutex<HashSet<String>>>,
+    /// How often each asking came.
+    came: Arc<Mutex<HashMap<String, u64>>>,
+    calm: Arc<AtomicBool>,
+    reads: Arc<AtomicU64>,
     armed: Arc<Mutex<Armed>>,
     open: Arc<watch::Sender<usize>>,
 }
@@ -59,6 +65,7 @@ struct Request {
     method: String,
     path: String,
     nonce: String,
+    key: Option<String>,
     content_type: Option<String>,
     body: Vec<u8>,
 }
@@ -72,6 +79,10 @@ impl Upstream {
             epoch: Arc::default(),
             effects: Arc::default(),
             fates: Arc::default(),
+            keys: Arc::default(),
+            came: Arc::default(),
+            calm: Arc::default(),
+            reads: Arc::default(),
             armed: Arc::default(),
             open: Arc::new(watch::Sender::new(0)),
         };
@@ -114,6 +125,11 @@ impl Upstream {
         self.fates.lock().unwrap().get(nonce).copied()
     }
 
+    /// From now on everything is answered, or not any more.
+    pub fn calm(&self, calm: bool) {
+        self.calm.store(calm, SeqCst);
+    }
+
     /// Kills at the `times`-th pass of a stage.
     pub fn arm(&self, stage: &str, times: u64, killer: Killer) {
         *self.armed.lock().unwrap() = Some((stage.to_owned(), times, killer));
@@ -152,6 +168,9 @@ impl Upstream {
         if request.method == "GET" {
             return;
         }
+        let payout = request.path.contains("/payouts/");
+        let key = request.key.clone().filter(|_| payout);
+        let repeat = key.clone().is_some_and(|key| !self.keys.lock().unwrap().insert(key));
         let mut effects = self.effects.lock().unwrap();
         effects.push(Effect {
             nonce: request.nonce.clone(),
@@ -159,15 +178,47 @@ impl Upstream {
             path: request.path.clone(),
             content_type: request.content_type.clone(),
             body: Digest::of(&request.body).to_string(),
+            key,
+            repeat,
             epoch: self.epoch.load(SeqCst),
         });
         drop(effects);
         self.stage("upstream.executed");
     }
 
+    fn way(&self, request: &Request) -> Way {
+        let before = {
+            let mut came = self.came.lock().unwrap();
+            let count = came.entry(request.nonce.clone()).or_default();
+            *count += 1;
+            *count - 1
+        };
+        if self.calm.load(SeqCst) { Way::Answer } else { way(self.seed, request, before) }
+    }
+
+    /// What the proxy reads of a lost call: true, or nothing at all.
+    fn looked_up(&self, path: &str) -> Vec<u8> {
+        let (status, body) = match path.split_once("/payouts?key=") {
+            _ if self.reads.fetch_add(1, SeqCst) % 11 == 10 => ("500 Internal Server Error", json!({})),
+            Some((_, key)) => {
+                let there = self.keys.lock().unwrap().contains(&format!("\"{key}\""));
+                ("200 OK", json!({"items": if there { vec![key] } else { vec![] }}))
+            }
+            None if self.effects.lock().unwrap().iter().any(|e| e.path == path) => ("200 OK", json!({"done": true})),
+            None => ("404 Not Found", json!({})),
+        };
+        let body = body.to_string();
+        let head =
+            format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
+        [head.as_bytes(), body.as_bytes()].concat()
+    }
+
     /// Whether the connection goes on.
     async fn respond(&self, stream: &mut TcpStream, request: Request) -> bool {
-        let way = way(self.seed, &request);
+        if request.method == "GET" && request.nonce.is_empty() {
+            return stream.write_all(&self.looked_up(&request.path)).await.is_ok();
+        }
+        let way = self.way(&request);
         if request.method != "GET" {
             self.stage("upstream.received");
         }
@@ -175,7 +226,7 @@ impl Upstream {
         if executes {
             self.execute(&request);
         }
-        self.fates.lock().unwrap().insert(request.nonce.clone(), executes);
+        *self.fates.lock().unwrap().entry(request.nonce.clone()).or_default() |= executes;
         let whole = match way {
             Way::DropBefore | Way::DropAfter => return false,
             Way::Late | Way::Silent => {
@@ -210,10 +261,19 @@ impl Upstream {
     }
 }
 
-/// The same request, the same way.
-fn way(seed: u64, request: &Request) -> Way {
-    match of_text(seed, &request.nonce).below(100) {
+/// The same request, the same way; when it comes again, another one.
+fn way(seed: u64, request: &Request, before: u64) -> Way {
+    let again = if before == 0 { String::new() } else { format!("#{before}") };
+    match of_text(seed, &format!("{}{again}", request.nonce)).below(100) {
         _ if request.method == "GET" => Way::Answer,
+        // What may be sent again is lost more often.
+        n if may_come_again(request) && n >= 70 => {
+            if n % 2 == 0 {
+                Way::DropBefore
+            } else {
+                Way::DropAfter
+            }
+        }
         0..4 => Way::Fail,
         4..8 => Way::NotNow,
         8..11 => Way::Twice,
@@ -225,6 +285,10 @@ fn way(seed: u64, request: &Request) -> Way {
         25 => Way::Silent,
         _ => Way::Answer,
     }
+}
+
+fn may_come_again(request: &Request) -> bool {
+    ["/payouts/", "/marks/", "/files/"].iter().any(|p| request.path.contains(p))
 }
 
 /// Names the asking in its body, so that one call's answer is never taken for another's.
@@ -260,7 +324,8 @@ async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Request> {
     let body = buffer[end + 4..end + 4 + length].to_vec();
     buffer.drain(..end + 4 + length);
     let nonce = field("x-nonce").unwrap_or_default();
-    Some(Request { method, path, nonce, content_type: field("content-type"), body })
+    let key = field("idempotency-key");
+    Some(Request { method, path, nonce, key, content_type: field("content-type"), body })
 }
 
 async fn more(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<()> {

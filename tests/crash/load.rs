@@ -22,9 +22,18 @@ pub enum Focus {
     Withdraw,
     Export,
     Unknown,
+    /// Declared idempotent: may be sent again.
+    Declared,
+    /// Looked up when it is lost.
+    Read,
+    /// Over at once, and nothing else: nothing keeps a segment of the journal.
+    Brief,
     Money,
     Retry,
 }
+
+/// Kinds of calls, as `make` numbers them.
+const KINDS: u64 = 120;
 
 #[derive(Clone, Copy)]
 pub struct Load<'a> {
@@ -74,10 +83,15 @@ impl Load<'_> {
             if self.process.is_over() {
                 return;
             }
-            let again = if self.focus == Focus::Retry { 70 } else { 40 };
+            let again = match self.focus {
+                Focus::Retry => 70,
+                Focus::Brief => 0,
+                _ => 40,
+            };
+            let own = if matches!(self.focus, Focus::Ticket | Focus::Withdraw) { 75 } else { 94 };
             match chance.below(100) {
                 n if n < again => self.again(&mut chance).await,
-                n if n < 94 => self.fresh(agent, &mut chance).await,
+                n if n < own => self.fresh(agent, &mut chance).await,
                 _ => self.own(&mut chance).await,
             };
         }
@@ -101,7 +115,11 @@ impl Load<'_> {
     }
 
     async fn make(&self, agent: usize, chance: &mut Chance) -> Option<Ask> {
-        let kind = if chance.percent(60) { self.focus.kind(chance) } else { chance.below(100) };
+        let kind = if self.focus == Focus::Brief || chance.percent(60) {
+            self.focus.kind(chance)
+        } else {
+            chance.below(KINDS)
+        };
         let refund = |minor: u64, currency: &str| {
             let body = json!({"customerId": "c_1", "amountMinor": minor, "currency": currency});
             (format!("/crm/orders/{}/refunds", self.world.name("r")), body)
@@ -111,6 +129,10 @@ impl Load<'_> {
             (format!("/crm/{what}/{name}"), json!({"text": format!("text of {name}")}))
         };
         let minor = chance.below(4000) + 1;
+        let payout = |minor: u64| {
+            let (_, body) = refund(minor, "EUR");
+            (format!("/crm/payouts/{}", self.world.name("p")), body)
+        };
         let (path, body) = match kind {
             0..30 => note("notes"),
             30..45 => refund(minor, "EUR"),
@@ -121,6 +143,9 @@ impl Load<'_> {
             85..88 => refund(minor, "CHF"),
             88..91 => refund(minor, "NOK"),
             91..94 => note("exports"),
+            100..108 => payout(minor),
+            108..114 => note("marks"),
+            114..120 => note("files"),
             _ => (format!("/crm/customers/{}", self.world.name("c")), json!({})),
         };
         let method = if path.contains("/customers/") { "GET" } else { "POST" };
@@ -151,7 +176,8 @@ impl Load<'_> {
         let ask = {
             let asks = self.world.asks.lock().unwrap();
             let told: Vec<&Ask> = asks.iter().filter(|a| a.call.is_some() && a.method == "POST").collect();
-            chance.pick(&told).map(|a| (*a).clone())
+            let newest = &told[told.len().saturating_sub(12)..];
+            chance.pick(if self.focus == Focus::Ticket { newest } else { &told }).map(|a| (*a).clone())
         }?;
         let call = ask.call.clone()?;
         let withdraws = if self.focus == Focus::Withdraw { 70 } else { 15 };
@@ -159,7 +185,9 @@ impl Load<'_> {
             n if n < withdraws => {
                 self.client().own(ask.agent, "DELETE", &format!("/-/calls/{call}"), None).await.map(drop)
             }
-            n if n < withdraws + 20 => self.client().ticket(ask.agent, Some(&call)).await.map(drop),
+            n if n < withdraws + if self.focus == Focus::Ticket { 60 } else { 20 } => {
+                self.client().ticket(ask.agent, Some(&call)).await.map(drop)
+            }
             _ => self.client().state(ask.agent, &call).await,
         }
     }
@@ -210,7 +238,7 @@ impl Load<'_> {
 
     /// Two operators say what became of unknown calls; they can look it up.
     async fn operator(&self, mut chance: Chance) {
-        for _ in 0..self.steps / 6 {
+        for _ in 0..if self.focus == Focus::Unknown { self.steps } else { self.steps / 6 } {
             if self.process.is_over() {
                 return;
             }
@@ -244,7 +272,10 @@ impl Focus {
     /// A kind of call, as `make` numbers them.
     fn kind(self, chance: &mut Chance) -> u64 {
         let (from, to) = match self {
-            Self::All | Self::Unknown | Self::Retry => (0, 100),
+            Self::All | Self::Unknown | Self::Retry => (0, KINDS),
+            Self::Declared => (100, 114),
+            Self::Read => (100, 120),
+            Self::Brief => (0, 60),
             Self::Held | Self::Reject | Self::Withdraw => (60, 72),
             Self::Dual => (72, 80),
             Self::Waiting => (80, 85),
@@ -267,6 +298,9 @@ impl Focus {
             "reject" | "rejected" => Self::Reject,
             "withdraw" | "withdrawn" => Self::Withdraw,
             "flow" => Self::Export,
+            "again" | "begun_again" => Self::Declared,
+            "read" | "found" | "not_found" => Self::Read,
+            "shorten" => Self::Brief,
             "reconcile" | "opined" | "reconciled" => Self::Unknown,
             "collected" | "note" => Self::Retry,
             "send" | "begin" | "begun" | "conclude" | "concluded" | "upstream" => Self::Money,

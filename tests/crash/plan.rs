@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
+use std::time::Instant;
 
 use holdpoint::failpoint;
 
@@ -58,6 +59,8 @@ pub struct Reached {
 #[derive(Debug)]
 pub struct Plan {
     pub seed: u64,
+    /// Nothing new is begun after it.
+    end: Instant,
     state: Mutex<State>,
 }
 
@@ -80,6 +83,13 @@ pub struct Totals {
     pub effects: u64,
     pub unknown: u64,
     pub replays: u64,
+    /// Attempts after the first one.
+    pub resent: u64,
+    /// Unknown calls that a read settled, and that two people did.
+    pub read: u64,
+    pub settled: u64,
+    /// Records that retention took.
+    pub taken: u64,
     pub records: u64,
 }
 
@@ -90,7 +100,7 @@ pub fn points() -> Vec<&'static str> {
 }
 
 impl Plan {
-    pub fn new(seed: u64, kills: u64) -> Self {
+    pub fn new(seed: u64, kills: u64, end: Instant) -> Self {
         let state = State {
             chance: Chance::new(seed),
             queue: VecDeque::new(),
@@ -99,17 +109,23 @@ impl Plan {
             totals: Totals::default(),
             violations: Vec::new(),
         };
-        Self { seed, state: Mutex::new(state) }
+        Self { seed, end, state: Mutex::new(state) }
     }
 
     /// The seed of the next directory, while there is anything left to do.
     pub fn directory(&self) -> Option<u64> {
         let mut state = self.state.lock().unwrap();
-        (state.left > 0).then(|| state.chance.next())
+        (state.left > 0 && Instant::now() < self.end).then(|| state.chance.next())
     }
 
-    pub fn next(&self) -> Option<Target> {
+    /// What comes next for a directory that died `round` times before. Retention comes first in its directory: what is
+    /// left open by others would keep every segment.
+    pub fn next(&self, round: usize) -> Option<Target> {
         let mut state = self.state.lock().unwrap();
+        if Instant::now() >= self.end {
+            return None;
+        }
+        // Given back when nobody dies.
         state.left = state.left.checked_sub(1)?;
         if state.queue.is_empty() {
             let mut all = points();
@@ -121,7 +137,9 @@ impl Plan {
                 state.queue.push_back(Target { point, times, tries: 0 });
             }
         }
-        state.queue.pop_front()
+        let early = |t: &Target| t.point.starts_with("shorten.") == (round == 0);
+        let at = state.queue.iter().position(early).unwrap_or(0);
+        state.queue.remove(at)
     }
 
     pub fn reached(&self, target: &Target, in_flight: bool) {
@@ -135,6 +153,7 @@ impl Plan {
     pub fn missed(&self, target: Target) {
         let mut state = self.state.lock().unwrap();
         state.reached.entry(target.point).or_default().missed += 1;
+        state.left += 1;
         if target.tries < 3 {
             // Not at once: some points need what other rounds leave behind.
             let at = state.queue.len().min(2);
@@ -155,6 +174,10 @@ impl Plan {
         sum.effects += t.effects;
         sum.unknown += t.unknown;
         sum.replays += t.replays;
+        sum.resent += t.resent;
+        sum.read += t.read;
+        sum.settled += t.settled;
+        sum.taken += t.taken;
         sum.records += t.records;
     }
 
@@ -171,13 +194,18 @@ impl Plan {
         lines.push(format!("{kills} deaths at {hit} of {} points, the rarest {least} times", state.reached.len()));
         let t = state.totals;
         lines.push(format!(
-            "{} directories, {} requests, {} records, {} calls, {} effects, {} unknown, {} replays, {} violations",
+            "{} directories, {} requests, {} records ({} taken by retention), {} calls, {} effects, {} unknown, {} sent \
+             again, {} settled by a read, {} by people, {} replays, {} violations",
             t.directories,
             t.requests,
             t.records,
+            t.taken,
             t.calls,
             t.effects,
             t.unknown,
+            t.resent,
+            t.read,
+            t.settled,
             t.replays,
             state.violations.len()
         ));
@@ -191,6 +219,8 @@ fn often(point: &str) -> u64 {
         "write" | "sync" | "wake" | "index" if !point.starts_with("index.sync") => 40,
         "send" | "begin" | "begun" | "conclude" | "concluded" | "upstream" => 15,
         "note" | "collected" => 8,
+        "again" | "begun_again" | "sign" => 3,
+        "read" | "found" => 2,
         "tell" => 60,
         "park" | "parked" | "vote" | "voted" | "approved" | "resume" | "attach" | "attached" | "artifact" => 4,
         "died" => 2,

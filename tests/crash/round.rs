@@ -1,6 +1,7 @@
 //! One directory: killed again and again, then ended in order and verified.
 
 use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
 
 use holdpoint::audit;
 use serde_json::json;
@@ -14,7 +15,7 @@ use crate::verify::{History, Line, verify};
 
 /// Deaths of one directory.
 const DEATHS: usize = 15;
-const STEPS: usize = 24;
+const STEPS: usize = 16;
 
 pub struct Directory<'a> {
     plan: &'a Plan,
@@ -23,6 +24,8 @@ pub struct Directory<'a> {
     world: World,
     chance: Chance,
     tampered: bool,
+    /// Epochs of processes with retention.
+    forgetful: Vec<u64>,
     /// How many requests had no answer, all rounds together.
     unanswered: usize,
 }
@@ -31,13 +34,22 @@ impl<'a> Directory<'a> {
     pub async fn new(plan: &'a Plan, seed: u64) -> Self {
         let site = Site::new(seed).await;
         let chance = Chance::new(seed);
-        Self { plan, seed, site, world: World::default(), chance, tampered: false, unanswered: 0 }
+        Self {
+            plan,
+            seed,
+            site,
+            world: World::default(),
+            chance,
+            tampered: false,
+            forgetful: Vec::new(),
+            unanswered: 0,
+        }
     }
 
     /// All of it; what is found goes to the plan.
     pub async fn run(mut self) {
         for round in 0..DEATHS {
-            let Some(target) = self.plan.next() else { break };
+            let Some(target) = self.plan.next(round) else { break };
             if let Err(why) = self.round(round, target).await {
                 self.plan.found(format!("{why} (directory {} of seed {})", kept(&self.site.state()), self.plan.seed));
                 std::mem::forget(self.site.dir);
@@ -48,7 +60,9 @@ impl<'a> Directory<'a> {
     }
 
     fn load<'b>(&'b self, process: &'b Process, focus: Focus, round: usize) -> Load<'b> {
-        Load { world: &self.world, process, upstream: &self.site.upstream, focus, round, steps: STEPS }
+        // Segments have to grow old while somebody looks.
+        let steps = if focus == Focus::Brief { STEPS * 9 } else { STEPS };
+        Load { world: &self.world, process, upstream: &self.site.upstream, focus, round, steps }
     }
 
     fn prepare(&mut self, target: &Target) {
@@ -70,9 +84,13 @@ impl<'a> Directory<'a> {
         self.prepare(&target);
         let when = target.when();
         let inside = (when != When::Upstream).then(|| target.setting());
-        let process = match self.site.start(inside.as_deref()).await {
+        let forgets = target.point.starts_with("shorten.");
+        let rotates = target.point.starts_with("rotate.") || target.point.starts_with("index.sync");
+        self.site.upstream.calm(forgets);
+        let process = match self.site.start(inside.as_deref(), (forgets, rotates)).await {
             Ok(process) => process,
             Err(Ended { killed: true, .. }) => {
+                self.site.keep();
                 let open = self.world.asks.lock().unwrap().iter().any(|a| !a.answered && a.method == "POST");
                 self.plan.reached(&target, open);
                 self.site.upstream.quiet().await;
@@ -83,6 +101,9 @@ impl<'a> Directory<'a> {
         if when == When::Upstream {
             self.site.upstream.arm(target.point, target.times, process.killer());
         }
+        if forgets {
+            self.forgetful.push(process.epoch);
+        }
         let mut chance = self.chance.fork();
         let stops = when == When::Stop;
         let half = || {
@@ -90,12 +111,17 @@ impl<'a> Directory<'a> {
                 process.terminate()
             }
         };
-        self.load(&process, Focus::of(target.point, target.times), round).run(&mut chance, half).await;
+        let load = self.load(&process, Focus::of(target.point, target.times), round).run(&mut chance, half);
+        tokio::select! {
+            () = load => {}
+            () = self.watch(forgets) => {}
+        }
         let alive = !process.is_over();
         if alive && !stops {
             process.killer()();
         }
         let killed = process.ended().await;
+        self.site.keep();
         self.site.upstream.disarm();
         self.site.upstream.quiet().await;
         let unanswered = self.world.unanswered.load(SeqCst);
@@ -111,10 +137,22 @@ impl<'a> Directory<'a> {
         Ok(())
     }
 
+    /// Keeps segments before retention takes them; without it there is nothing to do.
+    async fn watch(&self, forgets: bool) {
+        if !forgets {
+            std::future::pending::<()>().await;
+        }
+        loop {
+            self.site.keep();
+            tokio::time::sleep(Duration::from_millis(40)).await;
+        }
+    }
+
     /// No more faults: all that is open is asked once more, then it ends in order.
     async fn end(mut self) {
         self.site.policies(Policies::Usual);
-        let process = match self.site.start(None).await {
+        self.site.upstream.calm(false);
+        let process = match self.site.start(None, (false, false)).await {
             Ok(process) => process,
             Err(ended) => {
                 self.plan.found(format!(
@@ -133,6 +171,7 @@ impl<'a> Directory<'a> {
             self.plan.found("I24: it did not end in order".to_owned());
         }
         self.site.upstream.quiet().await;
+        self.site.keep();
         self.judge();
     }
 
@@ -163,13 +202,14 @@ impl<'a> Directory<'a> {
 
     fn history(&self) -> History {
         let state = self.site.state();
-        let lines = audit::lines(&state, 0).unwrap().map_while(Result::ok);
+        let first = audit::lines(&state, 0).unwrap().map_while(Result::ok).next().map_or(0, |l| l.seq);
+        let lines = audit::lines(&self.site.archive(), 0).unwrap().map_while(Result::ok);
         // What later segments begin with repeats what is known, and is long.
         let repeats = json!({"type": "snapshot"});
         let line = |(i, l): (usize, audit::Line)| {
             let repeated = i > 0 && l.event.get().starts_with("{\"type\":\"snapshot\"");
             let event = || serde_json::from_str(l.event.get()).unwrap();
-            Line { seq: l.seq, event: if repeated { repeats.clone() } else { event() } }
+            Line { seq: l.seq, at: l.at, event: if repeated { repeats.clone() } else { event() } }
         };
         History {
             chain: audit::verify(&state).map(drop).map_err(|e| e.to_string()),
@@ -180,10 +220,13 @@ impl<'a> Directory<'a> {
             closed: true,
             linked: vec![("token|mia".to_owned(), "token|maya".to_owned())],
             tampered: self.tampered,
+            first,
+            forgetful: self.forgetful.clone(),
         }
     }
 
     fn totals(&self, history: &History) -> Totals {
+        let first = history.first;
         let of_calls = history.lines.iter().filter(|l| matches!(l.event["type"].as_str(), Some("call" | "step")));
         let step = |name: &str| of_calls.clone().filter(|l| l.event["step"] == name).count() as u64;
         let to_unknown = |l: &&Line| {
@@ -199,6 +242,10 @@ impl<'a> Directory<'a> {
             calls: step("parked") + begun_at_once.count() as u64,
             effects: history.effects.len() as u64,
             unknown: of_calls.clone().filter(to_unknown).count() as u64,
+            resent: step("begun_again"),
+            read: step("found") + step("not_found"),
+            settled: step("reconciled"),
+            taken: first.saturating_sub(1),
             replays: self.world.replays.load(SeqCst),
             records: history.lines.len() as u64,
         }

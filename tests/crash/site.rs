@@ -1,5 +1,6 @@
 //! One state directory with its configuration, and the processes that come and go over it.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,9 +11,12 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::ledger::{Killer, Upstream};
+use crate::verify::KEEP;
 
 pub const AGENTS: [&str; 2] = ["support-bot", "other-bot"];
 pub const REVIEWERS: [&str; 7] = ["maya", "mia", "li", "lou", "ana", "omar", "pia"];
+/// What journal segments end with.
+const SEGMENT: &str = "log";
 /// Currencies with little money behind them.
 pub const SCARCE: usize = 26;
 
@@ -86,6 +90,33 @@ impl Site {
         self.dir.path().join("state")
     }
 
+    /// Where every journal segment that ever was is kept, so that the whole history can be read.
+    pub fn archive(&self) -> PathBuf {
+        self.dir.path().join("archive")
+    }
+
+    /// Links what is new in the journal into the archive.
+    pub fn keep(&self) {
+        let (from, to) = (self.state().join("journal"), self.archive().join("journal"));
+        std::fs::create_dir_all(&to).unwrap();
+        let names = |dir: &Path| -> BTreeSet<std::ffi::OsString> {
+            let entries = std::fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok).map(|e| e.file_name());
+            entries.filter(|n| Path::new(n).extension().is_some_and(|e| e == SEGMENT)).collect()
+        };
+        let (live, kept) = (names(&from), names(&to));
+        // What is gone from the front was taken by retention; what is gone from the end never was.
+        for name in kept.iter().filter(|n| !live.contains(*n) && live.first().is_some_and(|first| *n > first)) {
+            let _ = std::fs::remove_file(to.join(name));
+        }
+        for name in &live {
+            let inode = |path: PathBuf| std::fs::metadata(path).ok().map(|m| std::os::unix::fs::MetadataExt::ino(&m));
+            if inode(from.join(name)) != inode(to.join(name)) {
+                let _ = std::fs::remove_file(to.join(name));
+                let _ = std::fs::hard_link(from.join(name), to.join(name));
+            }
+        }
+    }
+
     /// As the configuration resolves it.
     pub fn upstream_url(&self) -> String {
         format!("http://{}/v2", self.upstream.at)
@@ -108,13 +139,17 @@ impl Site {
     }
 
     /// Starts it, to die at the given point, and waits until it serves or is over.
-    pub async fn start(&self, point: Option<&str>) -> Result<Process, Ended> {
+    pub async fn start(&self, point: Option<&str>, (forgets, rotates): (bool, bool)) -> Result<Process, Ended> {
         // As for the end-to-end tests: another build may be tried in the place of this one.
         let built = || env!("CARGO_BIN_EXE_holdpoint").into();
         let mut command = Command::new(std::env::var_os("HOLDPOINT_BIN").unwrap_or_else(built));
         command.args(["serve", "--cores", "2", "--config"]).arg(self.dir.path().join("holdpoint.yaml"));
         command.env("RUST_LOG", "holdpoint=warn,holdpoint::cli=info").env_remove("RUST_BACKTRACE");
-        command.env("HOLDPOINT_SEGMENT_BYTES", "524288").env_remove("HOLDPOINT_FAILPOINT");
+        command.env("HOLDPOINT_BEAT_MS", "150").env("HOLDPOINT_SIGN_BEATS", "2").env_remove("HOLDPOINT_FAILPOINT");
+        command.env("HOLDPOINT_SEGMENT_BYTES", if forgets || rotates { "65536" } else { "524288" });
+        if forgets {
+            command.env("HOLDPOINT_SHORTEN_BEATS", "2").env("HOLDPOINT_KEEP_MS", KEEP.as_millis().to_string());
+        }
         if let Some(point) = point {
             command.env("HOLDPOINT_FAILPOINT", point);
         }
@@ -126,11 +161,15 @@ impl Site {
         let (gone, over) = watch::channel(None);
         let (theirs, lines) = (Arc::clone(&child), Arc::clone(&log));
         std::thread::spawn(move || {
+            let mut epoch = 0;
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 let entry: Value = serde_json::from_str(&line).unwrap_or_default();
                 lines.lock().unwrap().push(line);
+                if let Some(said) = entry["recovery"].as_str() {
+                    epoch = epoch_of(said);
+                }
                 if entry["message"] == "serving" {
-                    serving.send_replace(Some(entry));
+                    serving.send_replace(Some((entry, epoch)));
                 }
             }
             let status = theirs.lock().unwrap().wait().unwrap();
@@ -142,12 +181,11 @@ impl Site {
             entry = served.wait_for(Option::is_some) => entry.ok().and_then(|e| e.clone()),
             _ = ended.wait_for(Option::is_some) => None,
         };
-        let Some(entry) = entry else {
+        let Some((entry, epoch)) = entry else {
             let status = over.clone().wait_for(Option::is_some).await.unwrap().unwrap();
             return Err(Ended { killed: is_kill(status), log: log.lock().unwrap().join("\n") });
         };
         let at = |name: &str| entry[name].as_str().unwrap().parse().unwrap();
-        let epoch = epoch_of(entry["recovery"].as_str().unwrap());
         self.upstream.epoch(epoch);
         Ok(Process { agents: at("agents"), admin: at("admin"), epoch, child, over, log })
     }
@@ -158,7 +196,7 @@ pub fn scarce(i: usize) -> String {
 }
 
 fn epoch_of(recovery: &str) -> u64 {
-    let digits = recovery.split("epoch: ").nth(1).unwrap_or_default();
+    let digits = recovery.split("epoch ").nth(1).unwrap_or_default();
     digits.split(|c: char| !c.is_ascii_digit()).next().and_then(|d| d.parse().ok()).expect("an epoch")
 }
 

@@ -238,3 +238,30 @@ async fn a_second_process_on_one_directory_ends_and_says_who_holds_it() {
     let third = site.start().await;
     assert_eq!(third.refund("o_1", 1200, &[]).await.decision(), "replayed");
 }
+
+/// Journal and index are those of an earlier time; key and checkpoint are not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn started_on_a_state_that_was_rolled_back_it_sends_nothing_with_effects() {
+    let site = site(Setup::new()).await;
+    let first = site.start().await;
+    assert_eq!(first.refund("o_1", 1200, &[]).await.status, 201);
+    assert_eq!(first.stop().await, Some(0));
+    let (state, saved) = (site.state(), tempfile::tempdir().unwrap());
+    let copied = |from: &std::path::Path, to: &std::path::Path| {
+        let done = std::process::Command::new("cp").arg("-r").arg(from).arg(to).status().unwrap();
+        assert!(done.success());
+    };
+    ["journal", "index"].iter().for_each(|part| copied(&state.join(part), &saved.path().join(part)));
+    let second = site.start().await;
+    assert_eq!(second.refund("o_2", 1200, &[]).await.status, 201);
+    assert_eq!(second.stop().await, Some(0));
+    for part in ["journal", "index"] {
+        std::fs::remove_dir_all(state.join(part)).unwrap();
+        copied(&saved.path().join(part), &state.join(part));
+    }
+    let third = site.start().await;
+    let got = third.refund("o_2", 1200, &[]).await;
+    assert_eq!((got.status, got.code().as_str()), (503, "unavailable"), "{:?}", got.json());
+    assert_eq!(got.json()["executed"], "no");
+    assert_eq!(site.upstream.count(), 2, "it does not know that this refund was made");
+}

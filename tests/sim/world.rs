@@ -909,6 +909,8 @@ impl<'a> World<'a> {
         let filter = Filter { limit, ..Filter::default() };
         let mut store = self.place.block(self.place.store().list(filter)).unwrap();
         let now = self.model.tick(self.clock());
+        // What time decided is recorded before it is listed.
+        self.model.expire_due(now);
         store.sort_by_key(|r| r.id);
         let store: Vec<Seen> = store.iter().map(see).collect();
         let model: Vec<Seen> = self.model.calls.iter().map(|c| c.seen(now)).collect();

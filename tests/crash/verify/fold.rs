@@ -7,7 +7,7 @@ use std::time::Duration;
 use holdpoint::call::Timestamp;
 use serde_json::Value;
 
-use super::{Findings, History, is_final, is_never, list, number, text};
+use super::{Findings, History, KEEP, is_final, is_never, list, number, text};
 
 /// A record after one step.
 #[derive(Debug, Clone)]
@@ -42,12 +42,12 @@ impl Call {
     }
 
     pub fn begun(&self) -> impl Iterator<Item = &Version> {
-        self.versions.iter().filter(|v| v.step == "begun")
+        self.versions.iter().filter(|v| v.step.starts_with("begun"))
     }
 
-    /// Declared idempotent upstream: the proxy may send it again.
-    pub fn may_resend(&self) -> bool {
-        self.last().record.get("resend").is_some_and(Value::is_object)
+    /// What declares it idempotent, so that the proxy may send it again: `header`, `repeatable`, or nothing.
+    pub fn declared(&self) -> &str {
+        text(&self.last().record, "/resend/by")
     }
 
     /// Whether the process of `epoch`, or one before it, had it in one of these states.
@@ -172,8 +172,13 @@ impl Fold {
         let named: BTreeSet<String> =
             list(event, "/recovery/to_unknown").iter().filter_map(Value::as_str).map(str::to_owned).collect();
         found.check(named == self.died, "I22", || format!("record {seq}: recovery names other calls than died"));
+        let resent: BTreeSet<&str> = list(event, "/recovery/to_resend").iter().filter_map(Value::as_str).collect();
         for call in self.out.calls.values() {
-            let dead = call.state() == "dispatching" && number(&call.last().record, "/epoch") < self.epoch;
+            let again = resent.contains(call.id.as_str());
+            found.check(!again || call.state() == "dispatching" && has_resend(&call.last().record), "I22", || {
+                format!("{} is to be sent again, and may not", call.id)
+            });
+            let dead = call.state() == "dispatching" && number(&call.last().record, "/epoch") < self.epoch && !again;
             found.check(!dead, "I22", || format!("{} is dispatching in a dead epoch after recovery", call.id));
         }
     }
@@ -219,16 +224,18 @@ impl Fold {
         found.check(new == old.unwrap_or(0) + 1, "I13", || format!("{id} went from version {old:?} to {new}"));
         let from = before.map_or("", Version::state);
         let (to, step) = (after.state(), after.step.as_str());
-        let resend = step == "begun" && matches!(from, "unknown" | "dispatching") && has_resend(&after.record);
         if is_final(from) {
             found.add("I4", format!("{id} was {from} and became {to} in record {seq}"));
-        } else if !arrow(from, step, to) && !resend {
+        } else if !arrow(from, step, to) {
             found.add("I4", format!("{id} went from `{from}` to `{to}` by `{step}` in record {seq}"));
         }
         let attempt = |v: &Version| number(&v.record, "/attempt");
         let epoch = number(&after.record, "/epoch");
         match step {
-            "begun" => {
+            "begun" | "begun_again" => {
+                let more = number(&after.record, "/resend/attempts");
+                let first = step == "begun";
+                found.check(first || attempt(after) <= more, "I1", || format!("{id} is no call to be sent again"));
                 let was = before.map_or(0, attempt);
                 found.check(attempt(after) == was + 1, "I15", || format!("{id} began attempt {}", attempt(after)));
                 found.check(epoch == self.epoch, "I15", || format!("{id} began in epoch {epoch}, not its process's"));
@@ -237,9 +244,10 @@ impl Fold {
                 let same = before.is_some_and(|b| attempt(b) == attempt(after) && number(&b.record, "/epoch") == epoch);
                 found.check(same && epoch == self.epoch, "I15", || format!("{id}: a stale attempt concluded it"));
             }
+            "not_found" | "opined" | "reconciled" => quiet(id, before, after, found),
             _ => {}
         }
-        found.check(!self.recovering || step == "died" || resend, "I22", || {
+        found.check(!self.recovering || step == "died", "I22", || {
             format!("{id} took step `{step}` in the middle of a recovery")
         });
         if let Some(before) = before.filter(|_| step != "begun") {
@@ -301,6 +309,14 @@ fn has_resend(record: &Value) -> bool {
     record.get("resend").is_some_and(Value::is_object)
 }
 
+/// Nobody says that a call was not executed while its request may be on the wire.
+fn quiet(id: &str, before: Option<&Version>, after: &Version, found: &mut Findings) {
+    let said = text(&after.record, if after.step == "opined" { "/opinion/outcome" } else { "/state" });
+    let Some(until) = before.map(|b| text(&b.record, "/quiet_after")).filter(|t| !t.is_empty()) else { return };
+    let early = said == "not_executed" && text(&after.record, "/updated") < until;
+    found.check(!early, "I5", || format!("{id}: not executed by `{}` before {until}", after.step));
+}
+
 /// The record after an event: whole, or the members that changed.
 fn after(event: &Value, before: Option<&Version>) -> Option<Value> {
     if let Some(record) = event.get("record") {
@@ -336,6 +352,9 @@ fn arrow(from: &str, step: &str, to: &str) -> bool {
             "unknown" => matches!(to, "succeeded" | "failed"),
             _ => false,
         },
+        "begun_again" => (from, to) == ("dispatching", "dispatching"),
+        "found" => (from, to) == ("unknown", "succeeded"),
+        "not_found" => (from, to) == ("unknown", "not_executed"),
         "died" => (from, to) == ("dispatching", "unknown"),
         "opined" => (from, to) == ("unknown", "unknown"),
         "reconciled" => from == "unknown" && matches!(to, "succeeded" | "not_executed"),
@@ -350,7 +369,7 @@ fn is_long(from: &str, to: &str) -> bool {
 }
 
 /// I11: one key, one call, while the first one stands.
-pub fn keys(folded: &Folded, found: &mut Findings) {
+pub fn keys(folded: &Folded, forgetful: &[u64], found: &mut Findings) {
     let mut by_key: BTreeMap<String, Vec<&Call>> = BTreeMap::new();
     for call in folded.calls.values() {
         let r = &call.last().record;
@@ -365,7 +384,15 @@ pub fn keys(folded: &Folded, found: &mut Findings) {
             let (first, next) = (pair[0], &pair[1].versions[0]);
             let unsent = first.versions.iter().any(|v| v.state() == "not_executed" && v.seq < next.seq);
             let told = folded.collected.get(&first.id).map_or("", String::as_str);
-            let free = unsent || (is_never(first.state()) && is_long(told, text(&next.record, "/created")));
+            let time = |r: &Value, at: &str| text(r, at).parse::<Timestamp>().ok();
+            let last = first.last();
+            let age =
+                time(&next.record, "/created").zip(time(&last.record, "/updated")).map(|(to, from)| to.since(from));
+            let forgotten = is_final(first.state())
+                && age.is_some_and(|age| age >= KEEP)
+                && forgetful.iter().any(|e| (last.epoch..=next.epoch).contains(e));
+            let free =
+                forgotten || unsent || (is_never(first.state()) && is_long(told, text(&next.record, "/created")));
             found.check(free, "I11", || format!("{} and {} have one key: {key}", pair[0].id, pair[1].id));
         }
     }

@@ -1,6 +1,6 @@
 //! I1, I2, I3, I5: the journal against what the upstream really did.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use holdpoint::call::Digest;
 use serde_json::{Value, json};
@@ -20,7 +20,10 @@ pub fn check(history: &History, folded: &Folded, found: &mut Findings) {
     }
     for call in folded.calls.values() {
         let effects = of_call.get(call.id.as_str()).map_or(&[][..], Vec::as_slice);
-        once(call, effects, found);
+        let target = text(&call.last().record, "/request/target/path");
+        // Of a call that retention made the proxy forget a second one is made, and its read, or its key, finds the first.
+        let before = !history.forgetful.is_empty() && history.effects.iter().any(|e| e.path == target && !e.repeat);
+        once(call, effects, before, found);
         for effect in effects {
             begun(history, call, effect, found);
         }
@@ -37,10 +40,19 @@ fn nonce_of(call: &Call) -> Option<&str> {
     headers.iter().find(|h| h[0] == "x-nonce").and_then(|h| h[1].as_str())
 }
 
-fn once(call: &Call, effects: &[&Effect], found: &mut Findings) {
-    let (id, count, state) = (&call.id, effects.len(), call.state());
-    found.check(count <= 1 || call.may_resend(), "I1", || format!("{id} executed {count} times"));
-    found.check(state != "succeeded" || count >= 1, "I5", || format!("{id} is succeeded, and nothing happened"));
+fn once(call: &Call, effects: &[&Effect], before: bool, found: &mut Findings) {
+    let (id, sent, state) = (&call.id, effects.len(), call.state());
+    let count = effects.iter().filter(|e| !e.repeat).count();
+    let declared = call.declared();
+    found.check(count <= 1 || declared == "repeatable", "I1", || format!("{id} executed {count} times"));
+    let keys: BTreeSet<_> = effects.iter().map(|e| &e.key).collect();
+    found.check(declared != "header" || keys.len() <= 1, "I1", || format!("{id} was sent with {} keys", keys.len()));
+    found.check(sent <= 1 || !declared.is_empty(), "I1", || format!("{id} was sent {sent} times"));
+    let attempts = call.begun().count();
+    found.check(sent <= attempts, "I2", || format!("{id} was sent {sent} times and begun {attempts} times"));
+    found.check(state != "succeeded" || count >= 1 || before, "I5", || {
+        format!("{id} is succeeded, and nothing happened")
+    });
     found.check(!is_never(state) || count == 0, "I5", || format!("{id} is {state}, and it happened"));
 }
 

@@ -4,11 +4,14 @@
 
 mod fold;
 mod join;
+mod kept;
 mod people;
 mod told;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use holdpoint::call::Timestamp;
 use serde_json::Value;
 
 pub use join::digest;
@@ -17,6 +20,7 @@ pub use join::digest;
 #[derive(Debug, Clone)]
 pub struct Line {
     pub seq: u64,
+    pub at: Timestamp,
     pub event: Value,
 }
 
@@ -30,6 +34,10 @@ pub struct Effect {
     pub content_type: Option<String>,
     /// `sha256:…` of the body that came.
     pub body: String,
+    /// The `Idempotency-Key` that it came with, where the upstream honours it.
+    pub key: Option<String>,
+    /// The upstream knew the key and did nothing.
+    pub repeat: bool,
     /// Epoch of the process that was running; [`UNSAID`] when it died before it told.
     pub epoch: u64,
 }
@@ -89,7 +97,14 @@ pub struct History {
     pub linked: Vec<(String, String)>,
     /// The index was damaged on purpose: a rebuild is no finding.
     pub tampered: bool,
+    /// The first record that is still there; those before it stand in the copy that this history was read from.
+    pub first: u64,
+    /// Epochs of processes that forgot what was older than [`KEEP`].
+    pub forgetful: Vec<u64>,
 }
+
+/// How long calls are kept where retention runs; their records in the journal three times as long.
+pub const KEEP: Duration = Duration::from_millis(400);
 
 /// Collects findings; each begins with the invariant that it breaks.
 #[derive(Debug, Default)]
@@ -117,7 +132,8 @@ pub fn verify(history: &History) -> Vec<String> {
     for call in folded.calls.values() {
         people::check(call, &history.linked, &mut found);
     }
-    fold::keys(&folded, &mut found);
+    fold::keys(&folded, &history.forgetful, &mut found);
+    kept::check(history, &folded, &mut found);
     join::check(history, &folded, &mut found);
     told::check(history, &folded, &mut found);
     found.0.into_iter().collect()

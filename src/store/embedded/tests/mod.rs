@@ -1,10 +1,12 @@
 //! The store on real files. `Bench::killed` is what a kill leaves: a copy of the files, opened again.
 
+mod held_up;
 mod life;
 mod log;
 mod races;
 mod recovery;
 mod retention;
+mod signed;
 
 use std::fs;
 use std::path::Path;
