@@ -14,13 +14,14 @@ type Check = (&'static str, bool);
 
 impl Desk {
     /// Configuration and policies are loaded as long as there is a snapshot; upstreams do not count.
-    fn checks(&self) -> [Check; 6] {
+    fn checks(&self) -> [Check; 7] {
         let store = self.store.health();
         [
             ("config and policies loaded", true),
             ("store writable", store.writable),
             ("journal and index keep up", store.keeps_up()),
-            ("room on the disk of the state (64 MiB)", store.has_room()),
+            ("room on the disk of the state (8 MiB)", store.has_room()),
+            ("checkpoints are signed", store.signs),
             ("history is the one that was signed", store.history.is_ok()),
             ("not draining", !self.draining.is_on()),
         ]

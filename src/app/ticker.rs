@@ -38,6 +38,12 @@ impl Pace {
     }
 }
 
+async fn sign(shared: Shared) {
+    if let Err(fault) = shared.store.checkpoint().await {
+        tracing::error!(fault = %fault.chain(), "no checkpoint could be signed; what is recorded now is not protected by one");
+    }
+}
+
 async fn shorten(shared: Shared) {
     let state = shared.snapshots.current().config.state.keep;
     let keep = Keep { calls: state.calls, artifacts: state.artifacts, audit: state.audit };
@@ -136,7 +142,7 @@ async fn once(
         crate::tasks::spawn(shorten(shared.clone()));
     }
     if beats.is_multiple_of(pace.sign) {
-        shared.store.checkpoint().await?;
+        crate::tasks::spawn(sign(shared.clone()));
     }
     if beats.is_multiple_of(60) {
         shared.snapshots.current().rates.tidy();

@@ -21,6 +21,9 @@ struct Header {
     holdpoint_export: u32,
     /// The first record.
     first_seq: u64,
+    /// The last record, where not all up to the end were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last_seq: Option<u64>,
     /// Roots of the full subtrees over the records before it, largest first.
     before: Vec<Digest>,
     /// The public key of the checkpoints.
@@ -44,6 +47,8 @@ pub struct Exported {
 /// With the first bad record, or when a file cannot be read or written.
 pub fn export(state_dir: &Path, from: u64, to: u64, out: &mut impl Write) -> Result<Exported, ReadError> {
     let dir = state_dir.join("journal");
+    // Before the records: a proxy that runs signs more meanwhile.
+    let (key, checkpoint) = (key_of(state_dir)?.map(|k| k.to_string()), newest(state_dir)?);
     let oldest = journal::segments(&dir)?.first().map_or(1, |s| s.first);
     let first = from.max(oldest);
     let mut tree = before(&dir, oldest)?;
@@ -54,7 +59,12 @@ pub fn export(state_dir: &Path, from: u64, to: u64, out: &mut impl Write) -> Res
             break;
         }
         if line.seq == first {
-            write_header(state_dir, first, &tree, out)?;
+            let last_seq = Some(to).filter(|to| *to < u64::MAX);
+            let before = tree.parts().1.to_vec();
+            let (key, checkpoint) = (key.clone(), checkpoint.clone());
+            let header = Header { holdpoint_export: 1, first_seq: first, last_seq, before, key, checkpoint };
+            serde_json::to_writer(&mut *out, &header).map_err(std::io::Error::from)?;
+            out.write_all(b"\n")?;
         }
         tree.push(&line.hash);
         if line.seq >= first {
@@ -65,18 +75,6 @@ pub fn export(state_dir: &Path, from: u64, to: u64, out: &mut impl Write) -> Res
     }
     out.flush()?;
     Ok(Exported { first, records })
-}
-
-fn write_header(state_dir: &Path, first: u64, tree: &Frontier, out: &mut impl Write) -> Result<(), ReadError> {
-    let header = Header {
-        holdpoint_export: 1,
-        first_seq: first,
-        before: tree.parts().1.to_vec(),
-        key: key_of(state_dir)?.map(|k| k.to_string()),
-        checkpoint: newest(state_dir)?,
-    };
-    serde_json::to_writer(&mut *out, &header).map_err(std::io::Error::from)?;
-    Ok(out.write_all(b"\n")?)
 }
 
 /// Checks an export: every chain hash, numbers without a gap, and the tree against its own checkpoint (where the export
@@ -91,16 +89,24 @@ pub fn verify_export(input: impl BufRead, key: Option<Verifier>, older: &[String
     let header = header.ok_or_else(|| bad(0, "the first line is not that of an export".into()))?;
     let own = header.key.as_ref().map(|k| k.parse::<Verifier>()).transpose();
     let key = key.or(own.map_err(|e| bad(0, format!("the key in the file: {e}")))?);
-    let texts = header.checkpoint.into_iter().chain(older.iter().cloned());
-    let checkpoints = match &key {
-        Some(key) => texts.map(|t| opened(&t, key)).collect::<Result<Vec<_>, _>>()?,
-        None => Vec::new(),
-    };
+    let opened = |text: &String| key.as_ref().map(|key| opened(text, key)).transpose();
+    // The log's own may cover more than was asked for; one that somebody kept must fit.
+    let own = header.checkpoint.as_ref().map(opened).transpose()?.flatten();
+    let own = own.filter(|c| header.last_seq.is_none_or(|last| c.size <= last));
+    let mut checkpoints: Vec<_> = own.into_iter().collect();
+    for text in older {
+        checkpoints.extend(opened(text)?);
+    }
+    let checkpointed = checkpoints.iter().map(|c| c.size).max();
     let tree = Frontier::of(header.first_seq - 1, header.before);
     let tree = tree.ok_or_else(|| bad(0, "the first line does not fit its first record".into()))?;
     let mut read = Reading { along: Along::new(tree, checkpoints), prev: None, report: empty() };
     for line in input {
         read.line(&line?)?;
+    }
+    let end = read.along.size();
+    if header.last_seq.is_some_and(|last| end < last && checkpointed.is_none_or(|size| end < size)) {
+        return Err(bad(end + 1, "its tail is missing: the export says that it goes further".into()));
     }
     let checkpoints = read.along.end(header.first_seq)?;
     Ok(Verified { report: read.report, checkpoints, key: key.map(|k| k.to_string()).unwrap_or_default() })

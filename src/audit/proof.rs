@@ -83,7 +83,11 @@ pub fn prove_inclusion(state_dir: &Path, seq: u64) -> Result<String, ReadError> 
 pub fn prove_consistency(state_dir: &Path, older: &str) -> Result<String, ReadError> {
     let (key, checkpoint, _, hashes) = signed(state_dir)?;
     let old = opened(older, &key)?;
-    let path = usize::try_from(old.size).ok().and_then(|n| merkle::consistency(&hashes, n));
+    let begins = usize::try_from(old.size).ok().and_then(|n| hashes.get(..n));
+    if begins.is_some_and(|begins| merkle::root(begins) != old.root) {
+        return Err(bad(old.size, "the log does not begin with what the older checkpoint covers".into()));
+    }
+    let path = begins.and_then(|begins| merkle::consistency(&hashes, begins.len()));
     let path = path.ok_or_else(|| bad(old.size, format!("only {} records were signed last", hashes.len())))?;
     let older = Some(older.to_owned());
     written(&Proof { holdpoint_proof: 1, record: None, older, path, key: key.to_string(), checkpoint })

@@ -122,7 +122,16 @@ fn people(config: &Config, found: &mut Findings) {
 
 fn journal(config: &Config, found: &mut Findings) {
     let path = &config.state.path;
-    match audit::verify_signed(path, None, &[]) {
+    let copy = config.state.checkpoint_copy.as_ref().and_then(|copy| fs::read_to_string(copy).ok());
+    let old = (1..).map(|n| path.join(format!("index.bad{n}"))).take_while(|p| p.exists()).count();
+    if old > 0 {
+        let text = format!("{old} damaged indexes were set aside as `index.bad…`; they may be removed");
+        found.push((Level::Hint, text));
+    }
+    if let Ok(trouble) = fs::read_to_string(path.join("history.trouble")) {
+        found.push((Level::Bad, format!("{trouble}: calls with effects are refused until `holdpoint audit accept`")));
+    }
+    match audit::verify_signed(path, None, copy.as_slice()) {
         Ok(verified) => {
             let signed = verified.checkpoints.first().map_or(0, |c| c.size);
             let text = format!("the journal verifies: {} records, {signed} of them signed", verified.report.records);

@@ -200,6 +200,8 @@ pub struct Log {
     dir: PathBuf,
     options: Options,
     torn_bytes: u64,
+    /// Bytes of a last segment that was torn before its first frame.
+    empty_end: u64,
     reader: Arc<Reader>,
     head: Head,
     active: Option<(Segment, u64)>,
@@ -216,7 +218,7 @@ impl Log {
         remove_unfinished(dir)?;
         let head = Head { seq: 0, hash: frame::GENESIS };
         let reader = Arc::new(Reader::new(dir));
-        let mut log = Self { dir: dir.to_owned(), options, torn_bytes: 0, reader, head, active: None };
+        let mut log = Self { dir: dir.to_owned(), options, torn_bytes: 0, empty_end: 0, reader, head, active: None };
         log.drop_empty_end()?;
         segments(dir)?.iter().for_each(|s| log.reader.note(s.first, s.first, 0));
         Ok(log)
@@ -232,7 +234,7 @@ impl Log {
             Some(_) => false,
         };
         if unused {
-            self.torn_bytes += frames.rest();
+            self.empty_end = frames.rest();
             fs::remove_file(&last.path)?;
             File::open(&self.dir)?.sync_all()?;
         }
@@ -271,7 +273,7 @@ impl Log {
                 }
             }
         };
-        self.torn_bytes += torn;
+        self.torn_bytes = self.empty_end + torn;
         self.active = frames.position().map(|(s, o)| (s.clone(), o));
         if let Some((seq, hash)) = frames.head() {
             self.head = Head { seq, hash };

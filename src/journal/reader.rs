@@ -14,9 +14,9 @@ use super::read::segment_name;
 /// Every so many frames the offset of one is remembered.
 const STRIDE: u64 = 16;
 
-/// Where frames begin, coarsely: per segment the offset of every 16th.
+/// Where frames begin, coarsely: per segment the offset of every 16th; and how often a segment was replaced.
 #[derive(Debug, Default)]
-struct Marks(BTreeMap<u64, Vec<u64>>);
+struct Marks(BTreeMap<u64, Vec<u64>>, u64);
 
 impl Marks {
     /// Remembers the frame if its turn has come.
@@ -55,13 +55,29 @@ impl Reader {
         lock(&self.marks).note(segment, seq, offset);
     }
 
-    /// The segment has other offsets now, or is gone.
-    pub(super) fn forget(&self, segment: u64, gone: bool) {
+    /// What was found on a way that began before a segment was replaced is not remembered.
+    fn note_since(&self, replaced: u64, segment: u64, seq: u64, offset: u64) {
+        let mut marks = lock(&self.marks);
+        if marks.1 == replaced {
+            marks.note(segment, seq, offset);
+        }
+    }
+
+    /// The segment is gone.
+    pub(super) fn forget(&self, segment: u64) {
         let mut marks = lock(&self.marks);
         marks.0.remove(&segment);
-        if !gone {
-            marks.note(segment, segment, 0);
-        }
+        marks.1 += 1;
+    }
+
+    /// Puts another file in the place of a segment, in which frames begin elsewhere; nobody looks meanwhile.
+    pub(super) fn replace(&self, segment: u64, put: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let mut marks = lock(&self.marks);
+        put()?;
+        marks.0.remove(&segment);
+        marks.1 += 1;
+        marks.note(segment, segment, 0);
+        Ok(())
     }
 
     /// The first record that is still there; 0 before there is any.
@@ -97,7 +113,10 @@ impl Reader {
     }
 
     fn walk(&self, seq: u64) -> io::Result<Vec<u8>> {
-        let nearest = lock(&self.marks).nearest(seq);
+        let (nearest, replaced) = {
+            let marks = lock(&self.marks);
+            (marks.nearest(seq), marks.1)
+        };
         let (segment, mut at, mut offset) = nearest.ok_or_else(|| io::Error::other("no such record"))?;
         let file = File::open(self.dir.join(segment_name(segment)))?;
         loop {
@@ -111,7 +130,7 @@ impl Reader {
             }
             offset += u64::try_from(header.total()).unwrap_or(u64::MAX);
             at += 1;
-            self.note(segment, at, offset);
+            self.note_since(replaced, segment, at, offset);
         }
     }
 }

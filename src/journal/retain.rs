@@ -1,6 +1,7 @@
 //! Making the journal shorter: whole old segments go, payloads go from those that stay. Neither breaks the chain:
 //! it covers payloads by their digests, and every segment begins with what older ones still carry.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -49,36 +50,52 @@ impl Journal {
     pub fn remove(&self, closed: &Closed) -> io::Result<u64> {
         let len = fs::metadata(&closed.segment.path)?.len();
         fs::remove_file(&closed.segment.path)?;
-        self.shared.reader.forget(closed.first, true);
+        self.shared.reader.forget(closed.first);
         File::open(&self.shared.dir)?.sync_all()?;
         Ok(len)
     }
 
     /// Writes a segment anew without the payloads of the frames that `keep` does not want; returns how many bytes
-    /// that frees. A crash leaves the old file or the new one.
+    /// that frees. A crash leaves the old file or the new one. Does nothing when nothing would be freed.
     ///
     /// # Errors
-    /// When a file cannot be read or written, or a frame is damaged; the segment is as it was then.
-    pub fn strip(&self, closed: &Closed, keep: impl Fn(&Frame) -> bool) -> io::Result<u64> {
+    /// When a file cannot be read or written, a frame is damaged, or the disk would have less than `spare` bytes left;
+    /// the segment is as it was then.
+    pub fn strip(&self, closed: &Closed, spare: u64, keep: impl Fn(&Frame) -> bool) -> io::Result<u64> {
         let path = &closed.segment.path;
-        if !has_payloads(path)? {
+        if !has_payloads(path)? || without(&mut BufReader::new(File::open(path)?), &mut io::sink(), &keep)? == 0 {
             return Ok(0);
+        }
+        let room = rustix::fs::statvfs(&self.shared.dir)?;
+        if room.f_bavail.saturating_mul(room.f_frsize) < fs::metadata(path)?.len().saturating_add(spare) {
+            return Err(io::Error::other("there is not enough room to write it anew"));
         }
         let shorter = path.with_extension(SHORTER);
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&shorter)?;
-        let mut out = BufWriter::new(file);
-        let freed = without(&mut BufReader::new(File::open(path)?), &mut out, keep)?;
-        out.into_inner()?.sync_all()?;
-        if freed == 0 {
-            fs::remove_file(&shorter)?;
-            return Ok(0);
-        }
-        fs::rename(&shorter, path)?;
-        self.shared.reader.forget(closed.first, false);
+        let freed = write_anew(path, &shorter, &keep).inspect_err(|_| {
+            // It is removed at the next open at the latest.
+            fs::remove_file(&shorter).ok();
+        })?;
+        self.shared.reader.replace(closed.first, || fs::rename(&shorter, path))?;
         File::open(&self.shared.dir)?.sync_all()?;
         lock(&self.shared.cache).clear();
         Ok(freed)
     }
+}
+
+impl Closed {
+    /// Whether one of these frames stands in it.
+    #[must_use]
+    pub fn holds(&self, frames: &BTreeSet<u64>) -> bool {
+        frames.range(self.first..self.next).next().is_some()
+    }
+}
+
+fn write_anew(path: &Path, shorter: &Path, keep: impl Fn(&Frame) -> bool) -> io::Result<u64> {
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(shorter)?;
+    let mut out = BufWriter::new(file);
+    let freed = without(&mut BufReader::new(File::open(path)?), &mut out, keep)?;
+    out.into_inner()?.sync_all()?;
+    Ok(freed)
 }
 
 /// Looks at the headers alone.

@@ -209,7 +209,10 @@ impl Pipeline {
             None => support::answered(self, a, read_outcome(answer, a.call, tier)?).await,
         };
         if collects && matches!(outcome, Ok(Outcome::Forwarded { .. })) {
-            self.store.collected(a.call.id())?;
+            // It happened, whether or not this can be written down: then it is handed out once more.
+            if let Err(fault) = self.store.collected(a.call.id()) {
+                tracing::error!(fault = %fault.chain(), call.id = %a.call.id(), "that it was collected is not recorded");
+            }
         }
         outcome
     }

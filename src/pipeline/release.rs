@@ -63,8 +63,9 @@ impl Pipeline {
         if a.call.request().rpc.is_none() || !matches!(outcome, Outcome::Forwarded { .. }) {
             return Ok(outcome);
         }
-        let record = self.holds.wait(id, a.call.operation().limits.deadline).await?;
-        self.holds.tell(&record, false, a.s.config.reviews.url.as_deref()).await
+        // It was sent: what cannot be read back now is no refusal.
+        let Ok(record) = self.holds.wait(id, a.call.operation().limits.deadline).await else { return Ok(outcome) };
+        self.holds.tell(&record, false, a.s.config.reviews.url.as_deref()).await.or(Ok(outcome))
     }
 
     /// Asks everything again, then sends. What has changed so that it may not pass is recorded on the hold.

@@ -60,7 +60,8 @@ impl Upstreams {
         let asked = self.read(endpoint, &path);
         let answer = tokio::time::timeout(call.operation().limits.deadline, asked).await;
         let (status, body) = answer.map_err(|_| "it did not answer in time".to_owned())??;
-        let finding = finding(status, &body, &rule.found);
+        let named = rule.path.iter().any(|part| !matches!(part, Part::Text(_)));
+        let finding = finding(status, &body, &rule.found, named);
         Ok(Probed { finding, target, answer: (status.as_u16(), Digest::of(&body)) })
     }
 
@@ -91,15 +92,18 @@ impl Upstreams {
     }
 }
 
-/// What the answer says: only a whole 2xx answer in JSON, or a plain 404, says anything.
-fn finding(status: StatusCode, body: &[u8], found: &str) -> Finding {
+/// What the answer says: only a whole 2xx answer in JSON of the form that `found` names, or a 404 to a path that names
+/// the call, says anything. A 404 to a fixed path, or another document, may come from a gateway before the tool.
+fn finding(status: StatusCode, body: &[u8], found: &str, named: bool) -> Finding {
     if status == StatusCode::NOT_FOUND {
-        return Finding::NotFound;
+        return if named { Finding::NotFound } else { Finding::Unclear };
     }
     let Some(answer) = serde_json::from_slice::<Value>(body).ok().filter(|_| status.is_success()) else {
         return Finding::Unclear;
     };
+    let holder = found.rsplit_once('/').and_then(|(holder, _)| answer.pointer(holder));
     match answer.pointer(found) {
+        None if !holder.is_some_and(|h| h.is_object() || h.is_array()) => Finding::Unclear,
         None | Some(Value::Null | Value::Bool(false)) => Finding::NotFound,
         Some(Value::Array(all)) if all.is_empty() => Finding::NotFound,
         Some(_) => Finding::Found,
@@ -164,7 +168,8 @@ mod tests {
             (200, r#"{"items":[null]}"#, NotFound),
             (200, r#"{"items":[false]}"#, NotFound),
             (200, r#"{"items":[0]}"#, Found),
-            (200, "{}", NotFound),
+            (200, "{}", Unclear),
+            (200, r#"{"maintenance":true}"#, Unclear),
             (200, "", Unclear),
             (204, "", Unclear),
             (200, "<html>", Unclear),
@@ -174,10 +179,12 @@ mod tests {
             (500, r#"{"items":[1]}"#, Unclear),
         ] {
             assert_eq!(
-                finding(StatusCode::from_u16(status).unwrap(), body.as_bytes(), "/items/0"),
+                finding(StatusCode::from_u16(status).unwrap(), body.as_bytes(), "/items/0", true),
                 said,
                 "{status} {body}"
             );
         }
+        assert_eq!(finding(StatusCode::NOT_FOUND, b"", "/items/0", false), Unclear, "a 404 to a fixed path");
+        assert_eq!(finding(StatusCode::OK, b"{}", "/id", false), NotFound);
     }
 }

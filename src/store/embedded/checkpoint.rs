@@ -4,8 +4,8 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::json;
 
@@ -20,6 +20,8 @@ use super::{Inner, Options, Store, Unavailable};
 
 /// The file with the newest one, in the state directory.
 const NAME: &str = "checkpoint";
+/// What was found wrong with the history, until a person accepts it.
+const TROUBLE: &str = "history.trouble";
 
 /// Signs, and remembers what was signed.
 #[derive(Debug)]
@@ -27,6 +29,10 @@ pub(super) struct Checkpoints {
     signer: Signer,
     places: Vec<PathBuf>,
     newest: Mutex<Newest>,
+    /// Why nothing more is signed. Apart from `newest`, which is locked while the disk is waited for.
+    trouble: Mutex<Option<String>>,
+    /// The last one could not be signed or written.
+    failed: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -34,8 +40,10 @@ struct Newest {
     signed: Option<Checkpoint>,
     /// The tree was computed and has the root that was signed before.
     proved: bool,
-    /// Why nothing more is signed.
-    trouble: Option<String>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn read(place: &Path, key: &Verifier) -> Result<Option<Checkpoint>, String> {
@@ -74,29 +82,43 @@ impl Checkpoints {
         let places: Vec<PathBuf> =
             [Some(dir.join(NAME)), options.checkpoint_copy.clone()].into_iter().flatten().collect();
         let mut newest = Newest::default();
+        let mut trouble = fs::read_to_string(dir.join(TROUBLE)).ok();
         for place in &places {
             match read(place, signer.verifier()) {
                 Ok(None) => {}
                 Ok(Some(signed)) => {
-                    let wrong = compare(&signed, reader, head).err();
-                    newest.trouble = newest.trouble.or(wrong);
+                    trouble = trouble.or(compare(&signed, reader, head).err());
                     let larger = newest.signed.as_ref().is_none_or(|n| n.size < signed.size);
                     newest.signed = if larger { Some(signed) } else { newest.signed };
                 }
-                Err(wrong) => newest.trouble = Some(wrong),
+                Err(wrong) => trouble = Some(wrong),
             }
         }
-        Ok(Self { signer, places, newest: Mutex::new(newest) })
+        let (newest, trouble) = (Mutex::new(newest), Mutex::new(trouble));
+        Ok(Self { signer, places, newest, trouble, failed: AtomicBool::new(false) })
     }
 
     /// How many records the newest one covers; 0 without one that can be believed.
     pub(super) fn signed(&self) -> u64 {
-        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        if newest.trouble.is_some() { 0 } else { newest.signed.as_ref().map_or(0, |n| n.size) }
+        if self.trouble().is_some() { 0 } else { locked(&self.newest).signed.as_ref().map_or(0, |n| n.size) }
     }
 
     pub(super) fn trouble(&self) -> Option<String> {
-        self.newest.lock().unwrap_or_else(PoisonError::into_inner).trouble.clone()
+        locked(&self.trouble).clone()
+    }
+
+    /// Whether the last one was signed and written.
+    pub(super) fn works(&self) -> bool {
+        !self.failed.load(Relaxed)
+    }
+
+    /// Notes that the history is not what it was, over restarts, until a person accepts it.
+    pub(super) fn remember(&self, what: &str) -> io::Result<()> {
+        locked(&self.trouble).get_or_insert_with(|| what.to_owned());
+        match self.places.first().map(|own| own.with_file_name(TROUBLE)).filter(|t| !t.exists()) {
+            Some(marker) => journal::replace_file(&marker, what.as_bytes()),
+            None => Ok(()),
+        }
     }
 
     fn write(&self, note: &str) -> io::Result<()> {
@@ -114,11 +136,17 @@ impl Checkpoints {
 impl Inner {
     /// Signs what is durable now; `None` when that was signed before, or nothing may be signed.
     pub(super) fn sign(&self) -> io::Result<Option<String>> {
+        let signed = self.try_sign();
+        self.checkpoints.failed.store(signed.is_err(), Relaxed);
+        signed
+    }
+
+    fn try_sign(&self) -> io::Result<Option<String>> {
         let c = &self.checkpoints;
-        let mut newest = c.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut newest = locked(&c.newest);
         let head = self.journal.head();
         let before = newest.signed.as_ref().map_or(0, |n| n.size);
-        if newest.trouble.is_some() || head.seq <= before || !self.journal.healthy() {
+        if c.trouble().is_some() || head.seq <= before || !self.journal.healthy() {
             return Ok(None);
         }
         if let Some(old) = newest.signed.as_ref().filter(|_| !newest.proved)
@@ -127,7 +155,7 @@ impl Inner {
             let what = format!("the tree over the first {} records has not the root that was signed", old.size);
             tracing::error!(what, "nothing with effects is done any more; look with `holdpoint audit verify`");
             self.broken.store(true, Relaxed);
-            newest.trouble = Some(what);
+            c.remember(&what)?;
             return Ok(None);
         }
         newest.proved = true;
@@ -155,7 +183,11 @@ impl Inner {
             let free = (1..).map(|n| place.with_extension(format!("rejected{n}"))).find(|p| !p.exists());
             free.map_or(Ok(()), |free| fs::rename(place, free))?;
         }
-        *c.newest.lock().unwrap_or_else(PoisonError::into_inner) = Newest { proved: true, ..Newest::default() };
+        match c.places.first().map(|own| fs::remove_file(own.with_file_name(TROUBLE))) {
+            Some(Err(e)) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => *locked(&c.trouble) = None,
+        }
+        *locked(&c.newest) = Newest { proved: true, ..Newest::default() };
         self.sign().map(drop)
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::{MAX_BACKLOG, MAX_LAG, Store};
 
 /// Calls with effects need at least so much room on the disk; with less, readiness goes before writes fail.
-pub const MIN_FREE: u64 = 64 << 20;
+pub const MIN_FREE: u64 = 8 << 20;
 
 /// How the store is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub struct Health {
     pub writable: bool,
     /// The journal is, as far as it was signed, what was signed.
     pub history: Result<(), String>,
+    /// The last checkpoint was signed and written.
+    pub signs: bool,
     /// Records that wait for the disk.
     pub backlog: u64,
     /// Steps that the index has not got yet.
@@ -52,6 +54,7 @@ impl Store {
         Health {
             writable: self.healthy(),
             history: inner.checkpoints.trouble().map_or(Ok(()), Err),
+            signs: inner.checkpoints.works(),
             backlog: inner.journal.backlog(),
             lag: inner.sent.load(Relaxed).saturating_sub(*inner.indexed.borrow()),
             free: free_bytes(inner.journal.dir()),

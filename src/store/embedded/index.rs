@@ -132,7 +132,7 @@ impl Index {
     pub(super) fn open(path: &Path) -> Result<Self> {
         remove_unfinished_snapshots(path);
         let config = sled::Config::new().path(path).cache_capacity(32 << 20).flush_every_ms(Some(500));
-        let db = guarded(|| config.open())?;
+        let db = guarded(|| opened(&config))?;
         let index = Self { db, path: path.to_owned() };
         if index.applied()?.is_none() && !index.db.is_empty() {
             return Err(IndexError("it does not say up to which record it is applied".to_owned()));
@@ -218,26 +218,35 @@ impl Index {
     }
 
     /// Forgets concluded calls whose last step was before `calls`, and artifacts from before `artifacts`; `read` gives
-    /// the record of a call, whose names go with it. Returns how many of each went.
+    /// the record of a call, whose names go with it. `stays` hears of calls that are older, but ended later. Returns how
+    /// many of each went.
     pub(super) fn forget(
         &self,
         calls: Timestamp,
         artifacts: Timestamp,
         read: impl Fn(&Stored) -> std::result::Result<CallRecord, String>,
+        mut stays: impl FnMut(&CallRecord),
     ) -> Result<(u64, u64)> {
         let mut batch = Removal { index: self, batch: sled::Batch::default(), size: 0, entries: 0 };
         for item in self.until(b'c', calls) {
             let (key, value) = guarded(|| item)?;
             let stored = Stored::decode(&value)?;
-            if stored.updated < calls {
-                let names = read(&stored).map(|record| self.names_of(&record)).unwrap_or(Ok(Vec::new()))?;
-                batch.remove(key.to_vec(), names)?;
+            let record = read(&stored);
+            if stored.updated >= calls {
+                record.iter().for_each(&mut stays);
+                continue;
             }
+            let mut keys = vec![key.to_vec()];
+            if let Ok(record) = &record {
+                keys.push(name(b'f', &[keys::same(record).as_bytes(), &record.id.bits().to_be_bytes()]));
+                self.release_names(record)?;
+            }
+            batch.remove(keys)?;
         }
         let forgotten = batch.done()?;
         let mut batch = Removal { index: self, batch: sled::Batch::default(), size: 0, entries: 0 };
         for item in self.until(b'a', artifacts) {
-            batch.remove(guarded(|| item)?.0.to_vec(), Vec::new())?;
+            batch.remove(vec![guarded(|| item)?.0.to_vec()])?;
         }
         Ok((forgotten, batch.done()?))
     }
@@ -250,22 +259,16 @@ impl Index {
         self.db.range(vec![letter]..name(letter, &[&bits.to_be_bytes()]))
     }
 
-    /// Keys of the names under which only this call is found.
-    fn names_of(&self, record: &CallRecord) -> Result<Vec<Vec<u8>>> {
+    /// Takes its key and its target from this call, unless a newer call has them by now.
+    fn release_names(&self, record: &CallRecord) -> Result<()> {
         let id = record.id.bits().to_be_bytes();
-        let mut names = vec![name(b'f', &[keys::same(record).as_bytes(), &id])];
-        if let Some(key) = keys::of_record(record)
-            && self.key(&key)? == Some(record.id)
-        {
-            names.push(name(b'k', &[key.as_bytes()]));
+        let names = [(b'k', keys::of_record(record)), (b't', keys::seen_by(record))];
+        for (letter, digest) in names.into_iter().filter_map(|(l, d)| Some((l, d?))) {
+            let key = name(letter, &[digest.as_bytes()]);
+            // Refused when it stands for another call, which is well.
+            guarded(|| self.db.compare_and_swap(key, Some(&id[..]), None::<&[u8]>))?.ok();
         }
-        if let Some(target) = keys::seen_by(record) {
-            let target = name(b't', &[target.as_bytes()]);
-            if guarded(|| self.db.get(&target))?.is_some_and(|by| *by == id) {
-                names.push(target);
-            }
-        }
-        Ok(names)
+        Ok(())
     }
 
     /// Everything in it, for comparing two indexes.
@@ -311,8 +314,8 @@ struct Removal<'a> {
 }
 
 impl Removal<'_> {
-    fn remove(&mut self, key: Vec<u8>, names: Vec<Vec<u8>>) -> Result<()> {
-        names.into_iter().chain([key]).for_each(|k| self.batch.remove(k));
+    fn remove(&mut self, keys: Vec<Vec<u8>>) -> Result<()> {
+        keys.into_iter().for_each(|k| self.batch.remove(k));
         self.entries += 1;
         self.size += 1;
         if self.size >= 512 { self.apply() } else { Ok(()) }
@@ -344,6 +347,20 @@ fn call_into(batch: &mut sled::Batch, record: &CallRecord, keyed: bool) {
     if let Some(target) = keys::seen_by(record) {
         batch.insert(name(b't', &[target.as_bytes()]), &id);
     }
+}
+
+/// Opens the database. Nobody else has the state directory: a lock that is held is that of an instance of this process
+/// whose threads are still ending.
+fn opened(config: &sled::Config) -> sled::Result<sled::Db> {
+    for _ in 0..100 {
+        match config.open() {
+            Err(sled::Error::Io(e)) if e.to_string().contains("acquire lock") => {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            done => return done,
+        }
+    }
+    config.open()
 }
 
 /// A kill while sled writes a snapshot leaves a file that makes every later open fail.

@@ -191,6 +191,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     epoch: u64,
     checkpoints: Checkpoints,
+    shortened: Mutex<retain::Finished>,
     _lock: lock::Lock,
 }
 

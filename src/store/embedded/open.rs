@@ -127,6 +127,10 @@ impl Store {
         let checkpoints = checkpoints.map_err(OpenError::io("cannot use the checkpoints in", dir))?;
         let journal = log.start(sealer, checkpoints.signed())?;
         failpoint::hit("open.started");
+        if replayed.lost > 0 {
+            let text = format!("{} records that were durable are gone from the journal's end", replayed.lost);
+            checkpoints.remember(&text).map_err(OpenError::io("cannot write in", dir))?;
+        }
         let mut recovery = Recovery {
             epoch: replayed.core.epoch + 1,
             replayed: replayed.frames,
@@ -340,6 +344,7 @@ fn assemble(
         clock,
         epoch,
         checkpoints,
+        shortened: Mutex::default(),
         _lock: lock,
     })
 }

@@ -12,6 +12,8 @@ use crate::failpoint;
 use crate::journal::{Closed, Frame};
 use crate::store::{AuditNote, CallRecord, PayloadRef};
 
+use super::health::MIN_FREE;
+use super::index::Stored;
 use super::{Inner, Store};
 
 /// What is noted before segments are removed; names the first record that stays.
@@ -62,46 +64,97 @@ fn is_artifact(frame: &Frame) -> bool {
     frame.event.get().starts_with("{\"type\":\"artifact\"")
 }
 
+/// What is older goes.
+struct Limits {
+    calls: Timestamp,
+    artifacts: Timestamp,
+    audit: Timestamp,
+}
+
+/// Segments that need no second look: first record, and which of the two limits they were older than.
+pub(super) type Finished = BTreeSet<(u64, bool, bool)>;
+
 impl Inner {
-    /// Blocks on the disk, a while when there is much to do. May be interrupted anywhere.
+    /// Blocks on the disk, a while when there is much to do. May be interrupted anywhere. One at a time.
     fn shorten(&self, keep: Keep) -> io::Result<Shortened> {
-        let (now, open) = self.now_and_needed()?;
+        let Ok(mut finished) = self.shortened.try_lock() else { return Ok(Shortened::default()) };
+        let (now, mut needs) = self.now_and_needed()?;
         let before =
             |age: Duration| Timestamp::from_millis(now.as_millis() - i64::try_from(age.as_millis()).unwrap_or(0));
-        let (calls, artifacts, audit) = (before(keep.calls), before(keep.artifacts), before(keep.audit));
+        let limits = Limits { calls: before(keep.calls), artifacts: before(keep.artifacts), audit: before(keep.audit) };
         let mut done = Shortened::default();
         let reader = self.journal.reader();
-        let forgotten = self.index.forget(calls, artifacts, |stored| super::entry::fold(&reader, &stored.frames));
+        let read = |stored: &Stored| super::entry::fold(&reader, &stored.frames);
+        let stays = |record: &CallRecord| needs.extend(needed(record));
+        let forgotten = self.index.forget(limits.calls, limits.artifacts, read, stays);
         (done.calls, done.artifacts) = forgotten.map_err(io::Error::other)?;
-        let synced = self.index.synced().map_err(io::Error::other)?.map_or(0, |s| s.seq);
+        // What the index forgot must not come back after a power cut that follows the removal of its records.
+        self.index.sync().map_err(io::Error::other)?;
         let closed = self.journal.closed_segments()?;
+        let gone = self.remove(now, &limits, &needs, &closed, &mut done)?;
+        let mut wrong = None;
+        for segment in closed.iter().skip(gone) {
+            if let Err(error) = self.strip(segment, &limits, &needs, &mut finished, &mut done) {
+                tracing::error!(first = segment.first, %error, "a segment of the journal cannot be shortened");
+                wrong = Some(error);
+            }
+        }
+        wrong.map_or(Ok(done), Err)
+    }
+
+    /// Removes whole segments; returns how many.
+    fn remove(
+        &self,
+        now: Timestamp,
+        limits: &Limits,
+        needs: &BTreeSet<u64>,
+        closed: &[Closed],
+        done: &mut Shortened,
+    ) -> io::Result<usize> {
+        let synced = self.index.synced().map_err(io::Error::other)?.map_or(0, |s| s.seq);
         // A replay begins with the segment that holds what was synced last. A call that is still open keeps the segment
         // with its request, and by the chain all after it; those lose their payloads all the same.
-        let needed = |c: &Closed| open.range(c.first..c.next).next().is_some();
-        let old = closed.iter().take_while(|c| c.until < audit && c.next <= synced && !needed(c)).count();
-        let (gone, stay) = closed.split_at_checked(old).unwrap_or((&[], &closed));
+        let goes = |c: &&Closed| c.until < limits.audit && c.next <= synced && !c.holds(needs);
+        let gone: Vec<&Closed> = closed.iter().take_while(goes).collect();
         if let Some(last) = gone.last() {
             self.note_shortened(now, last.next)?;
             failpoint::hit("shorten.noted");
         }
-        for segment in gone {
+        for segment in &gone {
             done.bytes += self.journal.remove(segment)?;
             done.segments += 1;
             failpoint::hit("shorten.removed");
         }
-        for segment in stay.iter().filter(|c| c.until < calls || c.until < artifacts) {
-            let calls_too = segment.until < calls;
-            let wanted = |f: &Frame| {
-                open.contains(&f.seq) || if is_artifact(f) { segment.until >= artifacts } else { !calls_too }
-            };
-            let freed = self.journal.strip(segment, wanted)?;
-            done.stripped += u64::from(freed > 0);
-            failpoint::hit("shorten.stripped");
-            done.bytes += freed;
-        }
-        Ok(done)
+        Ok(gone.len())
     }
 
+    /// Takes the payloads whose time is over out of one segment; remembers that it was done, since looking costs a read of
+    /// all of it.
+    fn strip(
+        &self,
+        segment: &Closed,
+        limits: &Limits,
+        needs: &BTreeSet<u64>,
+        finished: &mut Finished,
+        done: &mut Shortened,
+    ) -> io::Result<()> {
+        let (calls, artifacts) = (segment.until < limits.calls, segment.until < limits.artifacts);
+        let this = (segment.first, calls, artifacts);
+        if !(calls || artifacts) || finished.contains(&this) {
+            return Ok(());
+        }
+        let wanted = |f: &Frame| needs.contains(&f.seq) || !(if is_artifact(f) { artifacts } else { calls });
+        let freed = self.journal.strip(segment, MIN_FREE, wanted)?;
+        done.stripped += u64::from(freed > 0);
+        done.bytes += freed;
+        failpoint::hit("shorten.stripped");
+        if !segment.holds(needs) {
+            finished.insert(this);
+        }
+        Ok(())
+    }
+
+    /// Store time, and the frames whose payloads open calls need.
     fn now_and_needed(&self) -> io::Result<(Timestamp, BTreeSet<u64>)> {
         let (core, now) = self.lock_healthy().map_err(|_| io::Error::other("the store cannot be written"))?;
         let open = core.calls.values().filter(|r| !r.state.is_final()).flat_map(|r| needed(r)).collect();

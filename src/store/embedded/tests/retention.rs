@@ -75,6 +75,8 @@ fn the_journal_gets_shorter_still_verifies_and_a_rebuilt_index_agrees() {
     let by = Begun { id: sent.id, attempt: 1, epoch: 1 };
     block(b.store().conclude(by, conclusion(State::Succeeded))).unwrap();
     assert!(!block(b.store().expire_due(b.clock.now())).unwrap().is_empty());
+    assert_eq!(shorten(&b).segments, 0, "a call that ended today keeps its request for as long as any");
+    ["g", "h", "i"].iter().for_each(|name| day(&b, name));
     let three = shorten(&b);
     assert!(three.segments > 0 && three.bytes > 0, "{three:?}");
     assert!(crate::audit::verify(b.dir.path()).unwrap().first_seq.unwrap() > 1);
