@@ -6,6 +6,7 @@
 //! that a crash could take back. `state` is the diagram of the states, `votes` the rules of
 //! quorum, both without I/O; `embedded` is the implementation over journal and sled.
 
+mod ask;
 mod changed;
 mod embedded;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod record;
 mod state;
 mod votes;
 
+pub use ask::*;
 pub(crate) use embedded::SHORTENED;
 pub use embedded::{Counts, Health, Keep, MIN_FREE, OpenError, Options, Recovery, Shortened, Store, free_bytes};
 pub use fresh::{Made, arguments_of};

@@ -990,8 +990,10 @@ impl<'a> World<'a> {
 
     /// What is older than two days goes.
     pub fn shorten(&mut self) {
-        // It forgets what the index has; the thread that fills it says nothing.
-        std::thread::sleep(Duration::from_millis(150));
+        // It forgets what the index has.
+        while self.place.store().health().lag > 0 {
+            std::thread::yield_now();
+        }
         let end = self.model.tick(self.clock()) - 2 * DAY;
         let keep = Keep { calls: span(2 * DAY), artifacts: span(2 * DAY), audit: span(4 * DAY) };
         self.place.block(self.place.store().shorten(keep)).unwrap();
