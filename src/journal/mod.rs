@@ -23,7 +23,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
@@ -77,10 +77,14 @@ pub struct Head {
 #[error("the journal cannot be written")]
 pub struct Poisoned;
 
-#[derive(Debug, Clone, Copy)]
-struct Durable {
+/// How far the disk is, and who waits for it.
+struct Progress {
     head: Head,
     poisoned: bool,
+    /// Who waits for which frame. Each is woken once, by the batch that it waits for.
+    waiters: BTreeMap<u64, Vec<oneshot::Sender<()>>>,
+    /// Threads that sleep until the head moves.
+    sleepers: usize,
 }
 
 /// Counters since the journal was opened.
@@ -97,22 +101,28 @@ pub struct Stats {
 #[derive(Default)]
 struct Queue {
     pending: VecDeque<Pending>,
-    last_seq: u64,
     closed: bool,
     poisoned: bool,
+    /// The writer sleeps: a wake-up is a system call, and is spared while it is busy.
+    idle: bool,
+}
+
+impl Queue {
+    fn is_open(&self) -> bool {
+        !self.poisoned && !self.closed
+    }
 }
 
 struct Shared {
     dir: PathBuf,
     segment_bytes: u64,
     preallocate: u64,
+    /// The number of the newest frame that was queued. Held while one is made: it orders the frames.
+    last_seq: Mutex<u64>,
     queue: Mutex<Queue>,
     filled: Condvar,
-    durable: RwLock<Durable>,
-    /// Who waits for which frame. Each is woken once, by the batch that it waits for.
-    waiters: Mutex<BTreeMap<u64, Vec<oneshot::Sender<()>>>>,
+    progress: Mutex<Progress>,
     synced: Condvar,
-    synced_lock: Mutex<()>,
     rotation_due: AtomicBool,
     reader: Arc<Reader>,
     cache: Mutex<Cache>,
@@ -130,16 +140,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    fn now_durable(&self) -> Durable {
-        *self.durable.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn durable_seq(&self) -> u64 {
-        self.now_durable().head.seq
-    }
-
-    fn set_durable(&self, set: impl FnOnce(&mut Durable)) {
-        set(&mut self.durable.write().unwrap_or_else(PoisonError::into_inner));
+    /// Queues a frame, and wakes the writer if it sleeps.
+    fn push(&self, pending: Pending) -> Result<(), Poisoned> {
+        let mut queue = lock(&self.queue);
+        if !queue.is_open() {
+            return Err(Poisoned);
+        }
+        queue.pending.push_back(pending);
+        let idle = queue.idle;
+        drop(queue);
+        if idle {
+            self.filled.notify_one();
+        }
+        Ok(())
     }
 
     /// Blocks until there is something to write; `None` once closed and empty.
@@ -149,23 +162,27 @@ impl Shared {
             if queue.closed {
                 return None;
             }
+            queue.idle = true;
             queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue.idle = false;
         }
         Some(queue.pending.drain(..).collect())
     }
 
     fn publish(&self, head: Head) {
-        self.set_durable(|d| d.head = head);
-        let mut waiters = lock(&self.waiters);
-        let later = waiters.split_off(&(head.seq + 1));
-        let due = std::mem::replace(&mut *waiters, later);
-        drop(waiters);
+        let mut progress = lock(&self.progress);
+        progress.head = head;
+        let later = progress.waiters.split_off(&(head.seq + 1));
+        let due = std::mem::replace(&mut progress.waiters, later);
+        let sleepers = progress.sleepers;
+        drop(progress);
         // Who does not wait any more does not mind.
         due.into_values().flatten().for_each(|waiter| {
             waiter.send(()).ok();
         });
-        drop(lock(&self.synced_lock));
-        self.synced.notify_all();
+        if sleepers > 0 {
+            self.synced.notify_all();
+        }
     }
 
     fn poison(&self) {
@@ -173,9 +190,10 @@ impl Shared {
         queue.poisoned = true;
         queue.pending.clear();
         drop(queue);
-        self.set_durable(|d| d.poisoned = true);
-        lock(&self.waiters).clear();
-        drop(lock(&self.synced_lock));
+        let mut progress = lock(&self.progress);
+        progress.poisoned = true;
+        progress.waiters.clear();
+        drop(progress);
         self.synced.notify_all();
     }
 
@@ -319,12 +337,11 @@ impl Log {
             dir: self.dir,
             segment_bytes: self.options.segment_bytes,
             preallocate: self.options.preallocate,
-            queue: Mutex::new(Queue { last_seq: self.head.seq, ..Queue::default() }),
+            last_seq: Mutex::new(self.head.seq),
+            queue: Mutex::default(),
             filled: Condvar::new(),
-            durable: RwLock::new(Durable { head: self.head, poisoned: false }),
-            waiters: Mutex::default(),
+            progress: Mutex::new(Progress { head: self.head, poisoned: false, waiters: BTreeMap::new(), sleepers: 0 }),
             synced: Condvar::new(),
-            synced_lock: Mutex::new(()),
             rotation_due: AtomicBool::new(due),
             reader: self.reader,
             cache: Mutex::new(Cache::new(self.options.cache_bytes)),
@@ -339,7 +356,7 @@ impl Log {
         let (head, torn_bytes) = (self.head, self.torn_bytes);
         let theirs = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(move || {
-            Writer { shared: &theirs, active, head, buffer: Vec::new(), hashes: Vec::new() }.run();
+            Writer { shared: &theirs, active, head, durable: head.seq, buffer: Vec::new(), hashes: Vec::new() }.run();
         })?;
         Ok(Journal { shared, sealer, torn_bytes, thread: Mutex::new(Some(thread)) })
     }
@@ -394,12 +411,12 @@ impl Journal {
         Arc::clone(&self.shared.reader)
     }
 
-    /// Puts one frame in the queue; `make` is told its number while the queue stands still, so the order
+    /// Puts one frame in the queue; `make` is told its number while no other frame is made, so the order
     /// of frames is the order of these calls. Returns at once: it is durable when
     /// [`Journal::durable`] says so. `rotate` begins a new segment with this frame.
     ///
     /// # Errors
-    /// When the journal is poisoned or closed; `make` has not been called then.
+    /// When the journal is poisoned or closed, before or while the frame was made.
     pub fn append(
         &self,
         at: Timestamp,
@@ -407,24 +424,24 @@ impl Journal {
         payloads: Vec<Sealed>,
         make: impl FnOnce(u64) -> Render,
     ) -> Result<u64, Poisoned> {
-        let mut queue = lock(&self.shared.queue);
-        if queue.poisoned || queue.closed {
+        let mut last_seq = lock(&self.shared.last_seq);
+        if !lock(&self.shared.queue).is_open() {
             return Err(Poisoned);
         }
-        let seq = queue.last_seq + 1;
-        queue.last_seq = seq;
-        self.remember(seq, &payloads);
+        let seq = *last_seq + 1;
+        let remembered: Vec<Bytes> = payloads.iter().map(|p| p.plain.clone()).collect();
         let render = make(seq);
-        queue.pending.push_back(Pending { seq, at, rotate, payloads, render });
-        drop(queue);
-        self.shared.filled.notify_one();
+        self.shared.push(Pending { seq, at, rotate, payloads, render })?;
+        *last_seq = seq;
+        drop(last_seq);
+        self.remember(seq, remembered);
         Ok(seq)
     }
 
-    fn remember(&self, seq: u64, payloads: &[Sealed]) {
+    fn remember(&self, seq: u64, payloads: Vec<Bytes>) {
         let mut cache = lock(&self.shared.cache);
-        for (index, payload) in payloads.iter().enumerate() {
-            cache.put((seq, u32::try_from(index).unwrap_or(u32::MAX)), payload.plain.clone());
+        for (payload, index) in payloads.into_iter().zip(0..) {
+            cache.put((seq, index), payload);
         }
     }
 
@@ -440,16 +457,15 @@ impl Journal {
     /// When the journal was poisoned first.
     pub async fn durable(&self, seq: u64) -> Result<(), Poisoned> {
         let woken = {
-            let mut waiters = lock(&self.shared.waiters);
-            let now = self.shared.now_durable();
-            if now.head.seq >= seq {
+            let mut progress = lock(&self.shared.progress);
+            if progress.head.seq >= seq {
                 return Ok(());
             }
-            if now.poisoned {
+            if progress.poisoned {
                 return Err(Poisoned);
             }
             let (waiter, woken) = oneshot::channel();
-            waiters.entry(seq).or_default().push(waiter);
+            progress.waiters.entry(seq).or_default().push(waiter);
             woken
         };
         woken.await.map_err(|_| Poisoned)
@@ -460,29 +476,30 @@ impl Journal {
     /// # Errors
     /// When the journal was poisoned first.
     pub fn durable_blocking(&self, seq: u64) -> Result<Head, Poisoned> {
-        let mut guard = lock(&self.shared.synced_lock);
+        let mut progress = lock(&self.shared.progress);
         loop {
-            let now = self.shared.now_durable();
-            if now.head.seq >= seq {
-                return Ok(now.head);
+            if progress.head.seq >= seq {
+                return Ok(progress.head);
             }
-            if now.poisoned {
+            if progress.poisoned {
                 return Err(Poisoned);
             }
-            guard = self.shared.synced.wait(guard).unwrap_or_else(PoisonError::into_inner);
+            progress.sleepers += 1;
+            progress = self.shared.synced.wait(progress).unwrap_or_else(PoisonError::into_inner);
+            progress.sleepers -= 1;
         }
     }
 
     /// The newest durable frame.
     #[must_use]
     pub fn head(&self) -> Head {
-        self.shared.now_durable().head
+        lock(&self.shared.progress).head
     }
 
     /// How many frames wait for the disk.
     #[must_use]
     pub fn backlog(&self) -> u64 {
-        lock(&self.shared.queue).last_seq.saturating_sub(self.shared.durable_seq())
+        lock(&self.shared.last_seq).saturating_sub(self.head().seq)
     }
 
     /// Root of the tree over the first `size` records, with their hashes durable; `size` grows from call to call, and is
@@ -503,7 +520,7 @@ impl Journal {
     /// Whether frames can still be written.
     #[must_use]
     pub fn healthy(&self) -> bool {
-        !self.shared.now_durable().poisoned
+        !lock(&self.shared.progress).poisoned
     }
 
     /// Where it is.

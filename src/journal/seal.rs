@@ -65,10 +65,13 @@ impl Sealer {
     pub fn seal(&self, plain: impl Into<Bytes>) -> Result<Sealed, SealError> {
         let plain: Bytes = plain.into();
         let digest = Digest::of(&plain);
-        let mut body = plain.to_vec();
-        let nonce = self.key.seal_in_place_append_tag(aad(&digest), &mut body).map_err(|_| SealError)?;
-        let mut bytes = nonce.as_ref().to_vec();
-        bytes.append(&mut body);
+        let mut bytes = Vec::with_capacity(NONCE + plain.len() + AES_256_GCM.tag_len());
+        bytes.extend_from_slice(&[0; NONCE]);
+        bytes.extend_from_slice(&plain);
+        let (place, body) = bytes.split_at_mut(NONCE);
+        let (nonce, tag) = self.key.seal_in_place_separate_tag(aad(&digest), body).map_err(|_| SealError)?;
+        place.copy_from_slice(nonce.as_ref());
+        bytes.extend_from_slice(tag.as_ref());
         let size = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         let meta =
             PayloadMeta { digest, len: size(plain.len()), sealed: Digest::of(&bytes), sealed_len: size(bytes.len()) };
@@ -90,9 +93,13 @@ impl Sealer {
     }
 }
 
-fn aad(digest: &Digest) -> Aad<Vec<u8>> {
-    let mut data = b"holdpoint payload 1".to_vec();
-    data.extend_from_slice(digest.as_bytes());
+const PURPOSE: &[u8; 19] = b"holdpoint payload 1";
+
+fn aad(digest: &Digest) -> Aad<[u8; PURPOSE.len() + 32]> {
+    let mut data = [0; PURPOSE.len() + 32];
+    let (purpose, of) = data.split_at_mut(PURPOSE.len());
+    purpose.copy_from_slice(PURPOSE);
+    of.copy_from_slice(digest.as_bytes());
     Aad::from(data)
 }
 

@@ -110,6 +110,8 @@ pub(super) struct Writer<'a> {
     pub(super) shared: &'a Shared,
     pub(super) active: Option<Active>,
     pub(super) head: Head,
+    /// What is on the disk.
+    pub(super) durable: u64,
     pub(super) buffer: Vec<u8>,
     /// Chain hashes of what is in the buffer.
     pub(super) hashes: Vec<u8>,
@@ -125,6 +127,7 @@ impl Writer<'_> {
                 self.shared.poison();
                 return;
             }
+            self.durable = self.head.seq;
             self.shared.publish(self.head);
             failpoint::hit("wake.after");
         }
@@ -159,7 +162,7 @@ impl Writer<'_> {
             seq: pending.seq,
             at: pending.at,
             prev: self.head.hash,
-            durable: self.shared.durable_seq(),
+            durable: self.durable,
             event: pending.render,
             payloads: &pending.payloads,
         };
