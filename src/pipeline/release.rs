@@ -169,7 +169,7 @@ impl Pipeline {
             key: record.key.clone(),
             key_derived: record.key_derived,
             named_run: None,
-            context: record.context.clone(),
+            context: (*record.context).clone(),
             evidence: record.evidence.iter().map(|e| e.id).collect(),
             source_ip: record.context.source_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
             prefer: Preference::default(),

@@ -56,7 +56,7 @@ impl Entry {
             call: record.id,
             tool: record.tool.clone(),
             started,
-            principal: Some(record.principal.clone()),
+            principal: Some((*record.principal).clone()),
             operation: Some(record.operation.clone()),
             effects: true,
             context: Some((record.context.workflow.clone(), record.context.run.clone())),

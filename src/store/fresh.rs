@@ -1,5 +1,7 @@
 //! The record of a call that is about to be parked or begun.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::call::{
@@ -48,8 +50,8 @@ impl CallRecord {
             operation: operation.name.clone(),
             tool: operation.tool.name.clone(),
             effects: operation.effects.names().into_iter().map(str::to_owned).collect(),
-            principal: principal.clone(),
-            context,
+            principal: Arc::new(principal.clone()),
+            context: Arc::new(context),
             key: call.key().map(str::to_owned),
             key_derived: call.key_derived(),
             keep: if call.key_derived() { rule.window } else { rule.keep },
@@ -57,7 +59,7 @@ impl CallRecord {
             digest: call.digest(),
             request: stored(call),
             title: title(operation, &shown),
-            arguments: shown,
+            arguments: Arc::new(shown),
             schema_digest: operation.schema_digest,
             config_digest: made.config_digest,
             policy_digest: made.policy_digest,

@@ -1,5 +1,6 @@
 //! The durable record of a call.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -217,9 +218,9 @@ pub struct CallRecord {
     /// Effects by name.
     pub effects: Vec<String>,
     /// Who called.
-    pub principal: Principal,
+    pub principal: Arc<Principal>,
     /// In which work.
-    pub context: CallContext,
+    pub context: Arc<CallContext>,
     /// Idempotency key, given or derived.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
@@ -235,7 +236,7 @@ pub struct CallRecord {
     /// The request.
     pub request: StoredRequest,
     /// The argument object with redacted members replaced; what records and pages show.
-    pub arguments: Value,
+    pub arguments: Arc<Value>,
     /// Digest of the argument schema.
     pub schema_digest: Digest,
     /// Digest of the configuration and of the policies that decided.

@@ -52,33 +52,48 @@ pub(crate) fn run(dir: &Path, clients: usize, time: Duration) -> Run {
 
 async fn calls(store: Store, client: usize, end: Instant) -> Vec<u64> {
     let mut latencies = Vec::new();
-    let pattern = record();
+    let pattern = Pattern::new();
     while Instant::now() < end {
-        let record = fresh(&pattern, &format!("{client}-{}", latencies.len()));
+        let record = pattern.fresh(&format!("{client}-{}", latencies.len()));
         let started = Instant::now();
-        call(&store, record).await;
+        pattern.call(&store, record).await;
         latencies.push(u64::try_from(started.elapsed().as_nanos()).unwrap());
     }
     latencies
 }
 
-fn fresh(pattern: &CallRecord, name: &str) -> CallRecord {
-    let mut record = pattern.clone();
-    record.id = CallId::new();
-    record.key = Some(format!("key-{name}"));
-    record.fingerprint = Digest::of(name.as_bytes());
-    record.digest = record.fingerprint;
-    record
+/// What every call has, made before the clock runs: in the proxy the bodies come from the network.
+struct Pattern {
+    record: CallRecord,
+    request: Bytes,
+    answer: Bytes,
 }
 
-async fn call(store: &Store, record: CallRecord) {
-    let body = Bytes::from(record.arguments.to_string());
-    let begin = Begin { arguments: Bytes::new(), body, charges: record.charges.clone(), record, release: false };
-    let (begun, _) = store.begin(begin).await.unwrap();
-    let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
-    let body = AnswerBody::Kept(Bytes::from("y".repeat(1024)));
-    let conclusion = Conclusion { state: State::Succeeded, answer: Some((201, headers)), body, note: None };
-    store.conclude(begun, conclusion).await.unwrap();
+impl Pattern {
+    fn new() -> Self {
+        let record = record();
+        let request = Bytes::from(record.arguments.to_string());
+        Self { record, request, answer: Bytes::from("y".repeat(1024)) }
+    }
+
+    fn fresh(&self, name: &str) -> CallRecord {
+        let mut record = self.record.clone();
+        record.id = CallId::new();
+        record.key = Some(format!("key-{name}"));
+        record.fingerprint = Digest::of(name.as_bytes());
+        record.digest = record.fingerprint;
+        record
+    }
+
+    async fn call(&self, store: &Store, record: CallRecord) {
+        let (body, charges) = (self.request.clone(), record.charges.clone());
+        let begin = Begin { arguments: Bytes::new(), body, charges, record, release: false };
+        let (begun, _) = store.begin(begin).await.unwrap();
+        let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
+        let body = AnswerBody::Kept(self.answer.clone());
+        let conclusion = Conclusion { state: State::Succeeded, answer: Some((201, headers)), body, note: None };
+        store.conclude(begun, conclusion).await.unwrap();
+    }
 }
 
 /// Records so many calls, spread evenly over the `days` before now.
@@ -94,14 +109,14 @@ pub(crate) fn fill(home: &Path, count: u64, days: u64) {
         let worker = |_| {
             let (store, clock, next) = (store.clone(), clock.clone(), next.clone());
             tokio::spawn(async move {
-                let pattern = record();
+                let pattern = Pattern::new();
                 loop {
                     let n = next.fetch_add(1, Relaxed);
                     if n >= count {
                         return;
                     }
                     clock.advance(step);
-                    call(&store, fresh(&pattern, &n.to_string())).await;
+                    pattern.call(&store, pattern.fresh(&n.to_string())).await;
                 }
             })
         };

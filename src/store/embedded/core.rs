@@ -1,9 +1,11 @@
 //! The state in memory: open calls, the newest concluded ones, their keys, budgets, counters.
 //! [`Core::apply`] is the only thing that changes it, live and in a replay alike.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
+
+use hashbrown::{HashMap, HashSet};
 
 use crate::call::{ArtifactId, CallId, Digest, Timestamp};
 use crate::journal::Reader;
@@ -45,6 +47,16 @@ pub(super) struct Core {
     index: Arc<Index>,
     reader: Arc<Reader>,
     collecting: Collecting,
+    /// How often memory let go of what the index has.
+    evictions: Arc<AtomicU64>,
+}
+
+/// What the index said of a key before the state was locked: reading it takes longer than all the rest of a step.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hint {
+    key: Digest,
+    holder: Option<CallId>,
+    evictions: u64,
 }
 
 impl Core {
@@ -64,7 +76,13 @@ impl Core {
             index,
             reader,
             collecting,
+            evictions: Arc::default(),
         }
+    }
+
+    /// Counts how often memory let go of what the index has.
+    pub(super) fn evictions(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.evictions)
     }
 
     /// Store time: the clock's, but never earlier than before.
@@ -93,8 +111,8 @@ impl Core {
             Entry::Step { step, id, changed, next: None } => {
                 let old = self.record(*id)?.ok_or_else(|| IndexError::of(format!("{id} changes before it begins")))?;
                 if old.frames.contains(&seq) {
-                    let keyed = self.has_key(&old)?;
-                    return Ok(vec![Change::Call(old, keyed)]);
+                    let key = self.own_key(&old)?;
+                    return Ok(vec![Change::Call(old, key)]);
                 }
                 let mut next = Arc::unwrap_or_clone(old);
                 (**changed).clone().apply(&mut next);
@@ -118,19 +136,19 @@ impl Core {
             self.tally.step(step, record, at);
         }
         self.seen.extend(keys::seen_by(record));
-        let keyed = self.insert(record)?;
-        Ok(vec![Change::Call(Arc::clone(record), keyed)])
+        let key = self.insert(record)?;
+        Ok(vec![Change::Call(Arc::clone(record), key)])
     }
 
-    /// Says whether its key stands for this call.
-    fn insert(&mut self, record: &Arc<CallRecord>) -> Result<bool, IndexError> {
+    /// Returns the name of its key, if that stands for this call.
+    fn insert(&mut self, record: &Arc<CallRecord>) -> Result<Option<Digest>, IndexError> {
         self.calls.insert(record.id, Arc::clone(record));
         if record.state == State::NotExecuted {
-            self.forget_names(record);
-            return Ok(false);
+            self.forget_names(record, keys::of_record(record));
+            return Ok(None);
         }
-        let keyed = self.has_key(record)?;
-        if let Some(key) = keys::of_record(record).filter(|_| keyed) {
+        let key = self.own_key(record)?;
+        if let Some(key) = key {
             self.keys.insert(key, record.id);
         }
         if record.terms.is_some() {
@@ -139,25 +157,36 @@ impl Core {
                 same.push(record.id);
             }
         }
-        Ok(keyed)
+        Ok(key)
     }
 
-    /// Whether no later call has its key. A key that stands for nothing any more is free for another call, and
-    /// whatever is still written of the first one (collected, expired long ago) does not take it back.
-    fn has_key(&self, record: &CallRecord) -> Result<bool, IndexError> {
-        let Some(key) = keys::of_record(record) else { return Ok(false) };
+    /// The name of its key, unless a later call has it. A key that stands for nothing any more is free for another call,
+    /// and whatever is still written of the first one (collected, expired long ago) does not take it back.
+    fn own_key(&self, record: &CallRecord) -> Result<Option<Digest>, IndexError> {
+        let Some(key) = keys::of_record(record) else { return Ok(None) };
         let holder = match self.keys.get(&key) {
             Some(id) => Some(*id),
             None => self.index.key(&key)?,
         };
-        let Some(other) = holder.filter(|id| *id != record.id) else { return Ok(true) };
+        let Some(other) = holder.filter(|id| *id != record.id) else { return Ok(Some(key)) };
         // One that cannot be read any more was forgotten: it is older.
-        Ok(self.record(other).ok().flatten().is_none_or(|other| other.created <= record.created))
+        let older = self.record(other).ok().flatten().is_none_or(|other| other.created <= record.created);
+        Ok(Some(key).filter(|_| older))
     }
 
-    fn forget_names(&mut self, record: &CallRecord) {
-        if let Some(key) = keys::of_record(record).filter(|k| self.keys.get(k) == Some(&record.id)) {
+    /// A new call is about to be written that nothing stands in the way of: its key is its own from here on.
+    pub(super) fn claim(&mut self, record: &CallRecord) {
+        if let Some(key) = keys::of_record(record) {
+            self.keys.insert(key, record.id);
+        }
+    }
+
+    fn forget_names(&mut self, record: &CallRecord, key: Option<Digest>) {
+        if let Some(key) = key.filter(|k| self.keys.get(k) == Some(&record.id)) {
             self.keys.remove(&key);
+        }
+        if record.terms.is_none() {
+            return;
         }
         let same = keys::same(record);
         if let Some(ids) = self.same.get_mut(&same) {
@@ -199,13 +228,14 @@ impl Core {
     }
 
     /// Lets go of what the index has now.
-    pub(super) fn evict(&mut self, indexed: &[Change]) {
+    pub(super) fn evict<'a>(&mut self, indexed: impl Iterator<Item = &'a Change>) {
+        self.evictions.fetch_add(1, SeqCst);
         for change in indexed {
             match change {
-                Change::Call(record, _) if record.state.is_final() => {
+                Change::Call(record, key) if record.state.is_final() => {
                     if self.calls.get(&record.id).is_some_and(|r| r.seq == record.seq) {
                         self.calls.remove(&record.id);
-                        self.forget_names(record);
+                        self.forget_names(record, *key);
                         keys::seen_by(record).map(|target| self.seen.remove(&target));
                     }
                 }
@@ -241,8 +271,8 @@ impl Core {
     }
 
     /// What the store knows of a call that came in, as of `now`.
-    pub(super) fn known(&self, q: &Question<'_>, now: Timestamp) -> Result<Known, IndexError> {
-        if let Some(record) = self.by_key(q)?.filter(|r| self.stands(r, now)) {
+    pub(super) fn known(&self, q: &Question<'_>, hint: Option<Hint>, now: Timestamp) -> Result<Known, IndexError> {
+        if let Some(record) = self.by_key(q, hint)?.filter(|r| self.stands(r, now)) {
             return Ok(if record.fingerprint == q.fingerprint {
                 as_known(&record, now)
             } else {
@@ -260,11 +290,15 @@ impl Core {
         Ok(Known::New)
     }
 
-    fn by_key(&self, q: &Question<'_>) -> Result<Option<Arc<CallRecord>>, IndexError> {
-        let Some(key) = q.key.map(|k| keys::key(q.principal, q.operation, k)) else { return Ok(None) };
-        let id = match self.keys.get(&key) {
-            Some(id) => Some(*id),
-            None => self.index.key(&key)?,
+    fn by_key(&self, q: &Question<'_>, hint: Option<Hint>) -> Result<Option<Arc<CallRecord>>, IndexError> {
+        let key = || q.key.map(|k| keys::key(q.principal, q.operation, k));
+        let Some(key) = hint.map(|h| h.key).or_else(key) else { return Ok(None) };
+        // What left memory since the hint was made may have this key.
+        let hint = hint.filter(|h| h.evictions == self.evictions.load(SeqCst));
+        let id = match (self.keys.get(&key), hint) {
+            (Some(id), _) => Some(*id),
+            (None, Some(hint)) => hint.holder,
+            (None, None) => self.index.key(&key)?,
         };
         id.map_or(Ok(None), |id| self.record(id))
     }
@@ -303,6 +337,16 @@ impl Core {
         let given = record.key.is_some() && !record.key_derived;
         let cap = if given { record.keep } else { record.keep.max(self.collecting.at_most) };
         now < ended(record).plus(cap) && record.collected.is_none_or(|at| now < at.plus(after))
+    }
+}
+
+impl Hint {
+    /// Looks up the key of a new record; `None` when it has none. Nobody need have locked the state.
+    pub(super) fn of(record: &CallRecord, index: &Index, evictions: &AtomicU64) -> Result<Option<Self>, IndexError> {
+        let Some(key) = keys::of_record(record) else { return Ok(None) };
+        // Counted first: what is let go while the index is read makes the hint void.
+        let evictions = evictions.load(SeqCst);
+        Ok(Some(Self { key, holder: index.key(&key)?, evictions }))
     }
 }
 

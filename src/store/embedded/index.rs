@@ -24,8 +24,8 @@ const SYNCED: &[u8] = b"s";
 /// What a frame changes for index and watchers.
 #[derive(Debug, Clone)]
 pub(super) enum Change {
-    /// A call has this record now, and its key stands for it, or for a later one.
-    Call(Arc<CallRecord>, bool),
+    /// A call has this record now; with the name of its key, unless that stands for a later one.
+    Call(Arc<CallRecord>, Option<Digest>),
     /// An artifact is there.
     Artifact(Arc<Artifact>),
 }
@@ -153,23 +153,41 @@ impl Index {
         self.get(SYNCED)
     }
 
-    /// Applies changes and the mark up to where they reach, all or nothing.
-    pub(super) fn apply(&self, changes: &[Change], applied: Option<Applied>) -> Result<()> {
-        let mut batch = sled::Batch::default();
+    /// Applies changes, then the mark up to where they reach. Not all or nothing: readers would wait for the whole of a
+    /// batch. What a crash leaves half applied lies behind the mark of the last sync, and a replay writes it again.
+    pub(super) fn apply<'a>(&self, changes: impl Iterator<Item = &'a Change>, applied: Option<Applied>) -> Result<()> {
         for change in changes {
             match change {
-                Change::Call(record, keyed) if record.state.is_final() => call_into(&mut batch, record, *keyed),
+                Change::Call(record, key) if record.state.is_final() => guarded(|| self.put_call(record, *key))?,
                 Change::Call(..) => {}
                 Change::Artifact(artifact) => {
-                    let key = name(b'a', &[&artifact.evidence.id.bits().to_be_bytes()]);
-                    batch.insert(key, encode(&**artifact)?);
+                    let value = encode(&**artifact)?;
+                    self.put(name(b'a', &[&artifact.evidence.id.bits().to_be_bytes()]), value)?;
                 }
             }
         }
-        if let Some(applied) = applied {
-            batch.insert(META, encode(&applied)?);
+        applied.map_or(Ok(()), |applied| self.put(META.to_vec(), encode(&applied)?))
+    }
+
+    fn put(&self, key: Vec<u8>, value: Vec<u8>) -> Result<()> {
+        guarded(|| self.db.insert(key, value)).map(drop)
+    }
+
+    fn put_call(&self, record: &CallRecord, key: Option<Digest>) -> sled::Result<()> {
+        let id = record.id.bits().to_be_bytes();
+        self.db.insert(name(b'c', &[&id]), Stored::encode(record))?;
+        if record.state != State::NotExecuted {
+            if let Some(key) = key {
+                self.db.insert(name(b'k', &[key.as_bytes()]), &id)?;
+            }
+            if record.terms.is_some() {
+                self.db.insert(name(b'f', &[keys::same(record).as_bytes(), &id]), &[])?;
+            }
         }
-        guarded(|| self.db.apply_batch(batch))
+        if let Some(target) = keys::seen_by(record) {
+            self.db.insert(name(b't', &[target.as_bytes()]), &id)?;
+        }
+        Ok(())
     }
 
     pub(super) fn call(&self, id: CallId) -> Result<Option<Stored>> {
@@ -330,22 +348,6 @@ impl Removal<'_> {
     fn done(mut self) -> Result<u64> {
         self.apply()?;
         Ok(self.entries)
-    }
-}
-
-fn call_into(batch: &mut sled::Batch, record: &CallRecord, keyed: bool) {
-    let id = record.id.bits().to_be_bytes();
-    batch.insert(name(b'c', &[&id]), Stored::encode(record));
-    if record.state != State::NotExecuted {
-        if let Some(key) = keys::of_record(record).filter(|_| keyed) {
-            batch.insert(name(b'k', &[key.as_bytes()]), &id);
-        }
-        if record.terms.is_some() {
-            batch.insert(name(b'f', &[keys::same(record).as_bytes(), &id]), &[]);
-        }
-    }
-    if let Some(target) = keys::seen_by(record) {
-        batch.insert(name(b't', &[target.as_bytes()]), &id);
     }
 }
 

@@ -1,10 +1,9 @@
 //! The thread that follows the journal: once frames are durable it wakes watchers, fills the index, and
 //! lets memory go.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -21,7 +20,7 @@ use super::index::{Applied, Change, Index, IndexError};
 const SWEEP: usize = 1024;
 /// The index is filled by so many steps at a time: sled puts every batch on the disk by itself, beside the journal.
 const BATCH: usize = 512;
-/// Fewer are filled in once nothing more has come for so long.
+/// Fewer are filled in after so long. Until then the thread sleeps, unless somebody waits for a call that changed.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// What one frame asks of the indexer.
@@ -31,6 +30,75 @@ pub(super) struct Task {
     pub(super) changes: Vec<Change>,
     /// Put the index on the disk for real afterwards.
     pub(super) sync: bool,
+}
+
+/// What the indexer is told. To wake a thread for each frame would cost more than what it does.
+#[derive(Debug, Default)]
+pub(super) struct Inbox {
+    told: Mutex<Told>,
+    filled: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    tasks: Vec<Task>,
+    urgent: bool,
+    closed: bool,
+    /// The thread sleeps until there is any task at all.
+    asleep: bool,
+}
+
+impl Told {
+    fn is_due(&self) -> bool {
+        self.urgent || self.closed || self.tasks.len() >= BATCH
+    }
+}
+
+impl Inbox {
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells a task; an urgent one is looked at once, others together with what comes within [`PAUSE`].
+    pub(super) fn push(&self, task: Task, urgent: bool) {
+        let mut told = self.told();
+        told.tasks.push(task);
+        let wake = told.asleep || urgent || told.tasks.len() == BATCH;
+        told.urgent |= urgent;
+        told.asleep = false;
+        drop(told);
+        if wake {
+            self.filled.notify_one();
+        }
+    }
+
+    /// Nothing more comes.
+    pub(super) fn close(&self) {
+        self.told().closed = true;
+        self.filled.notify_one();
+    }
+
+    /// What was told: at once when it is enough or urgent, else after a pause. `None`: closed, and nothing is left.
+    fn take(&self) -> Option<Vec<Task>> {
+        let mut told = self.told();
+        while told.tasks.is_empty() && !told.closed {
+            told.asleep = true;
+            told = self.filled.wait(told).unwrap_or_else(PoisonError::into_inner);
+        }
+        told.asleep = false;
+        let waited = self.filled.wait_timeout_while(told, PAUSE, |told| !told.is_due());
+        told = waited.unwrap_or_else(PoisonError::into_inner).0;
+        told.urgent = false;
+        let tasks = std::mem::take(&mut told.tasks);
+        (!tasks.is_empty()).then_some(tasks)
+    }
+
+    /// What was told of frames up to `seq` meanwhile. A frame is told before it is in the journal.
+    fn take_until(&self, seq: u64) -> Vec<Task> {
+        let mut told = self.told();
+        let later = told.tasks.partition_point(|task| task.seq <= seq);
+        told.tasks.drain(..later).collect()
+    }
 }
 
 /// Who waits for which call.
@@ -54,6 +122,11 @@ impl Watchers {
         map.entry(id).or_insert_with(|| watch::Sender::new(now)).subscribe()
     }
 
+    /// Whether anybody waits for this call.
+    pub(super) fn has(&self, change: &Change) -> bool {
+        matches!(change, Change::Call(record, _) if self.map().contains_key(&record.id))
+    }
+
     fn publish(&self, change: &Change) {
         let Change::Call(record, _) = change else { return };
         let mut map = self.map();
@@ -72,28 +145,28 @@ pub(super) struct Indexer {
     pub(super) journal: Arc<Journal>,
     pub(super) index: Arc<Index>,
     pub(super) watchers: Arc<Watchers>,
-    pub(super) tasks: mpsc::Receiver<Task>,
+    pub(super) inbox: Arc<Inbox>,
     pub(super) indexed: watch::Sender<u64>,
     pub(super) broken: Arc<AtomicBool>,
 }
 
-/// Where the indexer stands.
-#[derive(Default)]
-struct Progress {
-    /// Told, but not known to be durable yet.
-    waiting: VecDeque<Task>,
-    /// Durable, and not in the index yet.
-    ripe: Vec<Task>,
-    /// Up to where nothing but `ripe` is missing from the index.
-    head: Option<Head>,
+/// Calls with effects must not go on with an index that nobody fills.
+struct BrokenOnPanic<'a>(&'a AtomicBool);
+
+impl Drop for BrokenOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.store(true, Relaxed);
+        }
+    }
 }
 
 impl Indexer {
     /// Runs until the store closes or something fails.
     pub(super) fn run(self) {
-        let mut progress = Progress::default();
-        while let Some(done) = self.turn(&mut progress) {
-            if let Err(error) = done {
+        let _guard = BrokenOnPanic(&self.broken);
+        while let Some(tasks) = self.inbox.take() {
+            if let Err(error) = self.follow(tasks) {
                 tracing::error!(%error, "the index cannot be written; nothing with effects is done any more");
                 self.broken.store(true, Relaxed);
                 return;
@@ -101,48 +174,27 @@ impl Indexer {
         }
     }
 
-    /// Takes what has come, and fills the index when enough has ripened or nothing more comes. `None` at the end.
-    fn turn(&self, p: &mut Progress) -> Option<Result<(), IndexError>> {
-        if p.waiting.is_empty() {
-            let next = if p.ripe.is_empty() {
-                self.tasks.recv().map_err(|_| RecvTimeoutError::Disconnected)
-            } else {
-                self.tasks.recv_timeout(PAUSE)
-            };
-            match next {
-                Ok(task) => p.waiting.push_back(task),
-                Err(RecvTimeoutError::Timeout) => return Some(self.fill(p)),
-                Err(RecvTimeoutError::Disconnected) if p.ripe.is_empty() => return None,
-                Err(RecvTimeoutError::Disconnected) => return Some(self.fill(p)),
-            }
-        }
-        let first = p.waiting.front()?.seq;
-        let Ok(head) = self.journal.durable_blocking(first) else {
-            return Some(Err(IndexError::of("the journal failed first".to_owned())));
-        };
-        p.waiting.extend(self.tasks.try_iter());
-        let due = p.waiting.iter().take_while(|t| t.seq <= head.seq).count();
-        p.ripe.extend(p.waiting.drain(..due).inspect(|task| self.publish(task)));
-        p.head = Some(head);
-        let fill = p.ripe.len() >= BATCH || p.ripe.iter().any(|t| t.sync);
-        Some(if fill { self.fill(p) } else { Ok(()) })
+    /// Waits until the frames are durable; then wakes who waits for their calls, and fills the index.
+    fn follow(&self, mut tasks: Vec<Task>) -> Result<(), IndexError> {
+        let last = tasks.last().map_or(0, |t| t.seq);
+        let durable = self.journal.durable_blocking(last);
+        let head = durable.map_err(|_| IndexError::of("the journal failed first".to_owned()))?;
+        // Nothing up to the head may be missing from the index when it says that it has all up to there.
+        tasks.extend(self.inbox.take_until(head.seq));
+        tasks.iter().flat_map(|t| &t.changes).for_each(|change| self.watchers.publish(change));
+        self.fill(&tasks, head)
     }
 
-    fn publish(&self, task: &Task) {
-        task.changes.iter().for_each(|c| self.watchers.publish(c));
-    }
-
-    fn fill(&self, p: &mut Progress) -> Result<(), IndexError> {
-        let batch = std::mem::take(&mut p.ripe);
-        let sync = batch.iter().any(|t| t.sync);
-        let done = u64::try_from(batch.len()).unwrap_or(u64::MAX);
-        let changes: Vec<Change> = batch.into_iter().flat_map(|t| t.changes).collect();
+    fn fill(&self, tasks: &[Task], head: Head) -> Result<(), IndexError> {
+        let applied = Applied { seq: head.seq, hash: head.hash };
         failpoint::hit("index.before");
-        self.index.apply(&changes, p.head.map(|h| Applied { seq: h.seq, hash: h.hash }))?;
+        self.index.apply(tasks.iter().flat_map(|t| &t.changes), Some(applied))?;
         failpoint::hit("index.applied");
-        self.core.lock().unwrap_or_else(PoisonError::into_inner).evict(&changes);
-        self.indexed.send_modify(|n| *n = n.saturating_add(done));
-        if sync {
+        let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
+        core.evict(tasks.iter().flat_map(|t| &t.changes));
+        drop(core);
+        self.indexed.send_modify(|n| *n = n.saturating_add(u64::try_from(tasks.len()).unwrap_or(u64::MAX)));
+        if tasks.iter().any(|t| t.sync) {
             failpoint::hit("index.sync");
             self.index.sync()?;
             failpoint::hit("index.synced");

@@ -1,20 +1,19 @@
 //! The names under which calls are found again: fixed-width digests of scope and key.
 
-use aws_lc_rs::digest::{Context, SHA256};
-
 use crate::call::{Digest, Principal};
 use crate::store::{CallRecord, State};
 
+/// Room for most names.
+const USUAL: usize = 512;
+
 /// A digest of these parts, each with its length before it, so that no two lists of parts look alike.
 fn named(parts: &[&[u8]]) -> Digest {
-    let mut context = Context::new(&SHA256);
+    let mut named = Vec::with_capacity(USUAL);
     for part in parts {
-        context.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
-        context.update(part);
+        named.extend_from_slice(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+        named.extend_from_slice(part);
     }
-    let mut out = [0; 32];
-    out.copy_from_slice(context.finish().as_ref());
-    Digest::from_bytes(out)
+    Digest::of(&named)
 }
 
 fn scoped(kind: &str, scope: &Principal, operation: &str, last: &[u8]) -> Digest {

@@ -1,8 +1,9 @@
 //! Budgets in memory: what is used and set aside, computed from the records alone.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::call::Timestamp;
@@ -79,7 +80,7 @@ impl Ledgers {
         if part == Part::Nowhere {
             return;
         }
-        let (balance, touched) = self.0.entry(charge.ledger.clone()).or_default();
+        let (balance, touched) = self.0.entry_ref(&charge.ledger).or_default();
         let line = if part == Part::Used { &mut balance.used } else { &mut balance.reserved };
         *line = line.saturating_add(charge.amount.saturating_mul(sign));
         *touched = at;

@@ -19,7 +19,7 @@ mod tally;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ use self::checkpoint::Checkpoints;
 use self::core::Core;
 use self::entry::{Entry, followed};
 use self::index::{Applied, Index, IndexError};
-use self::indexer::{Task, Watchers};
+use self::indexer::{Inbox, Task, Watchers};
 
 /// Frames without durability of their own may run ahead of the disk by so many.
 const MAX_BACKLOG: u64 = 4096;
@@ -182,12 +182,13 @@ struct Inner {
     journal: Arc<Journal>,
     index: Arc<Index>,
     watchers: Arc<Watchers>,
-    tasks: Option<mpsc::Sender<Task>>,
+    inbox: Arc<Inbox>,
     indexer: Option<JoinHandle<()>>,
     /// Tasks given to the indexer, and how many of them it has done.
     sent: AtomicU64,
     indexed: watch::Receiver<u64>,
     broken: Arc<AtomicBool>,
+    evictions: Arc<AtomicU64>,
     clock: Arc<dyn Clock>,
     epoch: u64,
     checkpoints: Checkpoints,
@@ -284,10 +285,8 @@ impl Inner {
 
     fn tell_indexer(&self, task: Task) {
         self.sent.fetch_add(1, Relaxed);
-        let sent = self.tasks.as_ref().is_some_and(|tasks| tasks.send(task).is_ok());
-        if !sent {
-            self.broken.store(true, Relaxed);
-        }
+        let urgent = task.sync || task.changes.iter().any(|change| self.watchers.has(change));
+        self.inbox.push(task, urgent);
     }
 
     /// Applies one event of the state machine to a call.
@@ -400,7 +399,7 @@ impl Inner {
 impl Drop for Inner {
     /// Ends the threads: what is queued is written and indexed first.
     fn drop(&mut self) {
-        self.tasks = None;
+        self.inbox.close();
         if let Some(indexer) = self.indexer.take() {
             let ended = indexer.join();
             debug_assert!(ended.is_ok(), "the indexer's thread panicked");
@@ -413,7 +412,7 @@ impl Drop for Inner {
         failpoint::hit("close.signed");
         let Head { seq, hash } = self.journal.head();
         let whole = !self.broken.load(Relaxed) && self.journal.healthy();
-        let marked = if whole { self.index.apply(&[], Some(Applied { seq, hash })) } else { Ok(()) };
+        let marked = if whole { self.index.apply(std::iter::empty(), Some(Applied { seq, hash })) } else { Ok(()) };
         if let Err(error) = marked.and_then(|()| self.index.sync()) {
             tracing::warn!(%error, "the index was not synced; the next open replays more");
         }

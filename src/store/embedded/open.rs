@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
 
@@ -20,7 +20,7 @@ use super::checkpoint::Checkpoints;
 use super::core::{Collecting, Core};
 use super::entry::Entry;
 use super::index::{Applied, Change, Index, IndexError};
-use super::indexer::{Indexer, Watchers};
+use super::indexer::{Inbox, Indexer, Watchers};
 use super::lock::{Lock, LockError};
 use super::{Inner, Options, Recovery, Refused, Store, Unavailable};
 
@@ -294,8 +294,8 @@ impl Pass {
     fn flush(&mut self) -> Result<(), IndexError> {
         let changes = std::mem::take(&mut self.changes);
         let forward = self.head.filter(|head| self.applied.is_none_or(|a| head.seq > a.seq));
-        self.index.apply(&changes, forward)?;
-        self.core.evict(&changes);
+        self.index.apply(changes.iter(), forward)?;
+        self.core.evict(changes.iter());
         Ok(())
     }
 
@@ -317,7 +317,7 @@ fn assemble(
     (lock, checkpoints): (Lock, Checkpoints),
     epoch: u64,
 ) -> io::Result<Inner> {
-    let (sender, tasks) = mpsc::channel();
+    let (inbox, evictions) = (Arc::new(Inbox::default()), replayed.core.evictions());
     let (indexed, indexed_seen) = watch::channel(0);
     let (core, journal) = (Arc::new(Mutex::new(replayed.core)), Arc::new(journal));
     let (watchers, broken) = (Arc::new(Watchers::default()), Arc::new(AtomicBool::new(false)));
@@ -326,7 +326,7 @@ fn assemble(
         journal: Arc::clone(&journal),
         index: Arc::clone(&replayed.index),
         watchers: Arc::clone(&watchers),
-        tasks,
+        inbox: Arc::clone(&inbox),
         indexed,
         broken: Arc::clone(&broken),
     };
@@ -336,11 +336,12 @@ fn assemble(
         journal,
         index: replayed.index,
         watchers,
-        tasks: Some(sender),
+        inbox,
         indexer: Some(thread),
         sent: AtomicU64::new(0),
         indexed: indexed_seen,
         broken,
+        evictions,
         clock,
         epoch,
         checkpoints,

@@ -59,10 +59,10 @@ impl Inner {
     /// Settles what time decided, then tells; with the frame that must be durable first.
     fn look_up(&self, q: &Question<'_>) -> Result<(u64, Known), Unavailable> {
         let (mut core, now) = self.lock()?;
-        let mut known = core.known(q, now)?;
+        let mut known = core.known(q, None, now)?;
         if let Known::Over(record) = &known {
             self.settle(&mut core, record.id, now)?;
-            known = core.known(q, now)?;
+            known = core.known(q, None, now)?;
         }
         let seq = match &known {
             Known::New => 0,
@@ -197,7 +197,7 @@ impl Store {
     /// # Errors
     /// When it is gone or cannot be read.
     pub async fn arguments(&self, record: &CallRecord) -> Result<Value, Fault> {
-        let Some(payload) = record.request.arguments else { return Ok(record.arguments.clone()) };
+        let Some(payload) = record.request.arguments else { return Ok((*record.arguments).clone()) };
         let bytes = self.inner.payload(payload).await?;
         serde_json::from_slice(&bytes).map_err(|e| Fault::caused("stored arguments are no JSON", e))
     }

@@ -13,7 +13,7 @@ use crate::store::{
     NewArtifact, Note, Park, ParkError, PayloadRef, Question, Reconcile, State, Step, StoredAnswer, votes,
 };
 
-use super::core::Core;
+use super::core::{Core, Hint};
 use super::entry::{Entry, followed};
 use super::{Inner, MAX_BACKLOG, Refused, Store, Unavailable, points};
 
@@ -78,6 +78,7 @@ impl Inner {
         record.version = 1;
         record.created = now;
         record.updated = now;
+        core.claim(&record);
         self.commit(core, now, payloads, |seq| {
             record.frames.clear();
             record.request.body = with_seq(record.request.body, seq);
@@ -88,10 +89,21 @@ impl Inner {
         core.calls.get(&id).cloned().ok_or(Unavailable)
     }
 
+    fn hint(&self, record: &CallRecord) -> Result<Option<Hint>, Unavailable> {
+        Ok(Hint::of(record, &self.index, &self.evictions)?)
+    }
+
     /// The call that stands for the same key, or is the same call in a hold.
-    fn taken(&self, core: &mut Core, record: &CallRecord, now: Timestamp) -> Result<Option<CallId>, Unavailable> {
-        Ok(match core.known(&question(record), now)? {
-            Known::New => core.record(record.id)?.map(|r| r.id),
+    fn taken(
+        &self,
+        core: &Core,
+        record: &CallRecord,
+        hint: Option<Hint>,
+        now: Timestamp,
+    ) -> Result<Option<CallId>, Unavailable> {
+        Ok(match core.known(&question(record), hint, now)? {
+            // Ids are made anew for each call: only one that is used twice in one process could be met here.
+            Known::New => core.calls.get(&record.id).map(|r| r.id),
             Known::InFlight(id) | Known::KeyReused(id) => Some(id),
             Known::Concluded(r) | Known::Held(r) | Known::Over(r) | Known::Unknown(r) => Some(r.id),
         })
@@ -100,8 +112,9 @@ impl Inner {
     fn park(&self, park: Park) -> Result<Arc<CallRecord>, ParkError> {
         let mut record = park.record;
         let payloads = self.seal_request(&mut record, park.body, park.arguments)?;
+        let hint = self.hint(&record)?;
         let (mut core, now) = self.lock_healthy()?;
-        if let Some(id) = self.taken(&mut core, &record, now)? {
+        if let Some(id) = self.taken(&core, &record, hint, now)? {
             return Err(ParkError::KeyTaken(id));
         }
         let waits = |r: &&Arc<CallRecord>| matches!(r.state_at(now), State::Held | State::Approved);
@@ -131,8 +144,9 @@ impl Inner {
             return self.release(&record, begin.charges);
         }
         let payloads = self.seal_request(&mut record, begin.body, begin.arguments)?;
+        let hint = self.hint(&record)?;
         let (mut core, now) = self.lock_healthy()?;
-        if self.taken(&mut core, &record, now)?.is_some() {
+        if self.taken(&core, &record, hint, now)?.is_some() {
             return Err(BeginError::KeyTaken);
         }
         if let Some(charge) = core.ledgers.lacking(&begin.charges) {

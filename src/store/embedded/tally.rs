@@ -1,8 +1,9 @@
 //! What agents did of late: counters kept from the frames alone, so that a replay gives the same ones.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::call::{History, PrincipalKey, Timestamp};
@@ -22,15 +23,21 @@ struct Minute {
     denied: i64,
 }
 
-/// The counters.
+/// What is counted of one agent.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
-    runs: HashMap<(Agent, String), (i64, Timestamp)>,
-    minutes: HashMap<Agent, BTreeMap<i64, Minute>>,
-    money: HashMap<(Agent, String), (i64, i64)>,
-    /// When a caller's run last left a record.
-    touched: HashMap<(PrincipalKey, String), Timestamp>,
+struct Counts {
+    minutes: BTreeMap<i64, Minute>,
+    /// By run: how many, and when the last one was.
+    runs: HashMap<String, (i64, Timestamp)>,
+    /// By currency: the day, and its sum.
+    money: HashMap<String, (i64, i64)>,
+    /// By the person that it acts for: when a run last left a record.
+    touched: HashMap<Option<String>, HashMap<String, Timestamp>>,
 }
+
+/// The counters, by organisation and agent: nothing is copied to find what is there.
+#[derive(Debug, Default)]
+pub(super) struct Tally(HashMap<String, HashMap<String, Counts>>);
 
 /// The counters as a snapshot keeps them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -42,22 +49,48 @@ pub(super) struct TallyImage {
     touched: Vec<(PrincipalKey, String, Timestamp)>,
 }
 
-fn agent_of(record: &CallRecord) -> Agent {
-    (record.principal.org.clone(), record.principal.agent.clone())
+impl Counts {
+    fn count(&mut self, at: Timestamp, denied: bool) {
+        let minute = at.as_millis().div_euclid(MINUTE);
+        let bucket = self.minutes.entry(minute).or_default();
+        bucket.calls += 1;
+        bucket.denied += i64::from(denied);
+        while self.minutes.first_key_value().is_some_and(|(m, _)| *m + 60 <= minute) {
+            self.minutes.pop_first();
+        }
+    }
+
+    fn count_run(&mut self, run: &str, at: Timestamp) {
+        let run = self.runs.entry_ref(run).or_default();
+        *run = (run.0 + 1, at);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.minutes.is_empty() && self.runs.is_empty() && self.money.is_empty() && self.touched.is_empty()
+    }
 }
 
 impl Tally {
+    fn of(&mut self, org: &str, agent: &str) -> &mut Counts {
+        self.0.entry_ref(org).or_default().entry_ref(agent).or_default()
+    }
+
+    fn all(&self) -> impl Iterator<Item = (Agent, &Counts)> {
+        self.0.iter().flat_map(|(org, agents)| agents.iter().map(|(a, counts)| ((org.clone(), a.clone()), counts)))
+    }
+
     /// Counts a step of a call.
     pub(super) fn step(&mut self, step: Step, record: &CallRecord, at: Timestamp) {
-        let came = step == Step::Parked || (step == Step::Begun && record.terms.is_none());
-        if came {
-            self.count(&agent_of(record), at, false);
-            self.count_run(agent_of(record), &record.context.run, at);
+        let (who, run) = (&record.principal, record.context.run.as_str());
+        let counts = self.of(&who.org, &who.agent);
+        if step == Step::Parked || (step == Step::Begun && record.terms.is_none()) {
+            counts.count(at, false);
+            counts.count_run(run, at);
         }
-        self.touched.insert((record.principal.key(), record.context.run.clone()), at);
+        *counts.touched.entry_ref(&who.acting_for).or_default().entry_ref(run).or_default() = at;
         if let (State::Succeeded, Some((minor, currency))) = (record.state, &record.money) {
             let day = at.as_millis().div_euclid(DAY);
-            let sum = self.money.entry((agent_of(record), currency.clone())).or_insert((day, 0));
+            let sum = counts.money.entry_ref(currency.as_str()).or_insert((day, 0));
             if sum.0 != day {
                 *sum = (day, 0);
             }
@@ -67,42 +100,26 @@ impl Tally {
 
     /// Counts a refusal or a read.
     pub(super) fn note(&mut self, note: &AuditNote, at: Timestamp) {
-        let Some(agent) = note.agent.as_ref().filter(|_| note.kind.starts_with("call.")) else { return };
-        self.count(agent, at, note.code.as_deref() == Some("forbidden"));
+        let Some((org, agent)) = note.agent.as_ref().filter(|_| note.kind.starts_with("call.")) else { return };
+        let counts = self.of(org, agent);
+        counts.count(at, note.code.as_deref() == Some("forbidden"));
         if let Some(run) = note.run.as_ref().filter(|_| note.kind == "call.read") {
-            self.count_run(agent.clone(), run, at);
+            counts.count_run(run, at);
         }
-    }
-
-    fn count(&mut self, agent: &Agent, at: Timestamp, denied: bool) {
-        let minute = at.as_millis().div_euclid(MINUTE);
-        let minutes = match self.minutes.get_mut(agent) {
-            Some(minutes) => minutes,
-            None => self.minutes.entry(agent.clone()).or_default(),
-        };
-        let bucket = minutes.entry(minute).or_default();
-        bucket.calls += 1;
-        bucket.denied += i64::from(denied);
-        while minutes.first_key_value().is_some_and(|(m, _)| *m + 60 <= minute) {
-            minutes.pop_first();
-        }
-    }
-
-    fn count_run(&mut self, agent: Agent, run: &str, at: Timestamp) {
-        let run = self.runs.entry((agent, run.to_owned())).or_default();
-        *run = (run.0 + 1, at);
     }
 
     /// What the facts of a decision need, but for what was seen before.
     pub(super) fn history(&self, q: &HistoryQuestion<'_>, now: Timestamp) -> History {
-        let agent = (q.principal.org.clone(), q.principal.agent.clone());
+        let Some(counts) = self.0.get(&q.principal.org).and_then(|agents| agents.get(&q.principal.agent)) else {
+            return History::default();
+        };
         let minute = now.as_millis().div_euclid(MINUTE);
-        let of_hour = self.minutes.get(&agent).into_iter().flat_map(|m| m.range(minute - 59..)).map(|(_, m)| m);
-        let (calls, denied) = of_hour.fold((0, 0), |(c, d), m| (c + m.calls, d + m.denied));
+        let (calls, denied) =
+            counts.minutes.range(minute - 59..).fold((0, 0), |(c, d), (_, m)| (c + m.calls, d + m.denied));
         let today = now.as_millis().div_euclid(DAY);
-        let sum = |c: &str| self.money.get(&(agent.clone(), c.to_owned())).filter(|(day, _)| *day == today);
+        let sum = |currency: &str| counts.money.get(currency).filter(|(day, _)| *day == today);
         History {
-            calls_this_run: self.runs.get(&(agent.clone(), q.run.to_owned())).map_or(0, |(n, _)| *n),
+            calls_this_run: counts.runs.get(q.run).map_or(0, |(n, _)| *n),
             calls_last_hour: calls,
             denied_last_hour: denied,
             sum_minor_today: q.currency.and_then(sum).map_or(0, |(_, s)| *s),
@@ -112,26 +129,52 @@ impl Tally {
 
     /// Runs that left a record since then.
     pub(super) fn runs(&self, since: Timestamp) -> Vec<(PrincipalKey, String, Timestamp)> {
-        let young = self.touched.iter().filter(|(_, at)| **at >= since);
-        young.map(|((caller, run), at)| (caller.clone(), run.clone(), *at)).collect()
+        let mut young = self.touched();
+        young.retain(|(_, _, at)| *at >= since);
+        young
+    }
+
+    fn touched(&self) -> Vec<(PrincipalKey, String, Timestamp)> {
+        let of = |((org, agent), counts): (Agent, &Counts)| {
+            let mut all = Vec::new();
+            for (person, runs) in &counts.touched {
+                let caller = PrincipalKey(org.clone(), agent.clone(), person.clone());
+                all.extend(runs.iter().map(|(run, at)| (caller.clone(), run.clone(), *at)));
+            }
+            all
+        };
+        self.all().flat_map(of).collect()
     }
 
     /// Forgets idle runs, old hours and old days.
     pub(super) fn prune(&mut self, now: Timestamp) {
         let oldest = now.as_millis().div_euclid(MINUTE) - 59;
-        self.runs.retain(|_, (_, touched)| now.since(*touched) <= RUN_IDLE);
-        self.touched.retain(|_, touched| now.since(*touched) <= RUN_IDLE);
-        self.minutes.retain(|_, minutes| minutes.last_key_value().is_some_and(|(m, _)| *m >= oldest));
-        self.money.retain(|_, (day, _)| *day >= now.as_millis().div_euclid(DAY));
+        let today = now.as_millis().div_euclid(DAY);
+        let busy = |touched: Timestamp| now.since(touched) <= RUN_IDLE;
+        for agents in self.0.values_mut() {
+            for counts in agents.values_mut() {
+                counts.runs.retain(|_, (_, touched)| busy(*touched));
+                counts.money.retain(|_, (day, _)| *day >= today);
+                counts.touched.values_mut().for_each(|runs| runs.retain(|_, touched| busy(*touched)));
+                counts.touched.retain(|_, runs| !runs.is_empty());
+                if counts.minutes.last_key_value().is_some_and(|(m, _)| *m < oldest) {
+                    counts.minutes.clear();
+                }
+            }
+            agents.retain(|_, counts| !counts.is_empty());
+        }
+        self.0.retain(|_, agents| !agents.is_empty());
     }
 
     pub(super) fn image(&self) -> TallyImage {
-        let mut image = TallyImage {
-            runs: self.runs.iter().map(|((a, r), (n, t))| (a.clone(), r.clone(), *n, *t)).collect(),
-            minutes: self.minutes.iter().map(|(a, m)| (a.clone(), m.iter().map(|(k, v)| (*k, *v)).collect())).collect(),
-            money: self.money.iter().map(|((a, c), (d, s))| (a.clone(), c.clone(), *d, *s)).collect(),
-            touched: self.touched.iter().map(|((c, r), at)| (c.clone(), r.clone(), *at)).collect(),
-        };
+        let mut image = TallyImage { touched: self.touched(), ..TallyImage::default() };
+        for (agent, counts) in self.all() {
+            image.runs.extend(counts.runs.iter().map(|(r, (n, t))| (agent.clone(), r.clone(), *n, *t)));
+            image.money.extend(counts.money.iter().map(|(c, (d, s))| (agent.clone(), c.clone(), *d, *s)));
+            if !counts.minutes.is_empty() {
+                image.minutes.push((agent, counts.minutes.iter().map(|(k, v)| (*k, *v)).collect()));
+            }
+        }
         image.touched.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
         image.runs.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
         image.minutes.sort_by(|a, b| a.0.cmp(&b.0));
@@ -140,11 +183,19 @@ impl Tally {
     }
 
     pub(super) fn restore(image: &TallyImage) -> Self {
-        Self {
-            runs: image.runs.iter().map(|(a, r, n, t)| ((a.clone(), r.clone()), (*n, *t))).collect(),
-            minutes: image.minutes.iter().map(|(a, m)| (a.clone(), m.iter().copied().collect())).collect(),
-            money: image.money.iter().map(|(a, c, d, s)| ((a.clone(), c.clone()), (*d, *s))).collect(),
-            touched: image.touched.iter().map(|(c, r, at)| ((c.clone(), r.clone()), *at)).collect(),
+        let mut tally = Self::default();
+        for ((org, agent), run, n, at) in &image.runs {
+            tally.of(org, agent).runs.insert(run.clone(), (*n, *at));
         }
+        for ((org, agent), minutes) in &image.minutes {
+            tally.of(org, agent).minutes = minutes.iter().copied().collect();
+        }
+        for ((org, agent), currency, day, sum) in &image.money {
+            tally.of(org, agent).money.insert(currency.clone(), (*day, *sum));
+        }
+        for (PrincipalKey(org, agent, person), run, at) in &image.touched {
+            tally.of(org, agent).touched.entry_ref(person).or_default().insert(run.clone(), *at);
+        }
+        tally
     }
 }

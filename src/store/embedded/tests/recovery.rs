@@ -267,7 +267,7 @@ fn every_step_is_one_audit_record_and_the_whole_verifies() {
 fn an_entry_reads_back_as_it_was_written() {
     let mut r = held("f", Some("k"));
     r.charges = vec![charge(i64::MAX, i64::MAX)];
-    r.arguments = serde_json::json!({"n": 9_007_199_254_740_993_i64, "f": 0.1});
+    r.arguments = Arc::new(serde_json::json!({"n": 9_007_199_254_740_993_i64, "f": 0.1}));
     let entry = Entry::Call { step: crate::store::Step::Parked, record: Arc::new(r.clone()) };
     let text = serde_json::to_string(&entry).unwrap();
     let Entry::Call { record, .. } = serde_json::from_str(&text).unwrap() else { panic!() };
