@@ -14,6 +14,8 @@ use crate::harness::{Got, SUPPORT_KEY, Setup, Upstream, send, token, try_send, u
 pub struct Site {
     pub dir: tempfile::TempDir,
     pub upstream: Upstream,
+    /// How far the clock of its processes is from ours, as [`faketime`] writes it.
+    pub clock: Option<&'static str>,
 }
 
 /// One run of `holdpoint serve`. Dropped, it is killed.
@@ -26,7 +28,7 @@ pub struct Binary {
 
 impl Site {
     pub async fn new(setup: Setup) -> Self {
-        let site = Self { dir: tempfile::tempdir().unwrap(), upstream: Upstream::start().await };
+        let site = Self { dir: tempfile::tempdir().unwrap(), upstream: Upstream::start().await, clock: None };
         setup.write(site.dir.path(), site.upstream.at);
         site
     }
@@ -37,6 +39,9 @@ impl Site {
 
     fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_holdpoint"));
+        if let (Some(offset), Some(library)) = (self.clock, faketime()) {
+            command.env("LD_PRELOAD", library).envs([("FAKETIME", offset), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")]);
+        }
         command.args(["serve", "--cores", "2", "--config"]).arg(self.dir.path().join("holdpoint.yaml"));
         command.env("RUST_LOG", "debug").env_remove("RUST_BACKTRACE").stdin(Stdio::null());
         command
@@ -82,6 +87,12 @@ impl Site {
         let out = Command::new(env!("CARGO_BIN_EXE_holdpoint")).args(["audit", "verify"]).arg(dir).output().unwrap();
         (out.status.code(), String::from_utf8_lossy(&out.stdout).into_owned())
     }
+}
+
+/// The library that gives a process another clock, where it is installed.
+pub fn faketime() -> Option<PathBuf> {
+    let folders = std::fs::read_dir("/usr/lib").ok()?.flatten();
+    folders.map(|folder| folder.path().join("faketime/libfaketime.so.1")).find(|library| library.exists())
 }
 
 impl Binary {

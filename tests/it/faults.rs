@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::binary::{Binary, Site};
+use crate::binary::{Binary, Site, faketime};
 use crate::harness::{Setup, answer, send};
 
 async fn site() -> Site {
@@ -105,6 +105,103 @@ async fn on_a_full_disk_nothing_is_sent_and_with_space_again_nothing_is_lost() {
     assert_eq!(second.stop().await, Some(0));
     let (code, said) = Site::verify(&site.state());
     assert_eq!(code, Some(0), "{said}");
+}
+
+/// An ext4 file system in a file, which turns read-only at the first error, as servers' disks do.
+struct Disk(Mount, String);
+
+impl Disk {
+    fn new(at: &Path) -> Option<Self> {
+        let image = at.with_extension("ext4");
+        fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
+        fs::create_dir_all(at).unwrap();
+        let ran = |c: &mut Command| c.output().is_ok_and(|o| o.status.success());
+        let made = ran(Command::new("mkfs.ext4").args(["-q", "-O", "^has_journal"]).arg(&image))
+            && ran(Command::new("mount").args(["-o", "loop,errors=remount-ro"]).arg(&image).arg(at));
+        if !made {
+            eprintln!("skipped: this machine does not let tests mount a file system");
+            return None;
+        }
+        let device = Command::new("findmnt").args(["-n", "-o", "SOURCE"]).arg(at).output().unwrap().stdout;
+        let device = String::from_utf8(device).unwrap().trim().trim_start_matches("/dev/").to_owned();
+        Some(Self(Mount(at.to_owned()), device))
+    }
+
+    /// The kernel finds an error.
+    fn fail(&self) {
+        fs::write(format!("/sys/fs/ext4/{}/trigger_fs_error", self.1), "a test").unwrap();
+        assert!(fs::write(self.0.0.join("probe"), "x").is_err(), "it can still be written");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_turns_read_only_while_it_runs_stops_effects_and_loses_nothing() {
+    let site = site().await;
+    let Some(disk) = Disk::new(&site.state()) else { return };
+    let first = site.start().await;
+    let key = [("idempotency-key", "k1")];
+    assert_eq!(first.refund("o_1", 100, &key).await.status, 201);
+    let held = first.refund("o_held", 6000, &[]).await.json()["hold"].clone();
+    disk.fail();
+    let sent = site.upstream.count();
+    for (order, minor) in [("o_2", 100), ("o_3", 6000), ("o_4", 100)] {
+        let got = first.refund(order, minor, &[]).await;
+        assert_eq!((got.status, got.code().as_str()), (503, "unavailable"), "{:?}", got.json());
+        assert_eq!(got.json()["executed"], "no");
+    }
+    assert_ne!(ready(&first).await, 200, "it says that it is ready");
+    assert!(first.logged().contains("the journal cannot be written"), "{}", first.logged());
+    assert_eq!(site.upstream.count(), sent);
+    first.kill();
+    let (code, said) = site.fails();
+    assert!(code == Some(1) && said.contains("Read-only"), "{code:?} {said}");
+    assert!(Command::new("umount").arg(site.state()).status().unwrap().success());
+    let image = site.state().with_extension("ext4");
+    let mounted = Command::new("mount").args(["-o", "loop"]).arg(image).arg(site.state()).status();
+    assert!(mounted.unwrap().success());
+    let second = site.start().await;
+    assert_eq!(second.refund("o_1", 100, &key).await.decision(), "replayed");
+    assert_eq!(second.refund("o_held", 6000, &[]).await.json()["hold"], held);
+    assert_eq!(second.stop().await, Some(0));
+    let (code, said) = Site::verify(&site.state());
+    assert_eq!(code, Some(0), "{said}");
+}
+
+/// Days and hours back and forward between runs: what was recorded stands, what was over stays over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_jumps_between_runs_forgets_nothing_and_revives_nothing() {
+    if faketime().is_none() {
+        return eprintln!("skipped: faketime is not installed");
+    }
+    let mut site = site().await;
+    let key = [("idempotency-key", "k1")];
+    let first = site.start().await;
+    assert_eq!(first.refund("o_1", 100, &key).await.status, 201);
+    let held = first.refund("o_held", 6000, &[]).await.json()["hold"].as_str().unwrap().to_owned();
+    assert_eq!(first.stop().await, Some(0));
+    for (clock, state) in [("-2d", "held"), ("+5h", "expired"), ("-30d", "expired"), ("+0", "expired")] {
+        site.clock = Some(clock);
+        let run = site.start().await;
+        // Its key is kept for an hour.
+        let again = if clock == "+5h" { "allowed" } else { "replayed" };
+        assert_eq!(run.refund("o_1", 100, &key).await.decision(), again, "{clock}");
+        let call = run.get(&format!("/-/calls/{}", held.replacen("hold_", "call_", 1))).await;
+        assert_eq!(call.json()["state"], state, "{clock}: {:?}", call.json());
+        let sent = site.upstream.count();
+        assert_eq!(run.refund(&format!("o_{clock}"), 100, &[]).await.status, 201, "{clock}");
+        assert_eq!(site.upstream.count(), sent + 1, "{clock}");
+        assert_eq!(run.stop().await, Some(0), "{clock}");
+    }
+    let (code, said) = Site::verify(&site.state());
+    assert_eq!(code, Some(0), "{said}");
+    let (_, exported) = Site::run(&["audit", "export", site.state().to_str().unwrap()]);
+    let times: Vec<String> = exported.lines().filter_map(at).collect();
+    assert!(times.len() > 10 && times.is_sorted(), "store time went back: {times:?}");
+}
+
+/// When the record of this line was written.
+fn at(line: &str) -> Option<String> {
+    serde_json::from_str::<serde_json::Value>(line).ok()?["at"].as_str().map(str::to_owned)
 }
 
 fn copy(from: &Path, to: &Path) {
