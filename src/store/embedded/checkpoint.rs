@@ -9,8 +9,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::json;
 
-use crate::call::Fault;
+use crate::call::{Digest, Fault};
 use crate::failpoint;
+use crate::journal::merkle::Frontier;
 use crate::journal::note::{Checkpoint, Signer, Verifier};
 use crate::journal::{self, Head, Reader};
 use crate::store::AuditNote;
@@ -94,8 +95,27 @@ impl Checkpoints {
                 Err(wrong) => trouble = Some(wrong),
             }
         }
+        let own = places.first().filter(|own| !own.exists());
+        if let Some(own) = own.filter(|_| head.seq > 0) {
+            // The first one is signed before the first record is written.
+            let gone = format!("the signed checkpoint `{}` is gone, {} records are there", own.display(), head.seq);
+            trouble = trouble.or(Some(gone));
+        }
+        let fresh = own.is_some() && newest.signed.is_none() && trouble.is_none();
         let (newest, trouble) = (Mutex::new(newest), Mutex::new(trouble));
-        Ok(Self { signer, places, newest, trouble, failed: AtomicBool::new(false) })
+        let checkpoints = Self { signer, places, newest, trouble, failed: AtomicBool::new(false) };
+        if fresh {
+            checkpoints.sign(&mut locked(&checkpoints.newest), head, Frontier::default().root())?;
+        }
+        Ok(checkpoints)
+    }
+
+    /// Signs and writes one, which is the newest from then on.
+    fn sign(&self, newest: &mut Newest, head: Head, root: Digest) -> io::Result<String> {
+        let note = self.signer.sign(head.seq, root, head.hash);
+        self.write(&note)?;
+        newest.signed = Some(Checkpoint { size: head.seq, root, chain: head.hash });
+        Ok(note)
     }
 
     /// How many records the newest one covers; 0 without one that can be believed.
@@ -160,11 +180,8 @@ impl Inner {
         }
         newest.proved = true;
         failpoint::hit("sign.before");
-        let root = self.journal.root(head.seq)?;
-        let note = c.signer.sign(head.seq, root, head.hash);
-        c.write(&note)?;
+        let note = c.sign(&mut newest, head, self.journal.root(head.seq)?)?;
         failpoint::hit("sign.written");
-        newest.signed = Some(Checkpoint { size: head.seq, root, chain: head.hash });
         Ok(Some(note))
     }
 

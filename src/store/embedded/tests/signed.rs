@@ -70,3 +70,19 @@ fn a_checkpoint_of_another_key_is_not_believed() {
     b.reopen();
     assert!(b.recovery.rollback.as_ref().is_some_and(|t| t.contains("cannot be believed")), "{:?}", b.recovery);
 }
+
+#[test]
+fn a_checkpoint_that_is_gone_is_missed_at_start() {
+    let mut b = Bench::new();
+    let place = b.dir.path().join("checkpoint");
+    assert!(place.exists(), "the first one is signed before the first record");
+    b.store = None;
+    fs::remove_file(&place).unwrap();
+    b.reopen();
+    assert!(b.recovery.rollback.as_ref().is_some_and(|t| t.contains("is gone")), "{:?}", b.recovery);
+    b.reopen();
+    assert!(b.recovery.rollback.is_some() && !place.exists(), "it is not forgotten by another start");
+    b.store().accept_history("I deleted it", "omar").unwrap();
+    b.reopen();
+    assert_eq!(b.recovery.rollback, None);
+}
