@@ -51,11 +51,13 @@ pub(super) struct Core {
     evictions: Arc<AtomicU64>,
 }
 
-/// What the index said of a key before the state was locked: reading it takes longer than all the rest of a step.
-#[derive(Debug, Clone, Copy)]
+/// What index and journal said of a key before the state was locked: to read them takes longer than all the rest of a
+/// step.
+#[derive(Debug)]
 pub(super) struct Hint {
     key: Digest,
     holder: Option<CallId>,
+    record: Option<Arc<CallRecord>>,
     evictions: u64,
 }
 
@@ -271,7 +273,7 @@ impl Core {
     }
 
     /// What the store knows of a call that came in, as of `now`.
-    pub(super) fn known(&self, q: &Question<'_>, hint: Option<Hint>, now: Timestamp) -> Result<Known, IndexError> {
+    pub(super) fn known(&self, q: &Question<'_>, hint: Option<&Hint>, now: Timestamp) -> Result<Known, IndexError> {
         if let Some(record) = self.by_key(q, hint)?.filter(|r| self.stands(r, now)) {
             return Ok(if record.fingerprint == q.fingerprint {
                 as_known(&record, now)
@@ -290,9 +292,8 @@ impl Core {
         Ok(Known::New)
     }
 
-    fn by_key(&self, q: &Question<'_>, hint: Option<Hint>) -> Result<Option<Arc<CallRecord>>, IndexError> {
-        let key = || q.key.map(|k| keys::key(q.principal, q.operation, k));
-        let Some(key) = hint.map(|h| h.key).or_else(key) else { return Ok(None) };
+    fn by_key(&self, q: &Question<'_>, hint: Option<&Hint>) -> Result<Option<Arc<CallRecord>>, IndexError> {
+        let Some(key) = hint.map(|h| h.key).or_else(|| keys::of_question(q)) else { return Ok(None) };
         // What left memory since the hint was made may have this key.
         let hint = hint.filter(|h| h.evictions == self.evictions.load(SeqCst));
         let id = match (self.keys.get(&key), hint) {
@@ -300,7 +301,11 @@ impl Core {
             (None, Some(hint)) => hint.holder,
             (None, None) => self.index.key(&key)?,
         };
-        id.map_or(Ok(None), |id| self.record(id))
+        match (id, hint.and_then(|h| h.record.as_ref())) {
+            (None, _) => Ok(None),
+            (Some(id), Some(read)) if read.id == id && !self.calls.contains_key(&id) => Ok(Some(Arc::clone(read))),
+            (Some(id), _) => self.record(id),
+        }
     }
 
     /// Holds of the same caller, operation and fingerprint, newest first.
@@ -341,12 +346,21 @@ impl Core {
 }
 
 impl Hint {
-    /// Looks up the key of a new record; `None` when it has none. Nobody need have locked the state.
-    pub(super) fn of(record: &CallRecord, index: &Index, evictions: &AtomicU64) -> Result<Option<Self>, IndexError> {
-        let Some(key) = keys::of_record(record) else { return Ok(None) };
+    /// Looks up the key of a call; `None` when it has none. Nobody need have locked the state.
+    pub(super) fn of(
+        q: &Question<'_>,
+        index: &Index,
+        reader: &Reader,
+        evictions: &AtomicU64,
+    ) -> Result<Option<Self>, IndexError> {
+        let Some(key) = keys::of_question(q) else { return Ok(None) };
         // Counted first: what is let go while the index is read makes the hint void.
         let evictions = evictions.load(SeqCst);
-        Ok(Some(Self { key, holder: index.key(&key)?, evictions }))
+        let holder = index.key(&key)?;
+        let stored = holder.map_or(Ok(None), |id| index.call(id))?;
+        // What cannot be read now is read again, and complained of, under the lock.
+        let record = stored.and_then(|stored| fold(reader, &stored.frames).ok()).map(Arc::new);
+        Ok(Some(Self { key, holder, record, evictions }))
     }
 }
 

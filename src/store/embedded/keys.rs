@@ -1,7 +1,7 @@
 //! The names under which calls are found again: fixed-width digests of scope and key.
 
 use crate::call::{Digest, Principal};
-use crate::store::{CallRecord, State};
+use crate::store::{CallRecord, Question, State};
 
 /// Room for most names.
 const USUAL: usize = 512;
@@ -39,6 +39,10 @@ pub(super) fn same_of(scope: &Principal, operation: &str, fingerprint: &Digest) 
 /// Of something that an operation did to a target.
 pub(super) fn target(org: &str, operation: &str, target: &Digest) -> Digest {
     named(&[b"target", org.as_bytes(), operation.as_bytes(), target.as_bytes()])
+}
+
+pub(super) fn of_question(q: &Question<'_>) -> Option<Digest> {
+    q.key.map(|k| key(q.principal, q.operation, k))
 }
 
 pub(super) fn of_record(record: &CallRecord) -> Option<Digest> {

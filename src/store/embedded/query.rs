@@ -58,8 +58,9 @@ fn told_code(text: &str) -> String {
 impl Inner {
     /// Settles what time decided, then tells; with the frame that must be durable first.
     fn look_up(&self, q: &Question<'_>) -> Result<(u64, Known), Unavailable> {
+        let hint = self.hint(q)?;
         let (mut core, now) = self.lock()?;
-        let mut known = core.known(q, None, now)?;
+        let mut known = core.known(q, hint.as_ref(), now)?;
         if let Known::Over(record) = &known {
             self.settle(&mut core, record.id, now)?;
             known = core.known(q, None, now)?;

@@ -89,8 +89,9 @@ impl Inner {
         core.calls.get(&id).cloned().ok_or(Unavailable)
     }
 
-    fn hint(&self, record: &CallRecord) -> Result<Option<Hint>, Unavailable> {
-        Ok(Hint::of(record, &self.index, &self.evictions)?)
+    /// What index and journal say of a key; read before the state is locked.
+    pub(super) fn hint(&self, q: &Question<'_>) -> Result<Option<Hint>, Unavailable> {
+        Ok(Hint::of(q, &self.index, &self.journal.reader(), &self.evictions)?)
     }
 
     /// The call that stands for the same key, or is the same call in a hold.
@@ -98,7 +99,7 @@ impl Inner {
         &self,
         core: &Core,
         record: &CallRecord,
-        hint: Option<Hint>,
+        hint: Option<&Hint>,
         now: Timestamp,
     ) -> Result<Option<CallId>, Unavailable> {
         Ok(match core.known(&question(record), hint, now)? {
@@ -112,9 +113,9 @@ impl Inner {
     fn park(&self, park: Park) -> Result<Arc<CallRecord>, ParkError> {
         let mut record = park.record;
         let payloads = self.seal_request(&mut record, park.body, park.arguments)?;
-        let hint = self.hint(&record)?;
+        let hint = self.hint(&question(&record))?;
         let (mut core, now) = self.lock_healthy()?;
-        if let Some(id) = self.taken(&core, &record, hint, now)? {
+        if let Some(id) = self.taken(&core, &record, hint.as_ref(), now)? {
             return Err(ParkError::KeyTaken(id));
         }
         let waits = |r: &&Arc<CallRecord>| matches!(r.state_at(now), State::Held | State::Approved);
@@ -144,9 +145,9 @@ impl Inner {
             return self.release(&record, begin.charges);
         }
         let payloads = self.seal_request(&mut record, begin.body, begin.arguments)?;
-        let hint = self.hint(&record)?;
+        let hint = self.hint(&question(&record))?;
         let (mut core, now) = self.lock_healthy()?;
-        if self.taken(&core, &record, hint, now)?.is_some() {
+        if self.taken(&core, &record, hint.as_ref(), now)?.is_some() {
             return Err(BeginError::KeyTaken);
         }
         if let Some(charge) = core.ledgers.lacking(&begin.charges) {

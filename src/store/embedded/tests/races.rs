@@ -2,11 +2,11 @@
 
 use crate::call::{CallId, Tier};
 use crate::store::fixtures::{MINUTE, terms, vote};
-use crate::store::{Balance, Begun, CallRecord, Filter, State, WithdrawnBy};
+use crate::store::{Balance, Begun, CallRecord, Filter, Known, State, WithdrawnBy};
 
 use super::super::{MAX_LAG, Options};
 use super::{
-    Bench, audit_note, balance, beginning, block, charge, conclusion, fresh, held, ledger, parking, question,
+    Bench, audit_note, balance, beginning, block, charge, conclusion, fresh, held, ledger, parking, question, run,
     wait_indexed,
 };
 
@@ -59,6 +59,55 @@ async fn a_key_is_claimed_once() {
         won += usize::from(task.await.unwrap());
     }
     assert_eq!(won, 1);
+}
+
+/// Calls leave memory for the index while others look their keys up: whoever comes at whatever moment, each key has one
+/// effect.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[expect(clippy::disallowed_methods, reason = "tests race plain tasks")]
+async fn a_key_is_claimed_once_while_calls_leave_memory() {
+    let b = Bench::new();
+    let store = b.store().clone();
+    let worker = |n: usize| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let mut begun = Vec::new();
+            for step in 0..1500 {
+                // Each worker meets the others' keys just behind them, while those are concluded and let go.
+                let key = (step + n * 7).to_string();
+                let Ok((right, record)) = store.begin(beginning(fresh(&key, Some(&key)), vec![], false)).await else {
+                    continue;
+                };
+                store.conclude(right, conclusion(State::Succeeded)).await.unwrap();
+                begun.push(record.key.clone().unwrap());
+            }
+            begun
+        })
+    };
+    let mut all = Vec::new();
+    for worker in (0..4).map(worker).collect::<Vec<_>>() {
+        all.extend(worker.await.unwrap());
+    }
+    let (count, keys) = (all.len(), all.into_iter().collect::<std::collections::HashSet<_>>().len());
+    assert_eq!((count, keys), (keys, 1500 + 3 * 7));
+}
+
+/// What was read of a key before the state was locked is void once a call with that key has come, gone, and left memory.
+#[test]
+fn a_look_up_that_calls_overtook_is_made_again() {
+    let b = Bench::new();
+    let r = fresh("f", Some("k"));
+    let hint = b.store().inner.hint(&question(&r)).unwrap();
+    run(&b, r.clone(), State::Succeeded);
+    b.indexed();
+    let (core, now) = b.store().inner.lock().unwrap();
+    let known = core.known(&question(&r), hint.as_ref(), now).unwrap();
+    assert!(matches!(known, Known::Concluded(_)), "{known:?}");
+    drop(core);
+    let hint = b.store().inner.hint(&question(&r)).unwrap();
+    let (core, _) = b.store().inner.lock().unwrap();
+    let known = core.known(&question(&r), hint.as_ref(), now).unwrap();
+    assert!(matches!(known, Known::Concluded(_)), "{known:?}");
 }
 
 #[tokio::test]
