@@ -61,11 +61,17 @@ pub(super) enum Audit {
         /// The public key of the checkpoints, kept elsewhere; else the one in the proof is believed.
         #[arg(long)]
         key: Option<Verifier>,
+        /// One JSON object instead of text.
+        #[arg(long)]
+        json: bool,
     },
     /// Print the public key of the checkpoints, to be kept elsewhere.
     Key {
         /// The state folder.
         dir: PathBuf,
+        /// One JSON object instead of text.
+        #[arg(long)]
+        json: bool,
     },
     /// Say that the history in the state folder is the one to go on with, though another was signed (a restored backup).
     /// It is recorded. Calls with effects are refused until then. The proxy must be stopped.
@@ -76,6 +82,9 @@ pub(super) enum Audit {
         /// Why; stands in the journal.
         #[arg(long)]
         reason: String,
+        /// One JSON object instead of text.
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -84,14 +93,14 @@ pub(super) fn run(verb: &Audit, out: &mut impl Write) -> anyhow::Result<Exit> {
         Audit::Verify { path, key, checkpoint, json } => verify(path, key.clone(), checkpoint, *json, out),
         Audit::Export { dir, output, from, to } => export(dir, output.as_deref(), (*from, *to), out),
         Audit::Prove { dir, record, since } => prove(dir, *record, since.as_deref(), out),
-        Audit::CheckProof { file, key } => check(file, key.clone(), out),
-        Audit::Key { dir } => {
+        Audit::CheckProof { file, key, json } => check(file, key.clone(), *json, out),
+        Audit::Key { dir, json } => {
             let key =
                 audit::key_of(dir)?.ok_or_else(|| anyhow::anyhow!("there is no key: no proxy has started on it"))?;
-            writeln!(out, "{key}")?;
+            tell(*json, json!({"version": 1, "key": key.to_string()}), key.to_string(), out)?;
             Ok(Exit::Ok)
         }
-        Audit::Accept { config, reason } => accept(config, reason, out),
+        Audit::Accept { config, reason, json } => accept(config, reason, *json, out),
     }
 }
 
@@ -192,22 +201,32 @@ fn prove(dir: &Path, record: Option<u64>, since: Option<&Path>, out: &mut impl W
     }
 }
 
-fn check(file: &Path, key: Option<Verifier>, out: &mut impl Write) -> anyhow::Result<Exit> {
+/// One JSON object, or text.
+fn tell(json: bool, object: serde_json::Value, text: String, out: &mut impl Write) -> anyhow::Result<()> {
+    Ok(writeln!(out, "{}", if json { object.to_string() } else { text })?)
+}
+
+fn check(file: &Path, key: Option<Verifier>, json: bool, out: &mut impl Write) -> anyhow::Result<Exit> {
     let pinned = key.is_some();
-    match audit::check(&read(file)?, key) {
-        Ok(Checked::Included { seq, size }) => writeln!(out, "record {seq} is in the signed log of {size} records")?,
-        Ok(Checked::Extends { older, size }) => {
-            writeln!(out, "the signed log of {size} records begins with the signed log of {older} records")?;
-        }
-        Err(e) => return rejected(e, false, out),
-    }
-    if !pinned {
+    let (object, text) = match audit::check(&read(file)?, key) {
+        Ok(Checked::Included { seq, size }) => (
+            json!({"version": 1, "ok": true, "record": seq, "size": size, "key_pinned": pinned}),
+            format!("record {seq} is in the signed log of {size} records"),
+        ),
+        Ok(Checked::Extends { older, size }) => (
+            json!({"version": 1, "ok": true, "since": older, "size": size, "key_pinned": pinned}),
+            format!("the signed log of {size} records begins with the signed log of {older} records"),
+        ),
+        Err(e) => return rejected(e, json, out),
+    };
+    tell(json, object, text, out)?;
+    if !pinned && !json {
         writeln!(out, "the key is the proof's own; compare it with the one that you keep (--key)")?;
     }
     Ok(Exit::Ok)
 }
 
-fn accept(config: &Path, reason: &str, out: &mut impl Write) -> anyhow::Result<Exit> {
+fn accept(config: &Path, reason: &str, json: bool, out: &mut impl Write) -> anyhow::Result<Exit> {
     let config = match app::load(config) {
         Ok(config) => config,
         Err(mistakes) => {
@@ -219,9 +238,11 @@ fn accept(config: &Path, reason: &str, out: &mut impl Write) -> anyhow::Result<E
         anyhow::bail!("--reason must say why");
     }
     let by = std::env::var("USER").unwrap_or_else(|_| "operator".into());
-    match app::accept_history(&config, Arc::new(SystemClock), reason, &by)? {
-        Some(trouble) => writeln!(out, "accepted: {trouble}")?,
-        None => writeln!(out, "nothing was wrong with the history; your word is recorded all the same")?,
-    }
+    let trouble = app::accept_history(&config, Arc::new(SystemClock), reason, &by)?;
+    let text = trouble.as_ref().map_or_else(
+        || "nothing was wrong with the history; your word is recorded all the same".to_owned(),
+        |trouble| format!("accepted: {trouble}"),
+    );
+    tell(json, json!({"version": 1, "ok": true, "accepted": trouble}), text, out)?;
     Ok(Exit::Ok)
 }

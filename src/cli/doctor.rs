@@ -5,6 +5,8 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
+
 use super::Exit;
 use crate::app;
 use crate::audit;
@@ -18,6 +20,9 @@ pub(super) struct Args {
     /// Do not read the whole journal.
     #[arg(long)]
     quick: bool,
+    /// One JSON object instead of text.
+    #[arg(long)]
+    json: bool,
 }
 
 /// How bad a finding is.
@@ -28,13 +33,26 @@ enum Level {
     Bad,
 }
 
+impl Level {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Good => "ok",
+            Self::Hint => "hint",
+            Self::Bad => "bad",
+        }
+    }
+}
+
 type Findings = Vec<(Level, String)>;
 
 pub(super) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<Exit> {
     let config = match app::load(&args.config) {
         Ok(config) => config,
         Err(mistakes) => {
-            writeln!(out, "{mistakes}")?;
+            let text = mistakes.to_string();
+            let found = [json!({"level": "bad", "text": text})];
+            let object = json!({"version": 1, "ok": false, "findings": found});
+            writeln!(out, "{}", if args.json { object.to_string() } else { text })?;
             return Ok(Exit::Rejected);
         }
     };
@@ -45,15 +63,16 @@ pub(super) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<Exit> {
     if !args.quick && config.state.path.join("journal").is_dir() {
         journal(&config, &mut found);
     }
-    for (level, text) in &found {
-        let mark = match level {
-            Level::Good => "ok  ",
-            Level::Hint => "hint",
-            Level::Bad => "BAD ",
-        };
-        writeln!(out, "{mark} {text}")?;
+    let bad = found.iter().any(|(level, _)| *level == Level::Bad);
+    if args.json {
+        let all: Vec<_> = found.iter().map(|(level, text)| json!({"level": level.word(), "text": text})).collect();
+        writeln!(out, "{}", json!({"version": 1, "ok": !bad, "findings": all}))?;
+    } else {
+        for (level, text) in &found {
+            writeln!(out, "{:4} {text}", if *level == Level::Bad { "BAD" } else { level.word() })?;
+        }
     }
-    Ok(if found.iter().any(|(level, _)| *level == Level::Bad) { Exit::Rejected } else { Exit::Ok })
+    Ok(if bad { Exit::Rejected } else { Exit::Ok })
 }
 
 /// The nearest folder that is there.

@@ -121,6 +121,14 @@ fn once_its_time_is_over_only_the_expiry_is_left() {
 }
 
 #[test]
+fn an_expiry_says_what_did_not_happen_in_time() {
+    let over = START.plus(MINUTE);
+    let text = |state| apply(&in_state(state), Event::Expire, over).unwrap().note.unwrap().text;
+    assert_eq!(text(State::Held), "nobody decided in time");
+    assert_eq!(text(State::Approved), "approved, but not sent before its window closed");
+}
+
+#[test]
 fn the_fourth_renewal_is_stale_and_clears_votes_like_the_others() {
     let mut r = record(State::Held, "f", None);
     for n in 1..=3 {

@@ -34,6 +34,7 @@ async fn a_log_is_exported_proved_and_checked_with_a_kept_key() {
     let (code, key) = Site::run(&["audit", "key", text(&state)]);
     let key = key.trim();
     assert_eq!(code, Some(0), "{key}");
+    assert_eq!(object(&["audit", "key", text(&state), "--json"])["key"], key);
     let kept = dir.join("kept.checkpoint");
     std::fs::copy(state.join("checkpoint"), &kept).unwrap();
     refunds(&site, "b", 3).await;
@@ -58,6 +59,8 @@ async fn a_log_is_exported_proved_and_checked_with_a_kept_key() {
         std::fs::write(&file, &proof).unwrap();
         let (code, said) = Site::run(&["audit", "check-proof", text(&file), "--key", key]);
         assert!(code == Some(0) && said.contains(shown), "{said}");
+        let told = object(&["audit", "check-proof", text(&file), "--key", key, "--json"]);
+        assert!(told["ok"] == true && told["key_pinned"] == true, "{told}");
         std::fs::write(&file, proof.replacen("sha256:", "sha256:00", 1)).unwrap();
         assert_eq!(Site::run(&["audit", "check-proof", text(&file), "--key", key]).0, Some(2));
     }
@@ -93,6 +96,18 @@ async fn with_an_older_journal_reads_pass_and_effects_wait_for_a_person() {
     assert_eq!(running.stop().await, Some(0));
     let (_, said) = Site::run(&["doctor", "--config", text(&config)]);
     assert!(said.contains("the journal verifies"), "{said}");
+    let told = object(&["doctor", "--config", text(&config), "--json"]);
+    let findings = told["findings"].as_array().unwrap();
+    assert_eq!(findings.len(), said.lines().count(), "{told}");
+    assert!(findings.iter().any(|f| f["level"] == "ok" && f["text"].as_str().unwrap().contains("verifies")), "{told}");
+}
+
+/// What a verb says with `--json`: one object with its version.
+fn object(args: &[&str]) -> serde_json::Value {
+    let said = Site::run(args).1;
+    let object: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(object["version"], 1, "{said}");
+    object
 }
 
 fn copy(from: &Path, to: &Path) {
