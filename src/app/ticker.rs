@@ -111,7 +111,8 @@ async fn once(
     (pace, beats): (Pace, u64),
 ) -> Result<(), Fault> {
     let now = shared.clock.now();
-    for id in shared.store.expire_due(now).await? {
+    shared.store.expire_due(now).await?;
+    for id in shared.store.take_expired() {
         tracing::info!(call.id = %id, "expired: nobody decided, or nothing was sent, in time");
         if let Some(record) = shared.store.get(id).await? {
             shared.metrics.hold_ended(&record.operation, record.tier.as_str(), "expired");

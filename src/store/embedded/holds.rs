@@ -1,6 +1,6 @@
 //! The steps of a hold: vote, reject, withdraw, renew, revoke, expire, attach.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use crate::call::{ArtifactId, CallId, Fault, Timestamp};
 use crate::failpoint;
@@ -203,5 +203,12 @@ impl Store {
             failpoint::hit("expire.durable");
         }
         Ok(due)
+    }
+
+    /// Calls whose end was recorded because their time was over, whichever step found it, since this was asked last:
+    /// each once, for whoever counts them.
+    #[must_use]
+    pub fn take_expired(&self) -> Vec<CallId> {
+        std::mem::take(&mut *self.inner.expired.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

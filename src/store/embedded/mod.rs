@@ -19,7 +19,7 @@ mod tally;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -189,6 +189,8 @@ struct Inner {
     indexed: watch::Receiver<u64>,
     broken: Arc<AtomicBool>,
     evictions: Arc<AtomicU64>,
+    /// Whose time was found to be over, by whatever step, since [`Store::take_expired`].
+    expired: Mutex<Vec<CallId>>,
     clock: Arc<dyn Clock>,
     epoch: u64,
     checkpoints: Checkpoints,
@@ -339,7 +341,11 @@ impl Inner {
     fn settle(&self, core: &mut Core, id: CallId, now: Timestamp) -> Result<(), Unavailable> {
         let Some(record) = core.calls.get(&id).filter(|r| r.state_at(now) != r.state).cloned() else { return Ok(()) };
         match self.step(core, &record, Event::Expire, now, Vec::new()) {
-            Ok(_) | Err(Refused::Illegal(_)) => Ok(()),
+            Ok(_) => {
+                self.expired.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+                Ok(())
+            }
+            Err(Refused::Illegal(_)) => Ok(()),
             Err(Refused::Unavailable) => Err(Unavailable),
         }
     }

@@ -342,6 +342,7 @@ fn assemble(
         indexed: indexed_seen,
         broken,
         evictions,
+        expired: Mutex::default(),
         clock,
         epoch,
         checkpoints,

@@ -307,6 +307,7 @@ fn expire_due_records_what_is_over() {
     let r = approve(&b, &park(&b, held("f", None)));
     assert!(block(b.store().expire_due(START.plus(MINUTE * 14))).unwrap().is_empty());
     assert_eq!(block(b.store().expire_due(START.plus(MINUTE * 15))).unwrap(), [r.id]);
+    assert_eq!(b.store().take_expired(), [r.id]);
     let r = block(b.store().get(r.id)).unwrap().unwrap();
     assert_eq!((r.state, r.note.unwrap().code.as_str()), (State::Expired, "hold_expired"));
     let late = approve(&b, &park(&b, CallRecord { fingerprint: Digest::of(b"2"), ..held("g", None) }));
@@ -315,6 +316,8 @@ fn expire_due_records_what_is_over() {
         let begun = block(b.store().begin(beginning(late.clone(), vec![], true)));
         assert!(matches!(begun, Err(BeginError::WindowClosed)));
     }
+    assert_eq!(b.store().take_expired(), [late.id], "a step that finds its window closed counts as well, once");
+    assert!(b.store().take_expired().is_empty());
 }
 
 #[test]
