@@ -287,4 +287,66 @@ mod tests {
         r.state = State::Approved;
         assert!(matches!(count(&r, &vote(&r, "eve", &[]), START), Err(HoldError::AlreadyDecided(_))));
     }
+
+    /// A call that was begun at `START`, is unknown, and quiet a minute later.
+    fn unknown() -> CallRecord {
+        CallRecord { quiet_after: Some(START.plus(MINUTE)), begun: Some(START), ..record(State::Unknown, "f", None) }
+    }
+
+    fn said(record: &CallRecord, who: &str, outcome: State) -> Reconcile {
+        let (person, subject) = (who.to_owned(), format!("idp|{who}"));
+        Reconcile { id: record.id, version: None, person, aliases: vec![], subject, outcome, reason: "log".into() }
+    }
+
+    #[test]
+    fn two_people_who_say_the_same_settle_an_unknown_call() {
+        let (mut r, later) = (unknown(), START.plus(MINUTE));
+        for outcome in [State::Succeeded, State::NotExecuted] {
+            let first = opinion(&r, &said(&r, "eve", outcome), later).unwrap();
+            let Event::Opine(first) = first else { panic!("{first:?}") };
+            assert_eq!((first.person.as_str(), first.outcome, first.at), ("eve", outcome, later));
+            r.opinion = Some(first);
+            assert_eq!(opinion(&r, &said(&r, "EVE", outcome), later).unwrap_err(), HoldError::AlreadyCounted);
+            let mut linked = said(&r, "evelyn", outcome);
+            linked.aliases.push("eve".into());
+            assert_eq!(opinion(&r, &linked, later).unwrap_err(), HoldError::AlreadyCounted);
+            let second = opinion(&r, &said(&r, "max", outcome), later).unwrap();
+            let Event::Reconcile { outcome: settled, note } = second else { panic!("{second:?}") };
+            assert_eq!((settled, note.by.as_deref(), note.text.as_str()), (outcome, Some("max"), "log"));
+        }
+        // Another word than the first one's begins anew.
+        let other = opinion(&r, &said(&r, "max", State::Succeeded), later);
+        assert!(matches!(other, Ok(Event::Opine(o)) if o.person == "max"));
+    }
+
+    #[test]
+    fn what_stops_an_opinion() {
+        let r = unknown();
+        let refused = |said: &Reconcile, now| opinion(&r, said, now).unwrap_err();
+        for who in ["olga", "anna"] {
+            assert_eq!(refused(&said(&r, who, State::Succeeded), START), HoldError::SelfReview, "{who}");
+        }
+        for outcome in State::ALL.into_iter().filter(|s| !matches!(s, State::Succeeded | State::NotExecuted)) {
+            let error = refused(&said(&r, "eve", outcome), START.plus(MINUTE));
+            assert!(matches!(error, HoldError::AlreadyDecided(_)), "{outcome:?}");
+        }
+        for state in State::ALL.into_iter().filter(|s| *s != State::Unknown) {
+            let r = CallRecord { state, ..unknown() };
+            let error = opinion(&r, &said(&r, "eve", State::Succeeded), START.plus(MINUTE)).unwrap_err();
+            assert!(matches!(error, HoldError::AlreadyDecided(_)), "{state:?}");
+        }
+        let early = START.plus(MINUTE / 2);
+        assert!(matches!(refused(&said(&r, "eve", State::NotExecuted), early), HoldError::TooEarly(_)));
+        assert!(opinion(&r, &said(&r, "eve", State::Succeeded), early).is_ok(), "that it happened may be known early");
+        let mut silent = said(&r, "eve", State::Succeeded);
+        silent.reason = " ".into();
+        assert_eq!(refused(&silent, START), HoldError::JustificationRequired);
+        for (version, passes) in [(r.version, true), (r.version + 1, false)] {
+            let said = Reconcile { version: Some(version), ..said(&r, "eve", State::Succeeded) };
+            match opinion(&r, &said, START) {
+                Ok(_) => assert!(passes),
+                Err(error) => assert!(!passes && matches!(error, HoldError::VersionChanged(_))),
+            }
+        }
+    }
 }
