@@ -114,7 +114,7 @@ async fn once(
     shared.store.expire_due(now).await?;
     for id in shared.store.take_expired() {
         tracing::info!(call.id = %id, "expired: nobody decided, or nothing was sent, in time");
-        if let Some(record) = shared.store.get(id).await? {
+        if let Ok(Some(record)) = shared.store.get(id).await {
             shared.metrics.hold_ended(&record.operation, record.tier.as_str(), "expired");
         }
     }

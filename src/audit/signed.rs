@@ -117,11 +117,13 @@ pub(super) fn newest(state_dir: &Path) -> io::Result<Option<String>> {
 /// With the first bad record or checkpoint, or when a file cannot be read.
 pub fn verify_signed(state_dir: &Path, key: Option<Verifier>, older: &[String]) -> Result<Verified, ReadError> {
     let own = key_of(state_dir)?;
-    let Some(key) = key.or(own) else {
+    let Some(key) = key.or_else(|| own.clone()) else {
         let report = super::verify(state_dir)?;
         return Ok(Verified { report, checkpoints: Vec::new(), key: String::new() });
     };
-    let texts = newest(state_dir)?.into_iter().chain(older.iter().cloned());
+    let newest = newest(state_dir)?;
+    let gone = own.is_some() && newest.is_none();
+    let texts = newest.into_iter().chain(older.iter().cloned());
     let checkpoints = texts.map(|t| opened(&t, &key)).collect::<Result<Vec<_>, _>>()?;
     let dir = state_dir.join("journal");
     let first = journal::segments(&dir)?.first().map_or(1, |s| s.first);
@@ -133,6 +135,9 @@ pub fn verify_signed(state_dir: &Path, key: Option<Verifier>, older: &[String]) 
         }
     })?;
     wrong?;
+    if gone && report.last_seq.is_some() {
+        return Err(bad(0, "the signed checkpoint is gone: the first one is signed before the first record".into()));
+    }
     Ok(Verified { report, checkpoints: along.end(first)?, key: key.to_string() })
 }
 

@@ -104,7 +104,10 @@ pub fn inclusion(leaves: &[Digest], index: usize) -> Option<Vec<Digest>> {
 /// Proof that the tree over `leaves` begins with the tree over its first `old`. `None` when there are fewer, or none.
 #[must_use]
 pub fn consistency(leaves: &[Digest], old: usize) -> Option<Vec<Digest>> {
-    (old > 0 && old <= leaves.len()).then(|| subproof(leaves, old, true))?
+    match old {
+        0 => Some(Vec::new()),
+        _ => (old <= leaves.len()).then(|| subproof(leaves, old, true))?,
+    }
 }
 
 fn subproof(leaves: &[Digest], old: usize, whole: bool) -> Option<Vec<Digest>> {
@@ -145,13 +148,20 @@ pub fn includes(root: &Digest, size: u64, index: u64, chain_hash: &Digest, path:
     last == 0 && hash == *root
 }
 
+fn root_of_none() -> Digest {
+    Frontier::default().root()
+}
+
 /// Whether the tree (`size`, `root`) begins with the tree (`old_size`, `old_root`) (RFC 9162, section 2.1.4.2).
 #[must_use]
 pub fn extends(old_size: u64, old_root: &Digest, size: u64, root: &Digest, proof: &[Digest]) -> bool {
     if old_size == size {
         return proof.is_empty() && old_root == root;
     }
-    if old_size == 0 || old_size > size {
+    if old_size == 0 {
+        return proof.is_empty() && *old_root == root_of_none();
+    }
+    if old_size > size {
         return false;
     }
     let mut rest = proof.iter();
@@ -235,6 +245,10 @@ mod tests {
         for n in 1..40 {
             let all = leaves(n);
             let new = root(&all);
+            // Every log begins with the empty one.
+            assert_eq!(consistency(&all, 0), Some(Vec::new()));
+            assert!(extends(0, &root(&[]), n as u64, &new, &[]));
+            assert!(!extends(0, &new, n as u64, &new, &[]) && !extends(0, &root(&[]), n as u64, &new, &[new]));
             for m in 1..=n {
                 let old = root(&all[..m]);
                 let proof = consistency(&all, m).unwrap();

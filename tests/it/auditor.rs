@@ -102,6 +102,20 @@ async fn with_an_older_journal_reads_pass_and_effects_wait_for_a_person() {
     assert!(findings.iter().any(|f| f["level"] == "ok" && f["text"].as_str().unwrap().contains("verifies")), "{told}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_checkpoint_that_was_taken_away_is_missed() {
+    let site = site().await;
+    refunds(&site, "a", 1).await;
+    let state = site.state();
+    assert_eq!(Site::verify(&state).0, Some(0));
+    std::fs::remove_file(state.join("checkpoint")).unwrap();
+    let (code, said) = Site::verify(&state);
+    assert!(code == Some(2) && said.contains("checkpoint is gone"), "{said}");
+    let running = site.start().await;
+    assert_eq!(running.refund("o_b0", 100, &[]).await.status, 503);
+    assert_eq!(running.stop().await, Some(0));
+}
+
 /// What a verb says with `--json`: one object with its version.
 fn object(args: &[&str]) -> serde_json::Value {
     let said = Site::run(args).1;

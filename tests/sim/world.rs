@@ -992,6 +992,7 @@ impl<'a> World<'a> {
     pub fn shorten(&mut self) {
         // It forgets what the index has.
         while self.place.store().health().lag > 0 {
+            assert!(self.place.store().healthy(), "the index is not filled any more");
             std::thread::yield_now();
         }
         let end = self.model.tick(self.clock()) - 2 * DAY;

@@ -101,7 +101,7 @@ impl Checkpoints {
             let gone = format!("the signed checkpoint `{}` is gone, {} records are there", own.display(), head.seq);
             trouble = trouble.or(Some(gone));
         }
-        let fresh = own.is_some() && newest.signed.is_none() && trouble.is_none();
+        let fresh = own.is_some() && head.seq == 0 && trouble.is_none();
         let (newest, trouble) = (Mutex::new(newest), Mutex::new(trouble));
         let checkpoints = Self { signer, places, newest, trouble, failed: AtomicBool::new(false) };
         if fresh {
@@ -198,14 +198,19 @@ impl Inner {
         self.journal.durable_blocking(seq).map_err(io::Error::other)?;
         for place in c.places.iter().filter(|p| p.exists()) {
             let free = (1..).map(|n| place.with_extension(format!("rejected{n}"))).find(|p| !p.exists());
-            free.map_or(Ok(()), |free| fs::rename(place, free))?;
+            free.map_or(Ok(0), |free| fs::copy(place, free))?;
         }
-        match c.places.first().map(|own| fs::remove_file(own.with_file_name(TROUBLE))) {
-            Some(Err(e)) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => *locked(&c.trouble) = None,
-        }
+        *locked(&c.trouble) = None;
         *locked(&c.newest) = Newest { proved: true, ..Newest::default() };
-        self.sign().map(drop)
+        if let Err(error) = self.sign() {
+            *locked(&c.trouble) = trouble;
+            return Err(error);
+        }
+        // Last: until then another start refuses as this one did.
+        match c.places.first().map(|own| fs::remove_file(own.with_file_name(TROUBLE))) {
+            Some(Err(e)) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -203,12 +203,8 @@ impl Core {
     pub(super) fn record(&self, id: CallId) -> Result<Option<Arc<CallRecord>>, IndexError> {
         match self.calls.get(&id) {
             Some(record) => Ok(Some(Arc::clone(record))),
-            None => self.index.call(id)?.map(|stored| self.read(&stored.frames)).transpose(),
+            None => self.index.call(id)?.map(|stored| read(&self.reader, id, &stored.frames)).transpose(),
         }
-    }
-
-    fn read(&self, frames: &[u64]) -> Result<Arc<CallRecord>, IndexError> {
-        fold(&self.reader, frames).map(Arc::new).map_err(IndexError::of)
     }
 
     pub(super) fn artifact(&self, id: ArtifactId) -> Result<Option<Arc<Artifact>>, IndexError> {
@@ -357,10 +353,18 @@ impl Hint {
         // Counted first: what is let go while the index is read makes the hint void.
         let evictions = evictions.load(SeqCst);
         let holder = index.key(&key)?;
-        let stored = holder.map_or(Ok(None), |id| index.call(id))?;
+        let stored = holder.map_or(Ok(None), |id| Ok(index.call(id)?.map(|stored| (id, stored))))?;
         // What cannot be read now is read again, and complained of, under the lock.
-        let record = stored.and_then(|stored| fold(reader, &stored.frames).ok()).map(Arc::new);
+        let record = stored.and_then(|(id, stored)| read(reader, id, &stored.frames).ok());
         Ok(Some(Self { key, holder, record, evictions }))
+    }
+}
+
+/// The record of a call from its frames; another call's is an error.
+fn read(reader: &Reader, id: CallId, frames: &[u64]) -> Result<Arc<CallRecord>, IndexError> {
+    match fold(reader, frames).map_err(IndexError::of)? {
+        record if record.id == id => Ok(Arc::new(record)),
+        other => Err(IndexError::of(format!("the index names the records of {} for {id}", other.id))),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Keys: one letter, then fixed width, big endian. Values begin with a version byte.
 //! `c` id → state, end and frames of a concluded call, whose record stands in the journal; `k` key digest → id; `f` digest of (scope, operation, fingerprint), id → nothing;
 //! `t` digest of (organisation, operation, target) → id of the call that succeeded last; `a` id → artifact; `m` → what it is applied up to;
+//! `w` → what it may have something of already: written before the changes, as `m` is after them;
 //! `s` → up to where it was synced: a power cut may take anything behind that, so a replay begins there.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,6 +21,7 @@ use super::keys;
 const VERSION: u8 = 2;
 const META: &[u8] = b"m";
 const SYNCED: &[u8] = b"s";
+const WRITING: &[u8] = b"w";
 
 /// What a frame changes for index and watchers.
 #[derive(Debug, Clone)]
@@ -148,6 +150,12 @@ impl Index {
         self.get(META)
     }
 
+    /// The newest frame that it may have anything of.
+    pub(super) fn reaches(&self) -> Result<u64> {
+        let writing: Option<Applied> = self.get(WRITING)?;
+        Ok([self.applied()?, writing].into_iter().flatten().map(|a| a.seq).max().unwrap_or(0))
+    }
+
     /// Up to which frame it is on the disk for sure.
     pub(super) fn synced(&self) -> Result<Option<Applied>> {
         self.get(SYNCED)
@@ -156,6 +164,9 @@ impl Index {
     /// Applies changes, then the mark up to where they reach. Not all or nothing: readers would wait for the whole of a
     /// batch. What a crash leaves half applied lies behind the mark of the last sync, and a replay writes it again.
     pub(super) fn apply<'a>(&self, changes: impl Iterator<Item = &'a Change>, applied: Option<Applied>) -> Result<()> {
+        if let Some(applied) = applied {
+            self.put(WRITING.to_vec(), encode(&applied)?)?;
+        }
         for change in changes {
             match change {
                 Change::Call(record, key) if record.state.is_final() => guarded(|| self.put_call(record, *key))?,
@@ -289,10 +300,11 @@ impl Index {
         Ok(())
     }
 
-    /// Everything in it, for comparing two indexes.
+    /// Everything in it but how it was written, for comparing two indexes.
     #[cfg(test)]
     pub(super) fn dump(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
-        self.db.iter().filter_map(std::result::Result::ok).map(|(k, v)| (k.to_vec(), v.to_vec())).collect()
+        let entries = self.db.iter().filter_map(std::result::Result::ok).filter(|(k, _)| k != WRITING);
+        entries.map(|(k, v)| (k.to_vec(), v.to_vec())).collect()
     }
 
     /// What a power cut may do: some of what was not synced is gone, the mark is not.
@@ -302,6 +314,14 @@ impl Index {
             self.db.remove(key.unwrap()).unwrap();
         }
         self.db.remove(SYNCED).unwrap();
+        self.db.flush().unwrap();
+    }
+
+    /// A kill may leave it so.
+    #[cfg(test)]
+    pub(super) fn was_writing(&self, seq: u64) {
+        let up_to = Applied { seq, hash: Digest::of(b"gone") };
+        self.put(WRITING.to_vec(), encode(&up_to).unwrap()).unwrap();
         self.db.flush().unwrap();
     }
 

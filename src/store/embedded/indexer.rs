@@ -2,7 +2,10 @@
 //! lets memory go.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool,
+    Ordering::{Relaxed, SeqCst},
+};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -151,12 +154,17 @@ pub(super) struct Indexer {
 }
 
 /// Calls with effects must not go on with an index that nobody fills.
-struct BrokenOnPanic<'a>(&'a AtomicBool);
+struct Ending<'a> {
+    indexer: &'a Indexer,
+    orderly: bool,
+}
 
-impl Drop for BrokenOnPanic<'_> {
+impl Drop for Ending<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.store(true, Relaxed);
+        if !self.orderly {
+            self.indexer.broken.store(true, Relaxed);
+            // Nobody wakes them any more.
+            self.indexer.watchers.map().clear();
         }
     }
 }
@@ -164,28 +172,33 @@ impl Drop for BrokenOnPanic<'_> {
 impl Indexer {
     /// Runs until the store closes or something fails.
     pub(super) fn run(self) {
-        let _guard = BrokenOnPanic(&self.broken);
+        let mut ending = Ending { indexer: &self, orderly: false };
         while let Some(tasks) = self.inbox.take() {
             if let Err(error) = self.follow(tasks) {
                 tracing::error!(%error, "the index cannot be written; nothing with effects is done any more");
-                self.broken.store(true, Relaxed);
                 return;
             }
         }
+        ending.orderly = true;
     }
 
     /// Waits until the frames are durable; then wakes who waits for their calls, and fills the index.
     fn follow(&self, mut tasks: Vec<Task>) -> Result<(), IndexError> {
         let last = tasks.last().map_or(0, |t| t.seq);
         let durable = self.journal.durable_blocking(last);
-        let head = durable.map_err(|_| IndexError::of("the journal failed first".to_owned()))?;
+        let head = durable.unwrap_or_else(|_| self.journal.head());
         // Nothing up to the head may be missing from the index when it says that it has all up to there.
         tasks.extend(self.inbox.take_until(head.seq));
-        tasks.iter().flat_map(|t| &t.changes).for_each(|change| self.watchers.publish(change));
+        let told = tasks.iter().take_while(|t| t.seq <= head.seq);
+        told.flat_map(|t| &t.changes).for_each(|change| self.watchers.publish(change));
+        durable.map_err(|_| IndexError::of("the journal failed first".to_owned()))?;
         self.fill(&tasks, head)
     }
 
     fn fill(&self, tasks: &[Task], head: Head) -> Result<(), IndexError> {
+        if self.broken.load(SeqCst) {
+            return Err(IndexError::of("a step could not be told".to_owned()));
+        }
         let applied = Applied { seq: head.seq, hash: head.hash };
         failpoint::hit("index.before");
         self.index.apply(tasks.iter().flat_map(|t| &t.changes), Some(applied))?;

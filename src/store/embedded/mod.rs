@@ -18,7 +18,10 @@ mod steps;
 mod tally;
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Relaxed, SeqCst},
+};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -274,12 +277,15 @@ impl Inner {
             match core.apply(seq, now, &entry) {
                 Ok(changes) if changes.is_empty() && !rotate => {}
                 Ok(changes) => self.tell_indexer(Task { seq, changes, sync: rotate }),
-                Err(error) => failed = Some(error),
+                Err(error) => {
+                    // Before the frame is queued: the index must not say that it has it.
+                    self.broken.store(true, SeqCst);
+                    failed = Some(error);
+                }
             }
             entry.render()
         });
         if let Some(error) = failed {
-            self.broken.store(true, Relaxed);
             return Err(error.into());
         }
         appended.map_err(|_| Unavailable)
@@ -418,8 +424,9 @@ impl Drop for Inner {
         failpoint::hit("close.signed");
         let Head { seq, hash } = self.journal.head();
         let whole = !self.broken.load(Relaxed) && self.journal.healthy();
-        let marked = if whole { self.index.apply(std::iter::empty(), Some(Applied { seq, hash })) } else { Ok(()) };
-        if let Err(error) = marked.and_then(|()| self.index.sync()) {
+        let mark =
+            || self.index.apply(std::iter::empty(), Some(Applied { seq, hash })).and_then(|()| self.index.sync());
+        if let Err(error) = if whole { mark() } else { Ok(()) } {
             tracing::warn!(%error, "the index was not synced; the next open replays more");
         }
         failpoint::hit("close.synced");

@@ -221,6 +221,8 @@ struct Pass {
     core: Core,
     index: Arc<Index>,
     applied: Option<Applied>,
+    /// The newest record that the index may have anything of.
+    newest: u64,
     synced: u64,
     closed: bool,
     started: bool,
@@ -237,13 +239,14 @@ impl Pass {
         let collecting =
             Collecting { answers: options.collect_for, denials: options.denial_for, at_most: options.hold_keep };
         let applied = index.applied()?;
-        let synced = index.synced()?.map_or(0, |a| a.seq);
+        let (synced, newest) = (index.synced()?.map_or(0, |a| a.seq), index.reaches()?);
         let core = Core::new(Arc::clone(&index), reader, collecting);
         let agrees = applied.is_none();
         Ok(Self {
             core,
             index,
             applied,
+            newest,
             synced,
             closed: false,
             started: false,
@@ -262,7 +265,7 @@ impl Pass {
     /// How many records the index knows of that the journal does not have any more.
     fn lost(&self) -> u64 {
         let end = self.head.map_or(0, |h| h.seq);
-        let lost = self.applied.map_or(0, |a| a.seq).saturating_sub(end);
+        let lost = self.newest.saturating_sub(end);
         if lost > 0 {
             tracing::error!(lost, end, "records that were durable are gone from the journal");
         }
@@ -300,7 +303,8 @@ impl Pass {
     }
 
     fn finish(&mut self) -> Result<(), String> {
-        if !self.agrees && self.failed.is_none() {
+        let knows_more = self.newest > self.head.map_or(0, |h| h.seq);
+        if (!self.agrees || knows_more) && self.failed.is_none() {
             return Err("it does not know the journal's end".to_owned());
         }
         match self.failed.take() {

@@ -58,7 +58,7 @@ fn told_code(text: &str) -> String {
 impl Inner {
     /// Settles what time decided, then tells; with the frame that must be durable first.
     fn look_up(&self, q: &Question<'_>) -> Result<(u64, Known), Unavailable> {
-        let hint = self.hint(q)?;
+        let hint = self.hint(q);
         let (mut core, now) = self.lock()?;
         let mut known = core.known(q, hint.as_ref(), now)?;
         if let Known::Over(record) = &known {

@@ -89,9 +89,10 @@ impl Inner {
         core.calls.get(&id).cloned().ok_or(Unavailable)
     }
 
-    /// What index and journal say of a key; read before the state is locked.
-    pub(super) fn hint(&self, q: &Question<'_>) -> Result<Option<Hint>, Unavailable> {
-        Ok(Hint::of(q, &self.index, &self.journal.reader(), &self.evictions)?)
+    /// What index and journal say of a key; read before the state is locked. Nothing when they cannot be read: who needs
+    /// them then finds out under the lock.
+    pub(super) fn hint(&self, q: &Question<'_>) -> Option<Hint> {
+        Hint::of(q, &self.index, &self.journal.reader(), &self.evictions).ok().flatten()
     }
 
     /// The call that stands for the same key, or is the same call in a hold.
@@ -113,7 +114,7 @@ impl Inner {
     fn park(&self, park: Park) -> Result<Arc<CallRecord>, ParkError> {
         let mut record = park.record;
         let payloads = self.seal_request(&mut record, park.body, park.arguments)?;
-        let hint = self.hint(&question(&record))?;
+        let hint = self.hint(&question(&record));
         let (mut core, now) = self.lock_healthy()?;
         if let Some(id) = self.taken(&core, &record, hint.as_ref(), now)? {
             return Err(ParkError::KeyTaken(id));
@@ -145,7 +146,7 @@ impl Inner {
             return self.release(&record, begin.charges);
         }
         let payloads = self.seal_request(&mut record, begin.body, begin.arguments)?;
-        let hint = self.hint(&question(&record))?;
+        let hint = self.hint(&question(&record));
         let (mut core, now) = self.lock_healthy()?;
         if self.taken(&core, &record, hint.as_ref(), now)?.is_some() {
             return Err(BeginError::KeyTaken);

@@ -182,6 +182,17 @@ fn an_index_that_is_ahead_of_the_journal_is_not_believed() {
     assert_eq!(b.known(&r, Some("k")), "concluded succeeded");
 }
 
+/// A kill while the index was being filled, and a journal whose end is gone: what it has of that end must not be told.
+#[test]
+fn an_index_that_was_being_filled_from_records_that_are_gone_is_not_believed() {
+    let mut b = Bench::new();
+    run(&b, fresh("f", Some("k")), State::Succeeded);
+    b.store = None;
+    Index::open(&b.dir.path().join("index")).unwrap().was_writing(1000);
+    b.reopen();
+    assert!(b.recovery.index_rebuilt && b.recovery.records_lost > 900, "{:?}", b.recovery);
+}
+
 #[test]
 fn only_one_process_has_it() {
     let mut b = Bench::new();
