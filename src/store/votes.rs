@@ -284,8 +284,18 @@ mod tests {
         }
         let missing = HoldError::EvidenceMissing(vec!["ticket".into()]);
         assert_eq!(count(&r, &vote(&r, "eve", &[]), START).unwrap_err(), missing);
+        r.evidence = vec![evidence("note")];
+        assert_eq!(count(&r, &vote(&r, "eve", &[]), START).unwrap_err(), missing);
+        r.evidence.push(evidence("ticket"));
+        assert!(count(&r, &vote(&r, "eve", &[]), START).is_ok());
         r.state = State::Approved;
         assert!(matches!(count(&r, &vote(&r, "eve", &[]), START), Err(HoldError::AlreadyDecided(_))));
+    }
+
+    fn evidence(kind: &str) -> crate::store::Evidence {
+        let (id, digest) = (crate::call::ArtifactId::new(), crate::call::Digest::of(b"e"));
+        let content = crate::store::PayloadRef { seq: 1, index: 0, len: 1, digest };
+        crate::store::Evidence { id, kind: kind.into(), title: "T".into(), by: "bot".into(), content, at: START }
     }
 
     /// A call that was begun at `START`, is unknown, and quiet a minute later.

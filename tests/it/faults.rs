@@ -97,7 +97,14 @@ async fn on_a_full_disk_nothing_is_sent_and_with_space_again_nothing_is_lost() {
     let last = *told.last().unwrap();
     for n in [0, 1, 2, last] {
         let got = second.refund(&format!("o_{n}"), 100, &[("idempotency-key", &format!("k{n}"))]).await;
-        assert_eq!((got.status, got.decision()), (201, "replayed"), "o_{n} was told before");
+        // The last one may have found the disk full between its send and its end: it was told what the tool said, and is
+        // unknown now. Nothing else can have become of it.
+        let unknown = n == last && got.code() == "outcome_unknown";
+        assert!(
+            unknown || (got.status, got.decision()) == (201, "replayed"),
+            "o_{n} was told before: {:?}",
+            got.json()
+        );
     }
     assert_eq!(site.upstream.count(), before);
     assert_eq!(second.refund("o_held", 6000, &[]).await.json()["hold"], held);

@@ -996,14 +996,16 @@ impl<'a> World<'a> {
             std::thread::yield_now();
         }
         let end = self.model.tick(self.clock()) - 2 * DAY;
+        // The model knows only of artifacts that are all old.
+        if end <= START + DAY {
+            return;
+        }
         let keep = Keep { calls: span(2 * DAY), artifacts: span(2 * DAY), audit: span(4 * DAY) };
         self.place.block(self.place.store().shorten(keep)).unwrap();
         self.model.framed = self.model.high;
-        if end > START + DAY {
-            self.model.forget(end);
-            let model = &self.model;
-            self.fates.retain(|f| model.calls.iter().any(|c| c.id == f.call));
-        }
+        self.model.forget(end);
+        let model = &self.model;
+        self.fates.retain(|f| model.calls.iter().any(|c| c.id == f.call));
     }
 
     /// One more hold, unlike all others.
