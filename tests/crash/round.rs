@@ -137,7 +137,8 @@ impl<'a> Directory<'a> {
         Ok(())
     }
 
-    /// Keeps segments before retention takes them; without it there is nothing to do.
+    /// Keeps segments before retention takes them; without it there is nothing to do. The process under test does not say
+    /// when it takes one, so this looks often.
     async fn watch(&self, forgets: bool) {
         if !forgets {
             std::future::pending::<()>().await;
