@@ -1,4 +1,4 @@
-//! `/-/…`: what an agent may ask about its own calls. Another principal's call id answers like one that does not exist.
+//! `/-/…` and MCP tasks: what an agent may ask about its own calls. Another principal's call id answers like one that does not exist.
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,10 +7,10 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::call::{ArtifactId, CallId, Code, Outcome, Principal, Refusal, Violation};
-use crate::gates::hold::{refusal_of, reply_of};
+use crate::gates::hold::{refusal_of, reply_of, times};
 use crate::pipeline::Pipeline;
 use crate::store::{CallRecord, HoldError, NewArtifact, State, WithdrawnBy};
-use crate::wire::{OwnReply, OwnRequest};
+use crate::wire::{OwnReply, OwnRequest, TaskReply, TaskRequest, TaskVerb};
 
 /// Answers one request below `/-/`.
 pub async fn answer(p: &Pipeline, request: OwnRequest) -> OwnReply {
@@ -115,6 +115,59 @@ async fn withdraw(p: &Pipeline, principal: &Principal, id: &str) -> Result<OwnRe
             let now = p.clock.now();
             Err(refusal_of(&record, record.state_at(now), now, None).with("withdrawn", false))
         }
+    }
+}
+
+/// Answers a question about a hold that a client knows as a task (`mcp.md` 2.3.1).
+pub async fn task(p: &Pipeline, request: TaskRequest) -> TaskReply {
+    asked_of_task(p, request).await.unwrap_or_else(TaskReply::Refused)
+}
+
+async fn asked_of_task(p: &Pipeline, request: TaskRequest) -> Result<TaskReply, Refusal> {
+    let s = p.snapshots.current();
+    let principal = s.identity.identify(&request.credentials).await?;
+    let record = p.store.get(request.hold.call()).await?;
+    let own = |r: &CallRecord| r.principal.key() == principal.key() && r.tool == request.tool;
+    let record = record.filter(own).ok_or_else(none)?;
+    match request.verb {
+        TaskVerb::Get => {
+            let page = s.config.reviews.url.as_deref();
+            standing(p, page, record, request.credentials.token.as_deref()).await
+        }
+        // A hold asks its client nothing.
+        TaskVerb::Update => Ok(TaskReply::Done),
+        TaskVerb::Cancel => {
+            withdrawn(p, &principal, &record).await?;
+            Ok(TaskReply::Done)
+        }
+    }
+}
+
+async fn standing(
+    p: &Pipeline,
+    page: Option<&str>,
+    mut record: CallRecord,
+    token: Option<&str>,
+) -> Result<TaskReply, Refusal> {
+    if record.state_at(p.clock.now()) == State::Approved && !record.release_by_proxy {
+        Box::pin(p.collect_task(record.clone(), token)).await;
+        record = p.store.get(record.id).await?.ok_or_else(none)?;
+    }
+    let times = times(&record, record.state_at(p.clock.now()));
+    let outcome = p.holds.tell(&record, false, page).await?;
+    Ok(TaskReply::Told { hold: record.id.hold(), times, outcome })
+}
+
+/// A call that is past withdrawing carries on: cancelling is a wish.
+async fn withdrawn(p: &Pipeline, principal: &Principal, record: &CallRecord) -> Result<(), Refusal> {
+    let by = WithdrawnBy::Agent(principal.key());
+    match p.store.withdraw(record.id, by, "withdrawn by the agent").await {
+        Ok(record) => {
+            p.metrics.hold_ended(&record.operation, record.tier.as_str(), "withdrawn");
+            Ok(())
+        }
+        Err(HoldError::Unavailable) => Err(Refusal::new(Code::Unavailable, "the withdrawal could not be recorded")),
+        Err(_) => Ok(()),
     }
 }
 

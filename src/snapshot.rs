@@ -96,12 +96,7 @@ pub fn model(config: &Config) -> Model {
     let owners = identity.keys.iter().filter_map(|k| k.owner.as_ref());
     let jwt_owner = identity.jwt.iter().filter_map(|j| j.owner.as_ref());
     Model {
-        operations: config
-            .tools
-            .iter()
-            .flat_map(|t| t.rest.iter().map(|r| &r.2).chain(t.mcp.values()))
-            .cloned()
-            .collect(),
+        operations: config.tools.iter().flat_map(crate::config::ToolConfig::operations).cloned().collect(),
         tools: config.tools.iter().map(|t| Arc::clone(&t.tool)).collect(),
         agent_groups: keys.chain(certificates).cloned().collect::<BTreeSet<_>>(),
         teams: owners.chain(jwt_owner).cloned().collect(),
@@ -141,7 +136,7 @@ impl Snapshot {
     pub fn build(config: Config, lasting: &Lasting, before: Option<&Self>) -> Result<Self, Unbuilt> {
         let loaded = policy::load(&config.policy_dir, &model(&config), defaults(&config)).map_err(Unbuilt::Policies)?;
         let policies = Policies::new(loaded, Arc::clone(&lasting.on_policy_error)).map_err(Unbuilt::Fault)?;
-        let all = config.tools.iter().flat_map(|t| t.rest.iter().map(|r| &r.2).chain(t.mcp.values()));
+        let all = config.tools.iter().flat_map(crate::config::ToolConfig::operations);
         let operations: HashMap<_, _> = all.map(|o| (o.name.clone(), Arc::clone(o))).collect();
         let bases = config.tools.iter().map(|t| (t.tool.name.clone(), t.upstream.base.clone())).collect();
         let schemas = Schemas::new(operations.values(), bases, Arc::clone(&lasting.clock));

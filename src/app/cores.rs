@@ -68,7 +68,7 @@ fn edge(shared: &Shared, pipeline: Pipeline) -> Edge {
     let metrics = Arc::clone(&shared.metrics);
     let (strangers, clock, store) =
         (Arc::clone(&shared.strangers), Arc::clone(&shared.clock), Arc::clone(&shared.store));
-    let own = pipeline.clone();
+    let (own, tasks) = (pipeline.clone(), pipeline.clone());
     Edge {
         surface: Box::new(move || surface.load_full()),
         handle: Box::new(move |incoming| {
@@ -78,6 +78,10 @@ fn edge(shared: &Shared, pipeline: Pipeline) -> Edge {
         own: Box::new(move |request| {
             let p = own.clone();
             Box::pin(async move { inquiry::answer(&p, request).await })
+        }),
+        task: Box::new(move |request| {
+            let p = tasks.clone();
+            Box::pin(async move { inquiry::task(&p, request).await })
         }),
         refused: Box::new(move |code| {
             metrics.unidentified.with_label_values(&[code]).inc();

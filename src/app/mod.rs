@@ -22,6 +22,7 @@ use crate::config::{self, Config, StateConfig};
 use crate::gates::breaker::Breakers;
 use crate::gates::hold::Holds;
 use crate::gates::idempotency::Calls;
+use crate::gates::pins::Pins;
 use crate::gates::route::Runs;
 use crate::gates::session::Sessions;
 use crate::gates::upstream::fetch;
@@ -48,6 +49,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) strangers: Arc<Throttle>,
     pub(crate) sessions: Arc<Sessions>,
+    pub(crate) pins: Arc<Pins>,
     pub(crate) runs: Arc<Runs>,
     pub(crate) draining: Draining,
     pub(crate) tracker: Tracker,
@@ -107,6 +109,7 @@ pub async fn start(path: PathBuf, config: Config, clock: Arc<dyn Clock>, cores: 
         clock,
         strangers: Arc::default(),
         sessions: Arc::default(),
+        pins: Arc::default(),
         runs: Arc::clone(&lasting.runs),
         draining: Draining::new(draining),
         tracker: Tracker::default(),
@@ -214,6 +217,7 @@ impl Shared {
             calls: Calls::new(Arc::clone(&store), Arc::clone(&clock), Arc::clone(&self.metrics), self.tracker.clone()),
             breakers: Arc::clone(&self.breakers),
             sessions: Arc::clone(&self.sessions),
+            pins: Arc::clone(&self.pins),
             upstreams: Arc::new(crate::gates::upstream::Upstreams::new(Arc::clone(&clock))),
             metrics: Arc::clone(&self.metrics),
             strangers: Arc::clone(&self.strangers),

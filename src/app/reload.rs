@@ -13,13 +13,12 @@ use super::Shared;
 /// What a version shows to agents.
 pub(super) fn surface(s: &Snapshot) -> Surface {
     let mount = |t: &crate::config::ToolConfig| {
-        let operations = t.rest.iter().map(|r| &r.2).chain(t.mcp.values()).chain(&t.session);
         let envelope = if t.tool.kind == ToolKind::Mcp { 64 << 10 } else { 0 };
         Mount {
             segments: t.tool.mount.clone(),
             tool: t.tool.name.clone(),
             kind: t.tool.kind,
-            body_limit: operations.map(|o| o.limits.body).max().unwrap_or(0) + envelope,
+            body_limit: t.operations().map(|o| o.limits.body).max().unwrap_or(0) + envelope,
         }
     };
     Surface { allowed_hosts: s.config.listen.allowed_hosts.clone(), mounts: s.config.tools.iter().map(mount).collect() }
@@ -53,6 +52,7 @@ pub(super) async fn reload(shared: &Shared) -> anyhow::Result<()> {
     let result = match built {
         Ok(next) => match shared.store.append(note("config.reloaded", &next, None), true).await {
             Ok(()) => {
+                shared.pins.accepted(&next.config);
                 shared.breakers.configure(next.config.tools.iter().map(|t| (t.tool.name.clone(), t.breaker)));
                 shared.surface.store(std::sync::Arc::new(surface(&next)));
                 shared.snapshots.replace(next);

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 use serde_json::Value;
 use serde_json::value::RawValue;
+use tokio::sync::watch;
 
 use super::{ArtifactId, CallId, Digest, Operation, Principal, Timestamp};
 
@@ -86,6 +87,8 @@ pub struct Incoming {
     pub headers: HeaderMap,
     /// The message itself.
     pub message: Message,
+    /// Its other end is dropped when the client has hung up, or has its answer.
+    pub gone: watch::Receiver<()>,
 }
 
 /// The message of a protocol.

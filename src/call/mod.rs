@@ -8,12 +8,16 @@ mod facts;
 mod fault;
 mod id;
 mod incoming;
+pub mod json;
+pub mod method;
 mod money;
 mod operation;
 mod outcome;
 mod principal;
 mod redact;
 mod refusal;
+pub mod sentinel;
+pub mod splice;
 pub mod sse;
 mod terms;
 mod time;
@@ -30,10 +34,10 @@ pub use incoming::{
 };
 pub use money::{decimals, money_text};
 pub use operation::{
-    Cost, Effects, HeldAs, IdempotencyRule, Limits, Operation, Otherwise, Part, ProbeRule, QUIET, ReconcileRule,
+    Cost, Effects, HeldAs, IDLE, IdempotencyRule, Limits, Operation, Otherwise, Part, ProbeRule, QUIET, ReconcileRule,
     Release, Tool, ToolKind,
 };
-pub use outcome::{Broken, Ended, Outcome, Reply, ReplyBody};
+pub use outcome::{Broken, Ended, HoldTimes, Outcome, Reply, ReplyBody};
 pub use principal::{AuthMethod, Principal, PrincipalKey};
 pub use redact::{REDACTED, is_redacted, redacted, scrubbed};
 pub use refusal::{Code, Executed, PolicyNote, Refusal, Violation};

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Digest;
+use super::method::Role;
 
 /// The protocol of a tool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -187,19 +188,26 @@ pub struct Limits {
     pub body: usize,
     /// Answer, bytes.
     pub answer: usize,
-    /// From sending to the end of the answer.
+    /// From sending to the end of the answer; for a stream that is listened to, to its beginning.
     pub deadline: Duration,
+    /// An answer that stays silent for this long is taken for dead.
+    pub idle: Duration,
 }
+
+/// How long an answer may stay silent, unless it is a stream that is listened to.
+pub const IDLE: Duration = Duration::from_secs(120);
 
 /// One thing that a tool can do.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Operation {
-    /// `crm.refund`, or `tickets:tools/list` for an MCP method that is not a tool.
+    /// `crm.refund`, or `tickets:resources/read` for an MCP method that is not a tool.
     pub name: String,
     /// The part after the tool's name.
     pub short: String,
     /// Its tool.
     pub tool: Arc<Tool>,
+    /// How it comes to pass policy.
+    pub role: Role,
     /// What it does to the world.
     pub effects: Effects,
     /// Further action groups from the configuration.

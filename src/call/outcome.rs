@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use tokio::sync::mpsc;
 
-use super::{CallId, Executed, HoldId, Refusal, Tier};
+use super::{CallId, Executed, HoldId, Refusal, Tier, Timestamp};
 
 /// An answer broke off: the agent's side must show it as broken, never as whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +29,17 @@ pub struct Reply {
     pub headers: HeaderMap,
     /// The body.
     pub body: ReplyBody,
+}
+
+/// When a call was parked and last moved, and when the hold ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HoldTimes {
+    /// When it was parked.
+    pub created: Timestamp,
+    /// When it last moved.
+    pub updated: Timestamp,
+    /// When it ends by itself, while it is open.
+    pub expires: Option<Timestamp>,
 }
 
 /// What became of a call.
@@ -56,6 +67,8 @@ pub enum Outcome {
         hold: HoldId,
         /// Medium or high.
         tier: Tier,
+        /// Since when, and for how long.
+        times: HoldTimes,
         /// The client asked for (or the operation is configured as) 202.
         accepted: bool,
         /// `held`, with everything that helps.

@@ -140,6 +140,7 @@ pub struct Refusal(Box<Parts>);
 struct Parts {
     code: Code,
     status: Option<StatusCode>,
+    rpc: Option<i32>,
     detail: Cow<'static, str>,
     executed: Executed,
     retry_after: Option<Duration>,
@@ -158,6 +159,7 @@ impl Refusal {
         Self(Box::new(Parts {
             code,
             status: None,
+            rpc: None,
             detail: detail.into(),
             executed: if matches!(code, Code::OutcomeUnknown) { Executed::Unknown } else { Executed::No },
             retry_after: None,
@@ -173,6 +175,13 @@ impl Refusal {
     #[must_use]
     pub fn with_status(mut self, status: StatusCode) -> Self {
         self.0.status = Some(status);
+        self
+    }
+
+    /// With a more exact JSON-RPC code than the code's own (-32020, -32021, -32022, -32602, -32700).
+    #[must_use]
+    pub fn with_rpc(mut self, code: i32) -> Self {
+        self.0.rpc = Some(code);
         self
     }
 
@@ -236,6 +245,16 @@ impl Refusal {
     #[must_use]
     pub fn status(&self) -> StatusCode {
         self.0.status.unwrap_or(self.0.code.status())
+    }
+
+    /// The code of a JSON-RPC error that says it.
+    #[must_use]
+    pub fn rpc_code(&self) -> i32 {
+        self.0.rpc.unwrap_or(match self.0.code {
+            Code::UnknownTool => -32601,
+            Code::InvalidArguments => -32602,
+            code => code.rpc_code(),
+        })
     }
 
     /// Whether the call had its effect.

@@ -11,6 +11,28 @@ pub struct Event {
     pub raw: Bytes,
     /// The `data` lines joined by line feeds; `None` when there is no `data` line.
     pub data: Option<String>,
+    /// The `id`, from which a client may resume.
+    pub id: Option<String>,
+    /// The `retry` time, ms.
+    pub retry: Option<u64>,
+}
+
+impl Event {
+    /// The same event with other data, which must have no line end in it.
+    #[must_use]
+    pub fn with_data(&self, data: &str) -> Bytes {
+        let text = String::from_utf8_lossy(&self.raw);
+        let mut out = String::with_capacity(data.len() + 64);
+        let is_data = |line: &&str| line.split(':').next() == Some("data");
+        for line in text.split(['\n', '\r']).filter(|l| !l.is_empty() && !is_data(l)) {
+            out.push_str(line);
+            out.push('\n');
+        }
+        out.push_str("data: ");
+        out.push_str(&data.replace(['\n', '\r'], " "));
+        out.push_str("\n\n");
+        Bytes::from(out)
+    }
 }
 
 /// An event was larger than allowed, or not UTF-8.
@@ -86,22 +108,22 @@ impl Splitter {
 fn parse(raw: Bytes) -> Result<Event, BadStream> {
     let text = std::str::from_utf8(&raw).map_err(|_| BadStream)?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut data: Option<String> = None;
+    let (mut data, mut id, mut retry): (Option<String>, Option<String>, Option<u64>) = (None, None, None);
     for line in text.split(['\n', '\r']) {
-        let value = match line.split_once(':') {
-            Some(("data", value)) => value.strip_prefix(' ').unwrap_or(value),
-            None if line == "data" => "",
-            _ => continue,
-        };
-        match &mut data {
-            Some(all) => {
+        let (field, value) = line.split_once(':').unwrap_or((line, ""));
+        let value = value.strip_prefix(' ').unwrap_or(value);
+        match (field, &mut data) {
+            ("data", Some(all)) => {
                 all.push('\n');
                 all.push_str(value);
             }
-            None => data = Some(value.to_owned()),
+            ("data", None) => data = Some(value.to_owned()),
+            ("id", _) if !value.contains('\0') => id = Some(value.to_owned()),
+            ("retry", _) => retry = value.parse().ok(),
+            _ => {}
         }
     }
-    Ok(Event { raw, data })
+    Ok(Event { raw, data, id, retry })
 }
 
 #[cfg(test)]

@@ -56,17 +56,24 @@ fn check(args: &Args) -> anyhow::Result<Report> {
     if let Some(dir) = &args.policies {
         config.policy_dir.clone_from(dir);
     }
-    let operations: Vec<_> =
-        config.tools.iter().flat_map(|t| t.rest.iter().map(|r| &r.2).chain(t.mcp.values())).cloned().collect();
+    let operations: Vec<_> = config.tools.iter().flat_map(crate::config::ToolConfig::calls).cloned().collect();
     let schemas =
         Schemas::new(operations.iter(), std::collections::HashMap::new(), std::sync::Arc::new(clock::SystemClock));
-    let broken = schemas.broken().map(|(op, why)| format!("{op}: {why}")).collect();
+    // One bad schema of a server stops that tool, and nothing else.
+    let rest: std::collections::BTreeSet<&str> =
+        config.tools.iter().flat_map(|t| &t.rest).map(|r| r.2.name.as_str()).collect();
+    let (ours, theirs): (Vec<_>, Vec<_>) = schemas.broken().partition(|(op, _)| rest.contains(op));
+    let broken = ours.into_iter().map(|(op, why)| format!("{op}: {why}")).collect();
+    let stopped = theirs.into_iter().map(|(op, why)| {
+        let what = format!("{op}: its schema cannot be used, so its calls are refused: {why}");
+        Finding::new(Severity::Warning, "tool-schema", what)
+    });
     let mut report = Report {
         config: Ok(args.config.display().to_string()),
         schemas: (operations.iter().filter(|o| is_typed(o)).count(), broken),
         policies: None,
         never: Vec::new(),
-        findings: unlisted(&config),
+        findings: unlisted(&config).into_iter().chain(stopped).collect(),
     };
     match policy::load(&config.policy_dir, &snapshot::model(&config), snapshot::defaults(&config)) {
         Err(findings) => report.findings.extend(findings),

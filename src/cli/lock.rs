@@ -82,7 +82,7 @@ fn one(
             Difference::Changed(tool) => changed(tool, &old, &new, out)?,
         }
     }
-    if !differences.is_empty() && !args.dry_run {
+    if (!differences.is_empty() || !path.exists()) && !args.dry_run {
         std::fs::write(path, new.text())?;
         writeln!(out, "written to {}; `holdpoint check` says what it means for policies", path.display())?;
     }

@@ -326,7 +326,22 @@ pub(super) struct Tool {
     /// MCP: the lock file with the accepted tool definitions.
     pub(super) lock: Option<PathBuf>,
     /// Its operations by name; for MCP a name may end in `*`.
+    #[serde(default)]
     pub(super) operations: BTreeMap<String, Operation>,
+    /// MCP: what methods beside `tools/call` do, where it is not what the specification says, and further methods that
+    /// policy may let through.
+    #[serde(default)]
+    pub(super) methods: BTreeMap<String, Method>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Method {
+    /// What it does to the world.
+    pub(super) effect: OneOrMany,
+    /// Further action groups that policies may name.
+    #[serde(default)]
+    pub(super) groups: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]

@@ -12,6 +12,7 @@ use http::header::HeaderName;
 use crate::call::{Digest, Operation, Tool};
 
 use super::Secret;
+use super::lock::Locked;
 
 /// One version of the configuration, complete and consistent.
 #[derive(Debug)]
@@ -233,10 +234,22 @@ pub struct ToolConfig {
     pub mcp: BTreeMap<String, Arc<Operation>>,
     /// MCP: names in the lock that no operation lists: refused, and named by `check`.
     pub unlisted: Vec<String>,
-    /// MCP: digests of the accepted definitions by name.
-    pub pins: BTreeMap<String, Digest>,
-    /// MCP: the operation that stands for session methods (`tools/list` …).
-    pub session: Option<Arc<Operation>>,
+    /// MCP: the accepted definitions by name, listed under `operations` or not.
+    pub pins: BTreeMap<String, Locked>,
+    /// MCP: operations by method, for everything but `tools/call`.
+    pub methods: BTreeMap<String, Arc<Operation>>,
+}
+
+impl ToolConfig {
+    /// The tool's operations that are calls, of whichever protocol.
+    pub fn calls(&self) -> impl Iterator<Item = &Arc<Operation>> {
+        self.rest.iter().map(|r| &r.2).chain(self.mcp.values())
+    }
+
+    /// All its operations: calls, and the methods of its protocol.
+    pub fn operations(&self) -> impl Iterator<Item = &Arc<Operation>> {
+        self.calls().chain(self.methods.values())
+    }
 }
 
 /// The server behind a tool.

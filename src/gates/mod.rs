@@ -7,6 +7,7 @@ pub mod budget;
 pub mod hold;
 pub mod idempotency;
 pub mod identity;
+pub mod pins;
 pub mod rate;
 pub mod route;
 pub mod schema;

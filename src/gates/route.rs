@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::Method;
 
+use crate::call::method::Role;
 use crate::call::{
     CallContext, CallId, Code, Draft, Incoming, McpCall, Message, Operation, Principal, PrincipalKey, Refusal,
     RestCall, Timestamp, Violation, encode_path,
@@ -25,22 +26,8 @@ pub struct Routes {
 struct Tool {
     rest: matchit::Router<Arc<Operation>>,
     mcp: BTreeMap<String, Arc<Operation>>,
-    session: Option<Arc<Operation>>,
+    methods: BTreeMap<String, Arc<Operation>>,
 }
-
-/// Methods of MCP that a session needs; all others are refused until policy can judge them.
-const SESSION_METHODS: [&str; 10] = [
-    "initialize",
-    "ping",
-    "server/discover",
-    "tools/list",
-    "notifications/initialized",
-    "notifications/cancelled",
-    "notifications/progress",
-    "notifications/roots/list_changed",
-    "$/response",
-    "$/end-session",
-];
 
 impl Routes {
     /// Routes of this configuration; `runs` outlives it.
@@ -71,8 +58,7 @@ impl Routes {
             Message::Rest(rest) => tool.rest(rest)?,
             Message::Mcp(mcp) => (tool.mcp(mcp, &visible)?, Vec::new()),
         };
-        let session = tool.session.as_ref().is_some_and(|s| s.name == operation.name);
-        if !session && !visible(&operation) {
+        if operation.role != Role::Handshake && !visible(&operation) {
             return Err(unknown());
         }
         let context = self.context(principal, &incoming)?;
@@ -121,7 +107,7 @@ impl Tool {
                 tracing::error!(operation = %operation.name, "conflicting route left out");
             }
         }
-        Self { rest, mcp: t.mcp.clone(), session: t.session.clone() }
+        Self { rest, mcp: t.mcp.clone(), methods: t.methods.clone() }
     }
 
     fn rest(&self, call: &RestCall) -> Result<(Arc<Operation>, Vec<String>), Refusal> {
@@ -146,14 +132,16 @@ impl Tool {
             let name = call.name.as_deref().unwrap_or_default();
             return self.mcp.get(name).cloned().ok_or_else(unknown);
         }
-        if !SESSION_METHODS.contains(&call.method.as_str()) {
+        let Some(operation) = self.methods.get(&call.method) else {
             let text = format!("the method `{}` is not let through here", call.method.escape_debug());
             return Err(Refusal::new(Code::UnknownTool, text));
-        }
-        if !self.mcp.values().any(|o| visible(o)) {
+        };
+        // Who may see nothing of a tool is not told that there is a server.
+        let mut others = self.mcp.values().chain(self.methods.values().filter(|o| o.role == Role::Method));
+        if operation.role == Role::Handshake && !others.any(|o| visible(o)) {
             return Err(unknown());
         }
-        self.session.clone().ok_or_else(unknown)
+        Ok(Arc::clone(operation))
     }
 }
 

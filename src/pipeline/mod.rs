@@ -16,7 +16,9 @@
 use std::sync::Arc;
 
 use futures_util::FutureExt;
+use tokio::sync::watch;
 
+use crate::call::method::Role;
 use crate::call::{Call, CallId, Code, Ended, Fault, HeldAs, Incoming, Outcome, Principal, Refusal, Terms, Tier};
 use crate::clock::Clock;
 use crate::gates::authz::{Permit, Verdict};
@@ -24,6 +26,7 @@ use crate::gates::breaker::{Breakers, Probe};
 use crate::gates::budget::Budgets;
 use crate::gates::hold::{Attached, Holds};
 use crate::gates::idempotency::{Calls, NotBegun, read_outcome};
+use crate::gates::pins::Pins;
 use crate::gates::session::Sessions;
 use crate::gates::upstream::{Answer, Endpoint, Manner, Upstreams};
 use crate::signals::{Entry, Throttle};
@@ -33,6 +36,7 @@ use crate::tasks::{Draining, Tracker};
 use crate::telemetry::Metrics;
 
 mod doubt;
+mod lists;
 mod reconcile;
 mod release;
 mod resend;
@@ -57,6 +61,8 @@ pub struct Pipeline {
     pub upstreams: Arc<Upstreams>,
     /// Who owns which MCP session.
     pub sessions: Arc<Sessions>,
+    /// Which tools wait for an operator.
+    pub pins: Arc<Pins>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Time.
@@ -78,6 +84,8 @@ struct Asking<'a> {
     call: &'a Call,
     /// The client's own credential, for `auth: pass_through`.
     token: Option<&'a str>,
+    /// The client that waits for the answer; none where the proxy acts by itself.
+    waits: Option<watch::Receiver<()>>,
 }
 
 /// What begins.
@@ -106,18 +114,20 @@ impl Pipeline {
 
     async fn pass(&self, s: &Snapshot, incoming: Incoming, entry: &mut Entry) -> Result<Outcome, Refusal> {
         let token = incoming.credentials.token.clone();
+        let waits = Some(incoming.gone.clone());
         let principal = s.identity.identify(&incoming.credentials).await?;
         entry.principal(&principal);
         let draft = s.routes.recognize(&principal, incoming, |o| s.policies.visible(&principal, o))?;
         entry.operation(&draft.operation);
         support::rate_headers(entry, s.rates.check(&principal, &draft)?);
         self.sessions.check(&principal, &draft)?;
+        self.pins.check(&draft.operation)?;
         let call = s.schemas.validate(&principal, draft)?;
         Budgets::money(&call)?;
         entry.call(&call);
-        let a = Asking { s, principal: &principal, call: &call, token: token.as_deref() };
-        if support::is_session(&call) {
-            let permit = s.policies.admit(&principal, &call)?;
+        let a = Asking { s, principal: &principal, call: &call, token: token.as_deref(), waits };
+        if call.operation().role == Role::Handshake {
+            let permit = s.policies.admit(&principal, &call, &self.facts(&a, None).await?)?;
             return self.perform(&a, permit, Start::Read, entry).await;
         }
         match self.calls.look_up(&principal, &call).await? {
@@ -183,6 +193,7 @@ impl Pipeline {
         let tier = permit.tier();
         let endpoint =
             a.s.endpoints.get(&a.call.operation().tool.name).ok_or_else(|| Fault::new("a tool without upstream"))?;
+        self.pins.check(a.call.operation())?;
         let probe = self.breakers.acquire(a.call)?;
         let own_session = matches!(start, Start::Release { by_proxy: true, .. });
         let collects = matches!(start, Start::Release { by_proxy: false, .. });
@@ -197,7 +208,12 @@ impl Pipeline {
         }
         support::overhead(self, "request", entry.started(), self.clock.instant());
         let manner = Manner { token: a.token, own_session };
-        let answer = self.attempt(a, endpoint, permit, probe, manner).await;
+        let attempt = Box::pin(self.attempt(a, endpoint, permit, probe, manner));
+        let answer = match (&flight, a.waits.clone()) {
+            // A read whose client has hung up is of no use to anybody.
+            (None, Some(waits)) => support::while_waited_for(waits, attempt).await?,
+            _ => attempt.await,
+        };
         let outcome = match flight {
             Some(flight) => {
                 let (flight, answer) = self.insist(a, endpoint, manner, flight, answer).await;
@@ -206,7 +222,7 @@ impl Pipeline {
                 support::overhead(self, "answer", came, self.clock.instant());
                 outcome
             }
-            None => support::answered(self, a, read_outcome(answer, a.call, tier)?).await,
+            None => lists::answered(self, a, read_outcome(answer, a.call, tier)?).await,
         };
         if collects && matches!(outcome, Ok(Outcome::Forwarded { .. })) {
             // It happened, whether or not this can be written down: then it is handed out once more.

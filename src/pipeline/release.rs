@@ -12,8 +12,13 @@ use crate::store::{CallRecord, Note, Renew, State};
 
 use super::{Asking, Pipeline, Start};
 
-/// The client that came back for an approved call: its credential, and the call that it made.
-type Client<'a> = (Option<&'a str>, &'a Call);
+/// The client that came back for an approved call: its credential, and the headers of what it sent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Client<'a> {
+    token: Option<&'a str>,
+    /// None when it only asked for the task: then those of its call.
+    headers: Option<&'a [(String, String)]>,
+}
 
 impl Pipeline {
     /// Tends a stored call by itself: an approved one is sent, one that a dead process was sending is sent again where
@@ -59,13 +64,24 @@ impl Pipeline {
         entry: &mut Entry,
     ) -> Result<Outcome, Refusal> {
         let id = record.id;
-        let outcome = self.release(a.s, record, Some((a.token, a.call)), entry).await?;
+        let outcome = self
+            .release(a.s, record, Some(Client { token: a.token, headers: Some(&a.call.request().headers) }), entry)
+            .await?;
         if a.call.request().rpc.is_none() || !matches!(outcome, Outcome::Forwarded { .. }) {
             return Ok(outcome);
         }
         // It was sent: what cannot be read back now is no refusal.
         let Ok(record) = self.holds.wait(id, a.call.operation().limits.deadline).await else { return Ok(outcome) };
         self.holds.tell(&record, false, a.s.config.reviews.url.as_deref()).await.or(Ok(outcome))
+    }
+
+    /// The client asked for the task of an approved call: that is its coming back.
+    pub async fn collect_task(&self, record: CallRecord, token: Option<&str>) {
+        let s = self.snapshots.current();
+        let mut entry = Entry::resumed(&record, s.digests(), self.clock.instant());
+        let client = Client { token, headers: None };
+        let outcome = self.release(&s, record, Some(client), &mut entry).await.unwrap_or_else(Outcome::Refused);
+        entry.tell(&outcome, &self.metrics, self.clock.instant());
     }
 
     /// Asks everything again, then sends. What has changed so that it may not pass is recorded on the hold.
@@ -109,7 +125,7 @@ impl Pipeline {
             return Err(revoked("the request is not the one that was approved: its tool has moved"));
         }
         let principal = record.principal.clone();
-        let a = Asking { s, principal: &principal, call: &call, token: client.and_then(|(token, _)| token) };
+        let a = Asking { s, principal: &principal, call: &call, token: client.and_then(|c| c.token), waits: None };
         let facts = self.facts(&a, Some(&record)).await?;
         let given = approvals(&record);
         match s.policies.authorize_release(&principal, &call, &facts, &given)? {
@@ -163,7 +179,7 @@ impl Pipeline {
                 content_type: stored.content_type.clone(),
                 body,
                 // The client that came back has a session of its own; ours is opened anew.
-                headers: client.map_or_else(|| stored.headers.clone(), |(_, live)| live.request().headers.clone()),
+                headers: client.and_then(|c| c.headers).unwrap_or(&stored.headers).to_vec(),
                 rpc: stored.rpc.as_ref().map(|(id, modern)| (id.clone(), era(*modern))),
             },
             key: record.key.clone(),

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use bytes::Bytes;
 use serde_json::Value;
+use tokio::sync::watch;
 
-use crate::call::{Broken, Call, Code, Facts, Fault, Meters, Outcome, Refusal, Reply, ReplyBody, Timestamp, ToolKind};
+use crate::call::{Call, Code, Facts, Fault, Meters, Refusal, Timestamp};
 use crate::gates::authz::{Permit, Verdict};
 use crate::gates::budget::Budgets;
 use crate::gates::hold::Presentation;
@@ -107,11 +107,6 @@ impl Pipeline {
     }
 }
 
-pub(super) fn is_session(call: &Call) -> bool {
-    let operation = call.operation();
-    operation.tool.kind == ToolKind::Mcp && operation.name == format!("{}:session", operation.tool.name)
-}
-
 pub(super) fn rate_headers(entry: &mut Entry, standing: Option<Standing>) {
     if let Some(standing) = standing {
         entry.header("ratelimit-policy", &standing.policy);
@@ -139,6 +134,21 @@ pub(super) fn not_begun(a: &Asking<'_>, why: NotBegun, now: Timestamp) -> Refusa
         }
     };
     refusal.for_call(a.call.id())
+}
+
+/// The work, unless the client hangs up first: then it is dropped, and with it the connection to the upstream.
+///
+/// # Errors
+/// `withdrawn`, which nobody hears.
+pub(super) async fn while_waited_for<T>(
+    mut waits: watch::Receiver<()>,
+    work: impl Future<Output = T>,
+) -> Result<T, Refusal> {
+    let hung_up = async { while waits.changed().await.is_ok() {} };
+    tokio::select! {
+        done = work => Ok(done),
+        () = hung_up => Err(Refusal::new(Code::Withdrawn, "the client hung up")),
+    }
 }
 
 /// Whether the upstream worked, whatever it thought of the call.
@@ -184,81 +194,4 @@ pub(super) fn count_answer(p: &Pipeline, call: &Call, answer: &Answer, sent: Ins
 /// What was refused before anybody was known, and floods: by count.
 pub(crate) fn counted(count: u64) -> AuditNote {
     AuditNote::plain("calls.refused_unrecorded", BTreeMap::from([("count".to_owned(), count.into())]))
-}
-
-/// A session that was given out is remembered; a list is filtered.
-pub(super) async fn answered(p: &Pipeline, a: &Asking<'_>, outcome: Outcome) -> Result<Outcome, Refusal> {
-    if let Outcome::Forwarded { reply, .. } = &outcome {
-        p.sessions.made(a.principal, &a.call.operation().tool.name, &reply.headers);
-    }
-    listed(a, outcome).await
-}
-
-/// A list of tools shows what the principal may see, as it was accepted. Any other answer passes as it is.
-async fn listed(a: &Asking<'_>, outcome: Outcome) -> Result<Outcome, Refusal> {
-    let asked = serde_json::from_slice::<Value>(&a.call.request().body).unwrap_or_default();
-    let is_list = is_session(a.call) && asked.get("method").and_then(Value::as_str) == Some("tools/list");
-    let Outcome::Forwarded { call, tier, reply } = outcome else { return Ok(outcome) };
-    if !is_list || !reply.status.is_success() {
-        return Ok(Outcome::Forwarded { call, tier, reply });
-    }
-    let Reply { status, mut headers, body } = reply;
-    let bytes = whole(body, a.call.operation().limits.answer).await.map_err(|_| cut())?;
-    let message = message(&bytes, asked.get("id")).ok_or_else(cut)?;
-    headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
-    let body = ReplyBody::Whole(Bytes::from(filtered(a, message).to_string()));
-    Ok(Outcome::Forwarded { call, tier, reply: Reply { status, headers, body } })
-}
-
-fn cut() -> Refusal {
-    Refusal::new(Code::InvalidAnswer, "the list of tools could not be read")
-}
-
-async fn whole(body: ReplyBody, limit: usize) -> Result<Bytes, Broken> {
-    let mut rx = match body {
-        ReplyBody::Whole(bytes) => return Ok(bytes),
-        ReplyBody::Stream(rx) => rx,
-    };
-    let mut all = Vec::new();
-    while let Some(piece) = rx.recv().await {
-        all.extend_from_slice(&piece?);
-        if all.len() > limit {
-            return Err(Broken);
-        }
-    }
-    Ok(Bytes::from(all))
-}
-
-/// The response in a JSON answer or in a stream of events.
-fn message(bytes: &Bytes, id: Option<&Value>) -> Option<Value> {
-    if let Ok(message) = serde_json::from_slice::<Value>(bytes) {
-        return Some(message);
-    }
-    let mut splitter = crate::call::sse::Splitter::new(bytes.len() + 1);
-    let events = splitter.push(bytes).ok()?;
-    let read = |e: crate::call::sse::Event| e.data.and_then(|d| serde_json::from_str::<Value>(&d).ok());
-    events.into_iter().filter_map(read).find(|m| m.get("id") == id && m.get("method").is_none())
-}
-
-fn filtered(a: &Asking<'_>, mut message: Value) -> Value {
-    let Some(result) = message.get_mut("result").and_then(Value::as_object_mut) else { return message };
-    let tool = &a.call.operation().tool.name;
-    let config = a.s.config.tools.iter().find(|t| t.tool.name == *tool);
-    let shown = |definition: &Value| {
-        let name = definition.get("name").and_then(Value::as_str).unwrap_or_default();
-        let operation = config.and_then(|c| c.mcp.get(name));
-        let pinned = config.and_then(|c| c.pins.get(name)) == Some(&crate::config::lock::definition_digest(definition));
-        if operation.is_some() && !pinned {
-            tracing::warn!(tool.name = tool, name, "a tool's definition differs from the lock file; it is not shown");
-        }
-        pinned && operation.is_some_and(|o| a.s.policies.visible(a.principal, o))
-    };
-    if let Some(tools) = result.get_mut("tools").and_then(Value::as_array_mut) {
-        tools.retain(shown);
-    }
-    // What one principal may see is not for a shared cache.
-    if result.contains_key("cacheScope") {
-        result.insert("cacheScope".into(), "private".into());
-    }
-    message
 }

@@ -21,11 +21,11 @@ use tokio_rustls::TlsAcceptor;
 use crate::call::{CallId, Code, Hints, Incoming, Message, Refusal, ToolKind};
 use crate::tasks;
 
-use super::own::{OwnReply, OwnRequest};
+use super::own::{OwnReply, OwnRequest, TaskRequest};
 use super::reply::{self, OutBody};
-use super::surface::{Edge, Mount};
+use super::surface::{Edge, Mount, Surface};
 use super::tap::Tap;
-use super::{body, hints, ingress, json, mcp, rest};
+use super::{body, hints, ingress, json, mcp, path, rest};
 
 /// Connections that may be open at once on one listener.
 const MAX_CONNECTIONS: usize = 10_000;
@@ -158,14 +158,15 @@ where
 {
     let (tap, suspicious) = Tap::new(stream);
     let service = service_fn(move |request: Request<HyperBody>| {
-        let from = From { peer, certificate: certificate.clone() };
+        let (here, gone) = watch::channel(());
+        let from = From { peer, certificate: certificate.clone(), gone };
         let suspicious = suspicious.load(Ordering::Relaxed);
         // In its own task from the first byte on: who hangs up must not tear a call in half.
         let work = edge.tracker.spawn(answer(request, from, Arc::clone(&edge), suspicious));
         async move {
-            Ok::<_, std::convert::Infallible>(
-                tasks::join(work).await.unwrap_or_else(|fault| reply::problem(&fault.into())),
-            )
+            let answer = tasks::join(work).await.unwrap_or_else(|fault| reply::problem(&fault.into()));
+            drop(here);
+            Ok::<_, std::convert::Infallible>(answer)
         }
     });
     let builder = limits();
@@ -205,6 +206,7 @@ fn limits() -> auto::Builder<TokioExecutor> {
 struct From {
     peer: SocketAddr,
     certificate: Option<Bytes>,
+    gone: watch::Receiver<()>,
 }
 
 async fn answer(request: Request<HyperBody>, from: From, edge: Arc<Edge>, suspicious: bool) -> Response<OutBody> {
@@ -214,7 +216,7 @@ async fn answer(request: Request<HyperBody>, from: From, edge: Arc<Edge>, suspic
         Ok(head) => head,
         Err(refusal) => {
             (edge.refused)(refusal.code().as_str());
-            return reply::problem(&refusal);
+            return unfit(&parts, &surface, &refusal);
         }
     };
     if head.segments.first().is_some_and(|s| s == "-") {
@@ -230,6 +232,17 @@ async fn answer(request: Request<HyperBody>, from: From, edge: Arc<Edge>, suspic
             (edge.refused)(Code::UnknownTool.as_str());
             reply::problem(&Refusal::new(Code::UnknownTool, "no tool is mounted at this path"))
         }
+    }
+}
+
+/// The answer to a head that breaks the rules: to MCP clients in JSON-RPC, or a modern one takes us for an old server.
+fn unfit(parts: &http::request::Parts, surface: &Surface, refusal: &Refusal) -> Response<OutBody> {
+    let segments = path::segments(parts.uri.path()).unwrap_or_default();
+    match surface.mount(&segments) {
+        Some((mount, _)) if mount.kind == ToolKind::Mcp => {
+            mcp::refuse(&mcp::Unreadable { asked: mcp::asked(&parts.headers), refusal: refusal.clone() })
+        }
+        _ => reply::problem(refusal),
     }
 }
 
@@ -255,9 +268,11 @@ async fn tool(
     }
     // Held to the end of the call: what is in memory at once is bounded, whoever sends it.
     let Ok(_room) = room(&edge, &body, mount.body_limit).await else {
-        return reply::problem(
-            &Refusal::new(Code::Unavailable, "too many bodies at once").with_retry_after(Duration::from_secs(1)),
-        );
+        let full = Refusal::new(Code::Unavailable, "too many bodies at once").with_retry_after(Duration::from_secs(1));
+        return match mount.kind {
+            ToolKind::Rest => reply::problem(&full),
+            ToolKind::Mcp => mcp::refuse(&mcp::Unreadable { asked: mcp::asked(&head.headers), refusal: full }),
+        };
     };
     let body = body::read(body, mount.body_limit).await;
     match mount.kind {
@@ -280,14 +295,9 @@ async fn mcp_call(
     from: From,
     edge: &Edge,
 ) -> Response<OutBody> {
-    let read = match body {
-        Ok(body) => mcp::message(&head, body),
-        Err(refusal) => {
-            let ended =
-                (edge.handle)(incoming(head, mount.tool, from, Hints::default(), Message::Broken(refusal), edge));
-            return reply::rest(ended.await, crate::call::Preference::default());
-        }
-    };
+    let read = body
+        .map_err(|refusal| Box::new(mcp::Unreadable { asked: mcp::asked(&head.headers), refusal }))
+        .and_then(|body| mcp::message(&head, body));
     match read {
         Err(wrong) => {
             let message = Message::Broken(wrong.refusal.clone());
@@ -300,7 +310,12 @@ async fn mcp_call(
                 _ => mcp::refuse(&wrong),
             }
         }
-        Ok((message, asked)) => {
+        Ok((mcp::Read::Task(verb, hold), asked)) => {
+            let credentials = head.credentials(from.certificate);
+            let request = TaskRequest { verb, hold, tool: mount.tool, credentials };
+            mcp::task((edge.task)(request).await, &asked)
+        }
+        Ok((mcp::Read::Tool(message), asked)) => {
             let hints = match &message {
                 Message::Mcp(m) => hints::from_meta(&m.message, &head.headers),
                 _ => hints::from_headers(&head.headers),
@@ -330,6 +345,7 @@ fn incoming(head: ingress::Head, tool: String, from: From, hints: Hints, message
         hints,
         headers: head.headers,
         message,
+        gone: from.gone,
     }
 }
 

@@ -3,7 +3,6 @@
 pub mod body;
 mod hints;
 mod ingress;
-pub mod json;
 mod listener;
 mod mcp;
 mod own;
@@ -14,7 +13,8 @@ mod surface;
 mod tap;
 pub mod tls;
 
+pub use crate::call::json;
 pub(crate) use ingress::allowed;
 pub use listener::{Core, Cores, accept};
-pub use own::{OwnReply, OwnRequest};
+pub use own::{OwnReply, OwnRequest, TaskReply, TaskRequest, TaskVerb};
 pub use surface::{Edge, Mount, Surface};

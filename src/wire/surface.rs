@@ -11,7 +11,7 @@ use crate::call::{Ended, Incoming, ToolKind};
 use crate::clock::Clock;
 use crate::tasks::Tracker;
 
-use super::own::{OwnReply, OwnRequest};
+use super::own::{OwnReply, OwnRequest, TaskReply, TaskRequest};
 
 /// A tool's place below the root.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +54,8 @@ pub struct Edge {
     pub handle: Answer<Incoming, Ended>,
     /// Answers `/-/…`: an agent's questions about its own calls.
     pub own: Answer<OwnRequest, OwnReply>,
+    /// Answers questions about holds that a client knows as tasks.
+    pub task: Answer<TaskRequest, TaskReply>,
     /// Counts what was refused before anybody was identified.
     pub refused: Box<dyn Fn(&'static str) + Send + Sync>,
     /// Time.

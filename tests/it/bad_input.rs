@@ -353,7 +353,7 @@ fn mcp_rows() -> Vec<Row> {
         with("MCP name twice", &[version, "Mcp-Method: tools/call", "Mcp-Name: get_ticket", "Mcp-Name: get_ticket"]),
         row(
             "unknown MCP method",
-            request(MCP, &[], br#"{"jsonrpc":"2.0","id":1,"method":"resources/read","params":{"uri":"x:"}}"#),
+            request(MCP, &[], br#"{"jsonrpc":"2.0","id":1,"method":"vendor/erase","params":{"uri":"x:"}}"#),
             200,
             "unknown_tool",
         ),
@@ -369,7 +369,8 @@ fn mcp_rows() -> Vec<Row> {
             200,
             "unknown_tool",
         ),
-        row("GET at MCP", request("GET /tickets/mcp", &[], b""), 405, "malformed_request"),
+        row("modern GET at MCP", request("GET /tickets/mcp", &[version], b""), 405, "malformed_request"),
+        row("PUT at MCP", request("PUT /tickets/mcp", &[], b""), 405, "malformed_request"),
         row("a path below MCP", request("POST /tickets/mcp/x", &[], CALL.as_bytes()), 404, "unknown_tool"),
     ]
 }

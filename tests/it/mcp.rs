@@ -144,7 +144,12 @@ async fn a_list_that_comes_as_events_is_filtered_too() {
         Reaction::Answer(StatusCode::OK, vec![("content-type", "text/event-stream".into())], Bytes::from(all))
     });
     let got = legacy(&p, 3, "tools/list", json!({})).await;
-    assert_eq!(names(&got), ["add_comment", "delete_ticket", "get_ticket", "search_tickets"]);
+    let text = String::from_utf8(got.body.to_vec()).unwrap();
+    assert_eq!(got.header("content-type"), "text/event-stream", "an answer changed its kind");
+    let data = text.strip_prefix("event: message\ndata: ").and_then(|t| t.strip_suffix("\n\n")).expect("one event");
+    let tools = serde_json::from_str::<Value>(data).unwrap()["result"]["tools"].as_array().cloned().unwrap();
+    let names: Vec<_> = tools.iter().map(|t| t["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["add_comment", "delete_ticket", "get_ticket", "search_tickets"]);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! From the file as written to the configuration as used, collecting every mistake on the way.
 
 mod identity;
+mod methods;
 mod operations;
 mod reconcile;
 mod tools;
@@ -104,9 +105,8 @@ pub(super) fn resolve(file: file::File, base: &Path, text: &str, unlocked: bool)
     let default_workflow = default_workflow(&mut ctx, file.default_workflow.as_deref(), &workflows);
     let tools = tools::tools(&mut ctx, &file.tools);
     let budgets = file.budgets.iter().enumerate().flat_map(|(i, b)| budget(&mut ctx, i, b)).collect();
-    let known: Vec<&str> =
-        tools.iter().flat_map(|t| t.rest.iter().map(|r| &r.2).chain(t.mcp.values())).map(|o| o.name.as_str()).collect();
-    let replayed = tools.iter().flat_map(|t| t.rest.iter().map(|r| &r.2).chain(t.mcp.values()));
+    let known: Vec<&str> = tools.iter().flat_map(|t| t.operations()).map(|o| o.name.as_str()).collect();
+    let replayed = tools.iter().flat_map(|t| t.operations());
     if let Some(longest) = replayed.filter(|o| o.idempotency.keep > state.keep.calls).max_by_key(|o| o.idempotency.keep)
     {
         let text =

@@ -7,13 +7,12 @@ use std::time::Duration;
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::call::{
-    Cost, Digest, Effects, HeldAs, IdempotencyRule, Limits, Operation, Otherwise, QUIET, ReconcileRule, Release,
-};
+use crate::call::method::Role;
+use crate::call::{Cost, Digest, Effects, HeldAs, IDLE, IdempotencyRule, Limits, Operation, Otherwise, Release};
 
 use super::super::lock::{Lock, is_tool_name};
 use super::super::used::ToolConfig;
-use super::{Ctx, file, reconcile, tools, units};
+use super::{Ctx, file, methods, reconcile, tools, units};
 
 const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
 
@@ -22,6 +21,9 @@ pub(super) fn rest(ctx: &mut Ctx<'_>, t: &file::Tool, config: &mut ToolConfig) {
     let tool = config.tool.name.clone();
     if t.lock.is_some() {
         ctx.err(format!("/tools/{tool}/lock"), "only `kind: mcp` has a lock file");
+    }
+    if !t.methods.is_empty() {
+        ctx.err(format!("/tools/{tool}/methods"), "only `kind: mcp` has methods");
     }
     let mut routes = matchit::Router::new();
     for (name, o) in &t.operations {
@@ -134,6 +136,7 @@ pub(super) fn mcp(ctx: &mut Ctx<'_>, t: &file::Tool, config: &mut ToolConfig) {
             ctx.err(&at, format!("the tool name `{}` has characters that no name may have", name.escape_debug()));
             continue;
         }
+        config.pins.insert(name.clone(), locked.clone());
         let Some((pattern, o)) = best_match(&t.operations, name) else {
             config.unlisted.push(name.clone());
             continue;
@@ -143,18 +146,18 @@ pub(super) fn mcp(ctx: &mut Ctx<'_>, t: &file::Tool, config: &mut ToolConfig) {
         let schema = locked.definition.get("inputSchema").cloned();
         let operation = operation(ctx, &at, name, o, config, schema, Vec::new());
         config.mcp.insert(name.clone(), Arc::new(operation));
-        config.pins.insert(name.clone(), locked.digest);
     }
     for (pattern, o) in &t.operations {
         let at = format!("/tools/{tool}/operations/{pattern}");
         if o.matches.is_some() || o.schema.is_some() {
             ctx.err(&at, "an MCP operation has no `match` and no `schema`: both come from the lock file");
         }
-        if used.get(pattern.as_str()) == Some(&false) {
+        // `*` alone says nothing that could be misspelt.
+        if pattern != "*" && used.get(pattern.as_str()) == Some(&false) {
             ctx.err(&at, format!("no tool of that name in the lock file; `holdpoint lock {tool}` fetches anew"));
         }
     }
-    config.session = Some(Arc::new(session(config)));
+    methods::methods(ctx, t, config);
 }
 
 /// The exact name first, else the longest pattern that ends in `*`.
@@ -166,38 +169,6 @@ fn best_match<'a>(
     let matching = |pattern: &str| pattern.strip_suffix('*').is_some_and(|prefix| name.starts_with(prefix));
     let widest = || operations.iter().filter(|(p, _)| matching(p)).max_by_key(|(p, _)| p.len());
     exact.or_else(widest).map(|(p, o)| (p.as_str(), o))
-}
-
-/// Stands for `initialize`, `tools/list` and the like: reads without arguments of their own.
-fn session(config: &ToolConfig) -> Operation {
-    let tool = Arc::clone(&config.tool);
-    Operation {
-        name: format!("{}:session", tool.name),
-        short: "session".into(),
-        tool,
-        effects: Effects { read: true, ..Effects::default() },
-        groups: Vec::new(),
-        release: Release::Approval,
-        held_as: HeldAs::Conflict,
-        idempotency: IdempotencyRule {
-            pointer: None,
-            otherwise: Otherwise::None,
-            window: Duration::ZERO,
-            keep: Duration::ZERO,
-            upstream_header: false,
-            repeatable: true,
-        },
-        reconcile: ReconcileRule { after: QUIET, read: None },
-        cost: Cost::default(),
-        limits: Limits { body: 1 << 20, answer: 16 << 20, deadline: config.upstream.timeout },
-        target: None,
-        redact: Vec::new(),
-        title: None,
-        not_now: Vec::new(),
-        schema: None,
-        schema_digest: Digest::of(b""),
-        path_params: Vec::new(),
-    }
 }
 
 fn operation(
@@ -226,6 +197,7 @@ fn operation(
         name: format!("{}.{name}", config.tool.name),
         short: name.to_owned(),
         tool: Arc::clone(&config.tool),
+        role: Role::Call,
         effects,
         groups: o.groups.clone(),
         release,
@@ -247,7 +219,7 @@ fn operation(
     }
 }
 
-fn effects(ctx: &mut Ctx<'_>, at: &str, given: &file::OneOrMany) -> Effects {
+pub(super) fn effects(ctx: &mut Ctx<'_>, at: &str, given: &file::OneOrMany) -> Effects {
     let all: &[file::Effect] = match given {
         file::OneOrMany::One(e) => std::slice::from_ref(e),
         file::OneOrMany::Many(all) => all,
@@ -291,7 +263,12 @@ fn urls(ctx: &mut Ctx<'_>, at: &str, o: &file::Operation, path_params: &[String]
     }
 }
 
-fn idempotency(ctx: &mut Ctx<'_>, at: &str, given: Option<&file::Idempotency>, effects: Effects) -> IdempotencyRule {
+pub(super) fn idempotency(
+    ctx: &mut Ctx<'_>,
+    at: &str,
+    given: Option<&file::Idempotency>,
+    effects: Effects,
+) -> IdempotencyRule {
     let risky = effects.money || effects.irreversible;
     let default = if risky { file::Otherwise::Derive } else { file::Otherwise::None };
     if let Some(name) = given.and_then(|g| g.header.as_ref()).filter(|n| !n.eq_ignore_ascii_case("idempotency-key")) {
@@ -353,5 +330,5 @@ fn limits(ctx: &mut Ctx<'_>, at: &str, given: Option<&file::Limits>, timeout: Du
     let body = size("body", given.and_then(|g| g.body.as_ref()), 1 << 20);
     let answer = size("answer", given.and_then(|g| g.answer.as_ref()), 16 << 20);
     let deadline = ctx.duration(&format!("{at}/deadline"), given.and_then(|g| g.deadline.as_ref()), timeout);
-    Limits { body, answer, deadline }
+    Limits { body, answer, deadline, idle: IDLE }
 }

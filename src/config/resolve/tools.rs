@@ -61,9 +61,9 @@ fn tool(ctx: &mut Ctx<'_>, name: &str, t: &file::Tool) -> Option<ToolConfig> {
         mcp: BTreeMap::new(),
         unlisted: Vec::new(),
         pins: BTreeMap::new(),
-        session: None,
+        methods: BTreeMap::new(),
     };
-    if t.operations.is_empty() {
+    if t.operations.is_empty() && t.kind == file::Kind::Rest {
         ctx.err(format!("{at}/operations"), "names no operation: everything would be refused");
     }
     match t.kind {

@@ -215,6 +215,12 @@ impl Policies {
         self.slices.get(&operation.name).is_some_and(|s| s.visibility.shows(p))
     }
 
+    /// Whether a call of this operation by this principal may come to be held.
+    #[must_use]
+    pub fn may_hold(&self, p: &Principal, operation: &Operation) -> bool {
+        self.slices.get(&operation.name).is_some_and(|s| s.asks_approval && s.visibility.shows(p))
+    }
+
     fn asking<'a>(&'a self, p: &Principal, c: &Call, f: &Facts) -> Result<Asking<'a>, Refusal> {
         let unknown = || Fault::new("an operation is unknown to the policy set");
         let slice = self.slices.get(&c.operation().name).ok_or_else(unknown)?;

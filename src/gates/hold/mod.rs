@@ -5,7 +5,7 @@ mod tell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::call::{Call, CallId, Code, Fault, HeldAs, Outcome, Refusal};
+use crate::call::{Call, CallId, Code, Fault, HeldAs, HoldTimes, Outcome, Refusal};
 use crate::clock::Clock;
 use crate::store::{CallRecord, Park, ParkError, State, Store, arguments_of};
 use crate::tasks::Draining;
@@ -146,6 +146,7 @@ impl Holds {
             State::Held | State::Approved => Outcome::Held {
                 hold: record.id.hold(),
                 tier: record.tier,
+                times: times(record, state),
                 accepted,
                 refusal: refusal_of(record, state, self.clock.now(), page),
             },
@@ -156,4 +157,15 @@ impl Holds {
         }
         Ok(outcome)
     }
+}
+
+/// The clocks of a call, as a client may see them.
+#[must_use]
+pub fn times(record: &CallRecord, state: State) -> HoldTimes {
+    let expires = match state {
+        State::Held => record.expires,
+        State::Approved => record.window_closes,
+        _ => None,
+    };
+    HoldTimes { created: record.created, updated: record.updated, expires }
 }

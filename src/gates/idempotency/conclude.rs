@@ -136,21 +136,24 @@ impl Pump {
         while let Some(piece) = flow.next().await {
             match piece? {
                 Piece::Bytes(bytes) => {
-                    if !flow.is_events() {
-                        spool.take(&bytes);
+                    // What comes before the response may be a question that the server waits for.
+                    if flow.is_events() {
+                        self.send(Ok(bytes)).await;
+                        continue;
                     }
+                    spool.take(&bytes);
                     if let Some(before) = last.replace(bytes) {
                         self.send(Ok(before)).await;
                     }
                 }
                 Piece::Response(raw, message) => {
-                    if let Some(before) = last.take() {
-                        self.send(Ok(before)).await;
-                    }
                     self.respond(flight, message).await;
                     self.send(Ok(raw)).await;
                 }
             }
+        }
+        if !flow.is_answered() {
+            return Err("the stream ended before the response".into());
         }
         if flight.begun.is_some() {
             let state = match (&self.call.request().rpc, spool.bytes()) {

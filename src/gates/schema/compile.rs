@@ -91,6 +91,19 @@ impl Compiled {
         }
         Err(self.validator.iter_errors(arguments).take(100).flat_map(|e| explain(&e)).collect())
     }
+
+    /// The same for MCP, whose clients say `null` for an optional argument that is not given; policies see none, too.
+    pub(super) fn check_mcp(&self, arguments: &Value) -> Result<(), Vec<Violation>> {
+        let Err(violations) = self.check(arguments) else { return Ok(()) };
+        let required = self.schema.get("required").and_then(Value::as_array);
+        let optional = |name: &String| !required.is_some_and(|all| all.iter().any(|r| r == name.as_str()));
+        let Some(members) = arguments.as_object().filter(|m| m.iter().any(|(n, v)| v.is_null() && optional(n))) else {
+            return Err(violations);
+        };
+        let given: Map<String, Value> =
+            members.iter().filter(|(n, v)| !v.is_null() || !optional(n)).map(|(n, v)| (n.clone(), v.clone())).collect();
+        self.check(&Value::Object(given)).map_err(|_| violations)
+    }
 }
 
 fn explain(error: &jsonschema::ValidationError<'_>) -> Vec<Violation> {

@@ -2,6 +2,7 @@
 
 mod compile;
 mod gather;
+mod mirrored;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,9 +10,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::Value;
 
+use crate::call::method::{self, Role};
+use crate::call::sentinel;
 use crate::call::{
     Call, Checked, Code, Draft, McpCall, Message, Operation, Otherwise, OutRequest, Preference, Principal, Protocol,
-    Refusal, RestCall, Target, Tool, Violation, encode_part, encode_path, is_redacted,
+    Refusal, RestCall, Target, Tool, ToolKind, Violation, encode_part, encode_path, is_redacted,
 };
 use crate::clock::Clock;
 
@@ -54,7 +57,7 @@ impl Schemas {
         let (arguments, request) = match incoming.message {
             Message::Broken(refusal) => return Err(refusal),
             Message::Rest(rest) => self.rest(&operation, base, rest, &path_values)?,
-            Message::Mcp(mcp) => self.mcp(&operation, base, mcp)?,
+            Message::Mcp(mcp) => self.mcp(&operation, base, mcp, &incoming.headers)?,
         };
         let (key, key_derived) = key(&operation, incoming.hints.key, &arguments)?;
         let parts = Checked {
@@ -80,6 +83,9 @@ impl Schemas {
     /// As [`Schemas::validate`].
     pub fn recheck(&self, operation: &Operation, arguments: &Value) -> Result<(), Refusal> {
         match self.compiled(operation)? {
+            Some(schema) if operation.tool.kind == ToolKind::Mcp => {
+                schema.check_mcp(arguments).map_err(|v| invalid(operation, v))
+            }
             Some(schema) => schema.check(arguments).map_err(|v| invalid(operation, v)),
             None => Ok(()),
         }
@@ -147,8 +153,18 @@ impl Schemas {
         Ok((arguments, OutRequest { target, content_type, body, headers: Vec::new(), rpc: None }))
     }
 
-    fn mcp(&self, operation: &Arc<Operation>, base: &str, mcp: McpCall) -> Result<(Value, OutRequest), Refusal> {
-        let method = if mcp.method == "$/end-session" { "DELETE" } else { "POST" };
+    fn mcp(
+        &self,
+        operation: &Arc<Operation>,
+        base: &str,
+        mcp: McpCall,
+        headers: &http::HeaderMap,
+    ) -> Result<(Value, OutRequest), Refusal> {
+        let method = match mcp.method.as_str() {
+            method::END_SESSION => "DELETE",
+            method::STREAM => "GET",
+            _ => "POST",
+        };
         let path = if base.is_empty() { "/" } else { base };
         let mut body = mcp.body;
         let mut arguments = Value::Object(serde_json::Map::new());
@@ -159,15 +175,23 @@ impl Schemas {
             if let Some(given) = mcp.message.pointer("/params/arguments") {
                 arguments = given.clone();
             }
+            if let (Protocol::McpModern, Some(schema)) = (mcp.protocol, &operation.schema) {
+                mirrored::check(schema, &arguments, headers)?;
+            }
             if let Some(schema) = self.compiled(operation)? {
                 let filled = schema.fill(&mut arguments);
-                schema.check(&arguments).map_err(|v| invalid(operation, v))?;
+                schema.check_mcp(&arguments).map_err(|v| invalid(operation, v))?;
                 if filled {
                     body = rewritten(mcp.message, &arguments);
                 }
             }
+        } else if operation.role == Role::Method {
+            arguments = parameters(&mcp.message);
+            if let Some(schema) = self.compiled(operation)? {
+                schema.check(&arguments).map_err(|v| invalid(operation, v))?;
+            }
         }
-        let routing = routing(&mcp.method, mcp.name, mcp.protocol);
+        let routing = routing(&mcp.method, mcp.name.as_deref(), mcp.protocol, headers);
         let id = mcp.id.map(|id| id.get().to_owned()).unwrap_or_default();
         let era = if mcp.protocol == Protocol::McpModern { Protocol::McpModern } else { Protocol::McpLegacy };
         let content_type = (!body.is_empty()).then(|| "application/json".to_owned());
@@ -183,15 +207,25 @@ fn checked(parts: Checked, principal: &Principal) -> Call {
 }
 
 /// The routing headers of the modern era, made anew from the body that was judged.
-fn routing(method: &str, name: Option<String>, protocol: Protocol) -> Vec<(String, String)> {
+fn routing(method: &str, name: Option<&str>, protocol: Protocol, headers: &http::HeaderMap) -> Vec<(String, String)> {
     if protocol != Protocol::McpModern {
         return Vec::new();
     }
-    let mut headers = vec![("mcp-method".to_owned(), method.to_owned())];
-    if method == "tools/call" {
-        headers.extend(name.map(|n| ("mcp-name".to_owned(), n)));
+    let mut made = vec![("mcp-method".to_owned(), sentinel::encoded(method))];
+    made.extend(name.map(|n| ("mcp-name".to_owned(), sentinel::encoded(n))));
+    // Those that a schema asks for were compared with the body; others mean nothing to policy.
+    let parameters = headers.iter().filter(|(n, _)| n.as_str().starts_with("mcp-param-"));
+    made.extend(parameters.filter_map(|(n, v)| v.to_str().ok().map(|v| (n.as_str().to_owned(), v.to_owned()))));
+    made
+}
+
+/// The parameters of a method, as policy sees them.
+fn parameters(message: &Value) -> Value {
+    let mut parameters = message.get("params").cloned().unwrap_or_else(|| Value::Object(serde_json::Map::new()));
+    if let Some(members) = parameters.as_object_mut() {
+        members.remove("_meta");
     }
-    headers
+    parameters
 }
 
 /// The message with defaults filled in, written once.
@@ -251,7 +285,7 @@ fn key(operation: &Operation, given: Option<String>, arguments: &Value) -> Resul
 /// Request headers that go upstream: a fixed list, what the tool lists, and those that we make from the body.
 fn passed_on(tool: &Tool, headers: &http::HeaderMap, ours: Vec<(String, String)>) -> Vec<(String, String)> {
     let fixed = ["accept", "traceparent", "tracestate", "baggage"];
-    let mcp = |name: &str| matches!(name, "mcp-session-id" | "mcp-protocol-version");
+    let mcp = |name: &str| matches!(name, "mcp-session-id" | "mcp-protocol-version" | "last-event-id");
     let passes = |name: &str| {
         fixed.contains(&name)
             || (tool.kind == crate::call::ToolKind::Mcp && mcp(name))

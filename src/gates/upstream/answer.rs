@@ -72,7 +72,7 @@ pub(super) async fn take_in(
         return Answer::Lost(Lost::Invalid("the upstream sent an encoded answer that was not asked for"));
     }
     let headers = passing(&parts.headers, endpoint);
-    let raw = Raw::new(body, connection, call.operation().limits.answer);
+    let raw = Raw::new(body, connection, call.operation().limits.answer, call.operation().limits.idle);
     let streamed = is(&parts.headers, "text/event-stream");
     let got = |body| Answer::Got(Got { status: parts.status, headers, body });
     match (&call.request().rpc, streamed) {

@@ -10,6 +10,7 @@ use http::{Method, Request};
 use http_body_util::Full;
 use serde_json::{Value, json};
 
+use crate::call::IDLE;
 use crate::clock::Clock;
 use crate::config::UpstreamAuth;
 
@@ -153,7 +154,7 @@ impl Client<'_> {
             self.head.insert("mcp-session-id", id.clone());
         }
         let (status, events) = (response.status(), is(response.headers(), "text/event-stream"));
-        let raw = Raw::new(response.into_body(), connection, 64 << 20);
+        let raw = Raw::new(response.into_body(), connection, 64 << 20, IDLE);
         let mut flow = if events { Flow::events(raw, "1") } else { Flow::bytes(raw, Bytes::new()) };
         let mut all = Vec::new();
         while let Some(piece) = flow.next().await {

@@ -9,7 +9,7 @@ use http::header::HOST;
 use http::{Request, Uri};
 use http_body_util::Full;
 
-use crate::call::Fault;
+use crate::call::{Fault, IDLE};
 use crate::clock::Clock;
 use crate::config::{UpstreamAuth, UpstreamConfig};
 
@@ -48,7 +48,7 @@ async fn get(uri: Uri, clock: Arc<dyn Clock>) -> Result<Bytes, String> {
     if response.status() != http::StatusCode::OK {
         return Err(format!("status {}", response.status()));
     }
-    let mut flow = Flow::bytes(Raw::new(response.into_body(), connection, LIMIT), Bytes::new());
+    let mut flow = Flow::bytes(Raw::new(response.into_body(), connection, LIMIT, IDLE), Bytes::new());
     let mut all = Vec::new();
     while let Some(piece) = flow.next().await {
         if let Piece::Bytes(bytes) = piece? {

@@ -11,9 +11,7 @@ use serde_json::Value;
 use crate::call::sse::{Event, Splitter};
 
 use super::pool::Connection;
-
-/// An upstream that sends nothing for so long is taken for dead.
-const IDLE: Duration = Duration::from_secs(120);
+use super::resume::Resume;
 
 /// The raw body with its connection.
 #[derive(Debug)]
@@ -21,16 +19,18 @@ pub(super) struct Raw {
     body: Incoming,
     connection: Connection,
     left: usize,
+    idle: Duration,
 }
 
 impl Raw {
-    pub(super) fn new(body: Incoming, connection: Connection, limit: usize) -> Self {
-        Self { body, connection, left: limit }
+    /// At most `limit` bytes, and never silent for longer than `idle`.
+    pub(super) fn new(body: Incoming, connection: Connection, limit: usize, idle: Duration) -> Self {
+        Self { body, connection, left: limit, idle }
     }
 
     pub(super) async fn next(&mut self) -> Option<Result<Bytes, String>> {
         loop {
-            let frame = match tokio::time::timeout(IDLE, self.body.frame()).await {
+            let frame = match tokio::time::timeout(self.idle, self.body.frame()).await {
                 Err(_) => return Some(Err("the answer stopped coming".into())),
                 Ok(None) => {
                     self.connection.give_back();
@@ -64,25 +64,53 @@ pub enum Piece {
 pub struct Flow {
     raw: Raw,
     ready: VecDeque<Piece>,
-    events: Option<(Splitter, String)>,
-    answered: bool,
+    events: Option<Events>,
 }
+
+/// What is known of a stream of events.
+#[derive(Debug)]
+struct Events {
+    splitter: Splitter,
+    /// The id of the request whose response is looked for.
+    id: String,
+    answered: bool,
+    last_id: Option<String>,
+    retry: Option<u64>,
+    resume: Option<Box<Resume>>,
+}
+
+/// One event may be so long, whatever the answer may be.
+const EVENT: usize = 16 << 20;
 
 impl Flow {
     pub(super) fn bytes(raw: Raw, first: Bytes) -> Self {
         let ready = if first.is_empty() { VecDeque::new() } else { VecDeque::from([Piece::Bytes(first)]) };
-        Self { raw, ready, events: None, answered: false }
+        Self { raw, ready, events: None }
     }
 
     pub(super) fn events(raw: Raw, id: &str) -> Self {
-        let limit = raw.left;
-        Self { raw, ready: VecDeque::new(), events: Some((Splitter::new(limit), id.to_owned())), answered: false }
+        let splitter = Splitter::new(raw.left.min(EVENT));
+        let events = Events { splitter, id: id.to_owned(), answered: false, last_id: None, retry: None, resume: None };
+        Self { raw, ready: VecDeque::new(), events: Some(events) }
+    }
+
+    /// A stream that its server closes before the response is taken up again where it ended (2025-11-25, transports).
+    pub(super) fn resume_by(&mut self, resume: Resume) {
+        if let Some(events) = &mut self.events {
+            events.resume = Some(Box::new(resume));
+        }
     }
 
     /// Whether this is a stream of MCP events.
     #[must_use]
     pub fn is_events(&self) -> bool {
         self.events.is_some()
+    }
+
+    /// Whether the response was among them.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        self.events.as_ref().is_none_or(|e| e.answered)
     }
 
     /// The next piece; an error when the answer broke off.
@@ -94,39 +122,57 @@ impl Flow {
             let bytes = match self.raw.next().await {
                 Some(Ok(bytes)) => bytes,
                 Some(Err(why)) => return Some(Err(why)),
-                None => return self.end(),
-            };
-            match &mut self.events {
-                None => return Some(Ok(Piece::Bytes(bytes))),
-                Some((splitter, id)) => match splitter.push(&bytes) {
-                    Ok(events) => {
-                        for event in events {
-                            let piece = told(event, id);
-                            self.answered |= matches!(piece, Piece::Response(..));
-                            self.ready.push_back(piece);
-                        }
-                    }
-                    Err(e) => return Some(Err(e.to_string())),
+                None => match self.end().await {
+                    Ok(true) => continue,
+                    Ok(false) => return self.ready.pop_front().map(Ok),
+                    Err(why) => return Some(Err(why)),
                 },
+            };
+            let Some(events) = &mut self.events else { return Some(Ok(Piece::Bytes(bytes))) };
+            match events.take(&bytes) {
+                Ok(pieces) => self.ready.extend(pieces),
+                Err(why) => return Some(Err(why)),
             }
         }
     }
 
-    /// A stream that ended before the response is a broken answer.
-    fn end(&mut self) -> Option<Result<Piece, String>> {
-        let (splitter, id) = self.events.as_mut()?;
-        let rest = splitter.rest();
-        if !self.answered && !id.is_empty() {
-            self.answered = true;
-            return Some(Err("the stream ended before the response".into()));
+    /// After the last byte: what is left of a stream of events, and whether it goes on.
+    async fn end(&mut self) -> Result<bool, String> {
+        let Some(events) = &mut self.events else { return Ok(false) };
+        if let (false, Some(last), Some(resume)) = (events.answered, &events.last_id, &events.resume) {
+            drop(events.splitter.rest());
+            self.raw = resume.open(last, events.retry, self.raw.left).await?;
+            return Ok(true);
         }
-        (!rest.is_empty()).then_some(Ok(Piece::Bytes(rest)))
+        let rest = events.splitter.rest();
+        if !rest.is_empty() {
+            self.ready.push_back(Piece::Bytes(rest));
+        }
+        Ok(false)
+    }
+}
+
+impl Events {
+    fn take(&mut self, bytes: &[u8]) -> Result<Vec<Piece>, String> {
+        let events = self.splitter.push(bytes).map_err(|e| e.to_string())?;
+        let mut pieces = Vec::with_capacity(events.len());
+        for event in events {
+            self.last_id = event.id.clone().or(self.last_id.take());
+            self.retry = event.retry.or(self.retry);
+            let piece = told(event, &self.id);
+            self.answered |= matches!(piece, Piece::Response(..));
+            pieces.push(piece);
+        }
+        Ok(pieces)
     }
 }
 
 /// Whether an event carries the response with the id that was asked.
 fn told(event: Event, id: &str) -> Piece {
     let Some(data) = event.data.filter(|d| !d.is_empty()) else { return Piece::Bytes(event.raw) };
+    if id.is_empty() {
+        return Piece::Bytes(event.raw);
+    }
     let is_response = serde_json::from_str::<Value>(&data).is_ok_and(|message| {
         let same =
             message.get("id").map(Value::to_string) == serde_json::from_str::<Value>(id).ok().map(|v| v.to_string());

@@ -8,6 +8,7 @@ mod fetch;
 mod flow;
 mod pool;
 mod probe;
+mod resume;
 mod session;
 mod unsent;
 
@@ -102,15 +103,38 @@ impl Upstreams {
         let request = || request(call.request(), &head);
         let answer = match self.pool.send(endpoint, &key, freshness, started, request).await {
             Ok((response, connection)) => {
-                failpoint::after("send.answer", answer::take_in(response, connection, call, endpoint).await)
+                let mut answer = answer::take_in(response, connection, call, endpoint).await;
+                self.resumable(&mut answer, endpoint, call, (key, head.clone()));
+                failpoint::after("send.answer", answer)
             }
             Err(SendError::NotSent(why)) => Answer::NotSent(why),
             Err(SendError::Broken(why)) => Answer::Lost(Lost::Broken(why)),
         };
         if legacy_session {
+            // Its session ends with the answer: nobody listens to what is beside it.
+            let answer = session::gathered(answer).await;
             session::close(&self.pool, endpoint, call, &head).await;
+            return answer;
         }
         answer
+    }
+}
+
+impl Upstreams {
+    /// A call with effects is carried to its end, whatever its server closes on the way.
+    fn resumable(&self, answer: &mut Answer, endpoint: &Arc<Endpoint>, call: &Call, (key, head): (String, HeaderMap)) {
+        let Answer::Got(Got { body: GotBody::Flow(flow), .. }) = answer else { return };
+        if call.operation().effects.is_read() || !head.contains_key("mcp-session-id") {
+            return;
+        }
+        flow.resume_by(resume::Resume {
+            pool: Arc::clone(&self.pool),
+            endpoint: Arc::clone(endpoint),
+            key,
+            path: call.request().target.path.clone(),
+            head,
+            idle: call.operation().limits.idle,
+        });
     }
 }
 

@@ -9,7 +9,7 @@ use http::{Request, StatusCode, Uri};
 use http_body_util::Full;
 use serde_json::Value;
 
-use crate::call::{Call, Digest, Part, ProbeRule, encode_part, encode_path};
+use crate::call::{Call, Digest, IDLE, Part, ProbeRule, encode_part, encode_path};
 
 use super::endpoint::Endpoint;
 use super::flow::{Flow, Piece, Raw};
@@ -81,7 +81,7 @@ impl Upstreams {
         let sent = self.pool.send(endpoint, &key, Freshness::Any, &AtomicBool::new(false), request).await;
         let (response, connection) = sent.map_err(SendError::why)?;
         let status = response.status();
-        let mut flow = Flow::bytes(Raw::new(response.into_body(), connection, LIMIT), Bytes::new());
+        let mut flow = Flow::bytes(Raw::new(response.into_body(), connection, LIMIT, IDLE), Bytes::new());
         let mut all = Vec::new();
         while let Some(piece) = flow.next().await {
             if let Piece::Bytes(bytes) = piece? {

@@ -11,9 +11,10 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use serde_json::json;
 
-use crate::call::Call;
+use crate::call::{Call, IDLE};
 
 use super::Out;
+use super::answer::{Answer, Got, GotBody, Lost};
 use super::endpoint::Endpoint;
 use super::flow::{Flow, Piece, Raw};
 use super::pool::{Connection, Freshness, Pool, SendError};
@@ -57,6 +58,25 @@ pub(super) async fn close(pool: &Arc<Pool>, endpoint: &Arc<Endpoint>, call: &Cal
     }
 }
 
+/// The answer whole: of a stream of events only the response counts.
+pub(super) async fn gathered(answer: Answer) -> Answer {
+    let Answer::Got(Got { status, mut headers, body: GotBody::Flow(mut flow) }) = answer else { return answer };
+    if !flow.is_events() {
+        return Answer::Got(Got { status, headers, body: GotBody::Flow(flow) });
+    }
+    while let Some(piece) = flow.next().await {
+        match piece {
+            Ok(Piece::Bytes(_)) => {}
+            Ok(Piece::Response(_, message)) => {
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                return Answer::Got(Got { status, headers, body: GotBody::Whole(Bytes::from(message)) });
+            }
+            Err(why) => return Answer::Lost(Lost::Broken(why)),
+        }
+    }
+    Answer::Lost(Lost::Broken("the stream ended before the response".into()))
+}
+
 async fn send(
     pool: &Arc<Pool>,
     endpoint: &Endpoint,
@@ -80,7 +100,7 @@ async fn send(
 /// Reads an answer to its end, or to the response in its stream of events.
 async fn drain(response: Response<Incoming>, connection: Connection, id: &str) -> Result<(), String> {
     let events = super::answer::is(response.headers(), "text/event-stream");
-    let raw = Raw::new(response.into_body(), connection, 1 << 20);
+    let raw = Raw::new(response.into_body(), connection, 1 << 20, IDLE);
     let mut flow = if events { Flow::events(raw, id) } else { Flow::bytes(raw, Bytes::new()) };
     while let Some(piece) = flow.next().await {
         if let Piece::Response(..) = piece? {

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::call::{Code, Ended, Executed, HoldId, Outcome, Protocol, Refusal, Reply, ReplyBody};
 
+use super::super::own::TaskReply;
 use super::super::reply::{self, OutBody};
 use super::Asked;
 
@@ -17,6 +18,10 @@ pub(super) fn answer(ended: Ended, asked: &Asked) -> Response<OutBody> {
     let mut response = match ended.outcome {
         Outcome::Forwarded { reply, .. } => reply::upstream(reply),
         Outcome::Replayed { reply, .. } => replayed(reply, asked),
+        Outcome::Held { ref refusal, .. } if asked.method != "tools/call" => error(asked, refusal),
+        Outcome::Held { hold, times, .. } if asked.tasks => {
+            super::task::answer(TaskReply::Told { hold, times, outcome: ended.outcome }, asked)
+        }
         Outcome::Held { hold, refusal, .. } => held(hold, &refusal, asked),
         Outcome::Refused(refusal) => refused(&refusal, asked),
     };
@@ -26,6 +31,29 @@ pub(super) fn answer(ended: Ended, asked: &Asked) -> Response<OutBody> {
 
 /// The stored answer under the new id; the `result` (or `error`) member byte for byte.
 fn replayed(stored: Reply, asked: &Asked) -> Response<OutBody> {
+    let Some(member) = stored_member(&stored) else { return reply::upstream(stored) };
+    let (name, value) = match &member {
+        StoredMember::Result(value) => ("result", value),
+        StoredMember::Error(value) => ("error", value),
+    };
+    let id = asked.id.as_ref().map_or("null", |id| id.get());
+    let body = format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"{name}\":{}}}", value.get());
+    let mut response = Response::new(OutBody::Whole(Some(Bytes::from(body))));
+    *response.status_mut() = stored.status;
+    *response.headers_mut() = stored.headers;
+    response.headers_mut().remove(CONTENT_LENGTH);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// What a stored answer says, byte for byte.
+pub(super) enum StoredMember {
+    Result(Box<RawValue>),
+    Error(Box<RawValue>),
+}
+
+/// The member of a stored JSON-RPC answer; none when it is no such answer.
+pub(super) fn stored_member(stored: &Reply) -> Option<StoredMember> {
     #[derive(serde::Deserialize)]
     struct Stored<'a> {
         #[serde(borrow)]
@@ -33,21 +61,10 @@ fn replayed(stored: Reply, asked: &Asked) -> Response<OutBody> {
         #[serde(borrow)]
         error: Option<&'a RawValue>,
     }
-    let ReplyBody::Whole(bytes) = &stored.body else { return reply::upstream(stored) };
-    let Ok(message) = serde_json::from_slice::<Stored<'_>>(bytes) else { return reply::upstream(stored) };
-    let (member, value) = match (message.result, message.error) {
-        (Some(result), _) => ("result", result),
-        (None, Some(error)) => ("error", error),
-        (None, None) => return reply::upstream(stored),
-    };
-    let id = asked.id.as_ref().map_or("null", |id| id.get());
-    let body = format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"{member}\":{}}}", value.get());
-    let mut response = Response::new(OutBody::Whole(Some(Bytes::from(body))));
-    *response.status_mut() = stored.status;
-    *response.headers_mut() = stored.headers;
-    response.headers_mut().remove(CONTENT_LENGTH);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
+    let ReplyBody::Whole(bytes) = &stored.body else { return None };
+    let message = serde_json::from_slice::<Stored<'_>>(bytes).ok()?;
+    let result = message.result.map(|r| StoredMember::Result(r.to_owned()));
+    result.or_else(|| message.error.map(|e| StoredMember::Error(e.to_owned())))
 }
 
 /// `mcp.md` 2.3.2: the text that works with every client.
@@ -72,19 +89,20 @@ fn held(hold: HoldId, refusal: &Refusal, asked: &Asked) -> Response<OutBody> {
         }
     }
     about.insert("policies".into(), json!(refusal.policies()));
-    is_error(asked, text, "dev.holdpoint/hold", Value::Object(about))
+    rpc(asked, StatusCode::OK, "result", &is_error(asked, &text, "dev.holdpoint/hold", Value::Object(about)))
 }
 
 fn refused(refusal: &Refusal, asked: &Asked) -> Response<OutBody> {
     let http_level =
         matches!(refusal.code(), Code::Unauthenticated | Code::MalformedRequest) || refusal.extra("session").is_some();
     if asked.method != "tools/call" || http_level {
-        let code = match refusal.code() {
-            Code::UnknownTool => -32601,
-            code => code.rpc_code(),
-        };
-        return error(asked, refusal, code);
+        return error(asked, refusal);
     }
+    rpc(asked, StatusCode::OK, "result", &refused_result(refusal, asked))
+}
+
+/// A refusal that a model can read.
+pub(super) fn refused_result(refusal: &Refusal, asked: &Asked) -> Value {
     let done = match refusal.executed() {
         Executed::No => "NOT EXECUTED",
         Executed::Yes => "EXECUTED",
@@ -99,20 +117,20 @@ fn refused(refusal: &Refusal, asked: &Asked) -> Response<OutBody> {
     if let Some(s) = refusal.retry_after_s() {
         text.push_str(&format!("\nTry again after {s} seconds."));
     }
-    is_error(asked, text, "dev.holdpoint/refusal", Value::Object(refusal.members()))
+    is_error(asked, &text, "dev.holdpoint/refusal", Value::Object(refusal.members()))
 }
 
-/// HTTP 200 with `isError`: the only shape that is safe with every client (`mcp.md` 1.2, 13 and 14).
-fn is_error(asked: &Asked, text: String, key: &str, about: Value) -> Response<OutBody> {
+/// `isError` and nothing beside it: the only shape that is safe with every client (`mcp.md` 1.2, 13 and 14).
+fn is_error(asked: &Asked, text: &str, key: &str, about: Value) -> Value {
     let mut result = json!({"isError": true, "content": [{"type": "text", "text": text}], "_meta": {key: about}});
     if let (Protocol::McpModern, Some(result)) = (asked.protocol, result.as_object_mut()) {
         result.insert("resultType".into(), "complete".into());
     }
-    rpc(asked, StatusCode::OK, "result", &result)
+    result
 }
 
 /// A JSON-RPC error. In the modern era even an HTTP error carries one, or clients fall back to the old era.
-pub(super) fn error(asked: &Asked, refusal: &Refusal, code: i32) -> Response<OutBody> {
+pub(super) fn error(asked: &Asked, refusal: &Refusal) -> Response<OutBody> {
     let status = match (refusal.code(), asked.protocol) {
         (Code::Unauthenticated | Code::MalformedRequest | Code::UnsupportedEncoding | Code::BodyTooLarge, _) => {
             refusal.status()
@@ -122,13 +140,19 @@ pub(super) fn error(asked: &Asked, refusal: &Refusal, code: i32) -> Response<Out
         _ if asked.id.is_none() => refusal.status(),
         _ => StatusCode::OK,
     };
-    let error = json!({"code": code, "message": refusal.public_text(), "data": Value::Object(refusal.members())});
+    let data = Value::Object(refusal.members());
+    let error = json!({"code": refusal.rpc_code(), "message": refusal.public_text(), "data": data});
     let mut response = rpc(asked, status, "error", &error);
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        let modern = asked.protocol == Protocol::McpModern;
+        let allow = HeaderValue::from_static(if modern { "POST" } else { "POST, GET, DELETE" });
+        response.headers_mut().insert(http::header::ALLOW, allow);
+    }
     reply::refusal_headers(response.headers_mut(), refusal);
     response
 }
 
-fn rpc(asked: &Asked, status: StatusCode, member: &str, value: &Value) -> Response<OutBody> {
+pub(super) fn rpc(asked: &Asked, status: StatusCode, member: &str, value: &Value) -> Response<OutBody> {
     let id = asked.id.as_ref().map_or("null", |id| id.get());
     let body = format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"{member}\":{value}}}");
     reply::whole(status, "application/json", body)

@@ -1,28 +1,27 @@
 //! MCP over Streamable HTTP, both eras: JSON-RPC ↔ the vocabulary of calls (`mcp.md`).
 
 mod answer;
+mod task;
 
-use base64::Engine;
 use bytes::Bytes;
-use http::{Method, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::call::{Code, Ended, JsonRpcId, McpCall, Message, Protocol, Refusal};
+use crate::call::method::{END_SESSION, RESPONSE, STREAM, declares_tasks, undeclared_tasks};
+use crate::call::sentinel::{HEADER_MISMATCH, decoded};
+use crate::call::{Code, Ended, HoldId, JsonRpcId, McpCall, Message, Protocol, Refusal};
 
 use super::ingress::Head;
 use super::json;
+use super::own::{TaskReply, TaskVerb};
 use super::reply::OutBody;
 
-/// The pseudo-method of a client's response to a server's request.
-pub(crate) const RESPONSE: &str = "$/response";
-/// The pseudo-method of `DELETE`: the client ends its session.
-pub(crate) const END_SESSION: &str = "$/end-session";
-
-const VERSION_KEY: &str = "/params/_meta/io.modelcontextprotocol~1protocolVersion";
+const META: &str = "/params/_meta";
+const VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 const MODERN: &str = "2026-07-28";
-const HEADER_MISMATCH: i32 = -32020;
 const UNSUPPORTED_VERSION: i32 = -32022;
+const INVALID_PARAMS: i32 = -32602;
 
 /// What is needed to answer in the message's own terms.
 #[derive(Debug)]
@@ -31,6 +30,17 @@ pub(super) struct Asked {
     pub(super) id: Option<JsonRpcId>,
     pub(super) method: String,
     pub(super) tool_name: Option<String>,
+    /// The client understands tasks, as it says on this very message.
+    pub(super) tasks: bool,
+}
+
+/// What a message asks for.
+#[derive(Debug)]
+pub(super) enum Read {
+    /// Something of the tool.
+    Tool(Message),
+    /// Something of a hold of ours.
+    Task(TaskVerb, HoldId),
 }
 
 /// A message that cannot be taken, with what is known of its id.
@@ -38,66 +48,100 @@ pub(super) struct Asked {
 pub(super) struct Unreadable {
     pub(super) asked: Asked,
     pub(super) refusal: Refusal,
-    pub(super) rpc_code: i32,
 }
 
-fn asked(head: &Head) -> Asked {
-    let modern = head.headers.get("mcp-protocol-version").is_some_and(|v| v.as_bytes() >= b"2026".as_slice());
-    let protocol = if modern { Protocol::McpModern } else { Protocol::McpLegacy };
-    Asked { protocol, id: None, method: String::new(), tool_name: None }
+fn is_modern(headers: &HeaderMap) -> bool {
+    headers.get("mcp-protocol-version").is_some_and(|v| v.as_bytes() >= b"2026".as_slice())
 }
 
-fn unreadable(asked: Asked, rpc_code: i32, refusal: Refusal) -> Box<Unreadable> {
-    Box::new(Unreadable { asked, refusal, rpc_code })
+/// What the head alone tells.
+pub(super) fn asked(headers: &HeaderMap) -> Asked {
+    let protocol = if is_modern(headers) { Protocol::McpModern } else { Protocol::McpLegacy };
+    Asked { protocol, id: None, method: String::new(), tool_name: None, tasks: false }
+}
+
+fn malformed(detail: impl Into<std::borrow::Cow<'static, str>>) -> Refusal {
+    Refusal::new(Code::MalformedRequest, detail)
+}
+
+fn unreadable(asked: Asked, refusal: Refusal) -> Box<Unreadable> {
+    Box::new(Unreadable { asked, refusal })
 }
 
 /// Whether the method of the request is one that this endpoint has.
 pub(super) fn method(head: &Head, below: &[String]) -> Result<(), Box<Unreadable>> {
+    let asked = asked(&head.headers);
     if !below.is_empty() {
-        return Err(unreadable(asked(head), -32601, Refusal::new(Code::UnknownTool, "no such path below this mount")));
+        return Err(unreadable(asked, Refusal::new(Code::UnknownTool, "no such path below this mount")));
     }
-    let allowed = match head.method {
-        Method::POST => true,
-        Method::DELETE => head.headers.contains_key("mcp-session-id"),
-        _ => false,
-    };
-    let refusal =
-        || Refusal::new(Code::MalformedRequest, "this endpoint takes POST").with_status(StatusCode::METHOD_NOT_ALLOWED);
-    if allowed { Ok(()) } else { Err(unreadable(asked(head), -32600, refusal())) }
+    let legacy = asked.protocol == Protocol::McpLegacy;
+    match head.method {
+        Method::POST => Ok(()),
+        // Streams and sessions ended with the old era.
+        Method::GET | Method::DELETE if legacy => Ok(()),
+        _ => {
+            let text = if legacy { "this endpoint takes POST, GET and DELETE" } else { "this endpoint takes POST" };
+            Err(unreadable(asked, malformed(text).with_status(StatusCode::METHOD_NOT_ALLOWED)))
+        }
+    }
 }
 
 /// Reads one message.
-pub(super) fn message(head: &Head, body: Bytes) -> Result<(Message, Asked), Box<Unreadable>> {
-    let mut asked = asked(head);
-    if head.method == Method::DELETE {
-        asked.method = END_SESSION.into();
-        return Ok((call(&asked, None, Value::Null, Bytes::new()), asked));
-    }
-    if head.content_type.as_deref() != Some("application/json") {
-        let refusal = Refusal::new(Code::UnsupportedEncoding, "`Content-Type` must be `application/json`");
-        return Err(unreadable(asked, -32600, refusal));
-    }
-    let value = match json::read(&body) {
-        Ok(value) => value,
-        Err(e) => return Err(unreadable(asked, -32700, Refusal::new(Code::MalformedRequest, e.to_string()))),
+pub(super) fn message(head: &Head, body: Bytes) -> Result<(Read, Asked), Box<Unreadable>> {
+    let mut asked = asked(&head.headers);
+    let bodiless = match head.method {
+        Method::DELETE => Some(END_SESSION),
+        Method::GET => Some(STREAM),
+        _ => None,
     };
-    let text = if value.is_array() { "batches are not accepted" } else { "not a JSON-RPC 2.0 message" };
-    if value.get("jsonrpc").and_then(Value::as_str) != Some("2.0") {
-        return Err(unreadable(asked, -32600, Refusal::new(Code::MalformedRequest, text)));
+    if let Some(method) = bodiless {
+        asked.method = method.into();
+        return Ok((Read::Tool(call(&asked, None, Value::Null, Bytes::new())), asked));
     }
-    asked.id = id(&value, &body);
-    asked.method = value.get("method").and_then(Value::as_str).map_or_else(|| RESPONSE.into(), str::to_owned);
+    match read(head, &body, &mut asked) {
+        Ok(value) => match sorted(&asked, value, body) {
+            Ok(read) => Ok((read, asked)),
+            Err(refusal) => Err(unreadable(asked, refusal)),
+        },
+        Err(refusal) => Err(unreadable(asked, refusal)),
+    }
+}
+
+fn read(head: &Head, body: &Bytes, asked: &mut Asked) -> Result<Value, Refusal> {
+    if head.content_type.as_deref() != Some("application/json") {
+        let text = "`Content-Type` must be `application/json`";
+        return Err(Refusal::new(Code::UnsupportedEncoding, text).with_rpc(-32600));
+    }
+    let value = json::read(body).map_err(|e| malformed(e.to_string()).with_rpc(-32700))?;
+    let not_one = || malformed("not a JSON-RPC 2.0 message");
+    if value.is_array() {
+        return Err(malformed("batches are not accepted"));
+    }
+    if value.get("jsonrpc").and_then(Value::as_str) != Some("2.0") {
+        return Err(not_one());
+    }
+    asked.id = id(&value, body);
+    let method = value.get("method");
+    asked.method = method.and_then(Value::as_str).map_or_else(|| RESPONSE.into(), str::to_owned);
     let is_answer = value.get("result").is_some() || value.get("error").is_some();
     let odd_id = value.get("id").is_some_and(|i| !i.is_string() && !i.is_i64() && !i.is_u64());
-    if odd_id || (asked.method == RESPONSE) != is_answer || value.get("params").is_some_and(|p| !p.is_object()) {
-        return Err(unreadable(asked, -32600, Refusal::new(Code::MalformedRequest, "not a JSON-RPC 2.0 message")));
+    let odd_method = method.is_some_and(|m| m.as_str().is_none_or(|m| m.starts_with('$')));
+    let odd_params = value.get("params").is_some_and(|p| !p.is_object());
+    if odd_id || odd_method || odd_params || (asked.method == RESPONSE) != is_answer {
+        return Err(not_one());
     }
-    if let Err((code, refusal)) = era(head, &value, &mut asked) {
-        return Err(unreadable(asked, code, refusal));
+    era(head, &value, asked)?;
+    Ok(value)
+}
+
+/// Questions about holds of ours are answered here; all else is for the tool.
+fn sorted(asked: &Asked, value: Value, body: Bytes) -> Result<Read, Refusal> {
+    let name = routed_name(&asked.method, &value).map(str::to_owned);
+    let verb = TaskVerb::of(&asked.method).filter(|_| asked.protocol == Protocol::McpModern);
+    if let (Some(verb), Some(Ok(hold))) = (verb, name.as_deref().map(str::parse)) {
+        return undeclared_tasks(&value).map_or(Ok(Read::Task(verb, hold)), Err);
     }
-    let name = value.pointer("/params/name").and_then(Value::as_str).map(str::to_owned);
-    asked.tool_name = name.clone().filter(|_| asked.method == "tools/call");
-    Ok((call(&asked, name, value, body), asked))
+    Ok(Read::Tool(call(asked, name, value, body)))
 }
 
 fn call(asked: &Asked, name: Option<String>, message: Value, body: Bytes) -> Message {
@@ -122,59 +166,68 @@ fn id(value: &Value, body: &[u8]) -> Option<JsonRpcId> {
     serde_json::from_slice::<OnlyId<'_>>(body).ok()?.id.map(ToOwned::to_owned)
 }
 
+/// What `Mcp-Name` mirrors.
+fn routed_name<'a>(method: &str, value: &'a Value) -> Option<&'a str> {
+    let parameter = match method {
+        "tools/call" | "prompts/get" => "/params/name",
+        "resources/read" => "/params/uri",
+        "tasks/get" | "tasks/update" | "tasks/cancel" => "/params/taskId",
+        _ => return None,
+    };
+    value.pointer(parameter).and_then(Value::as_str)
+}
+
 /// The era is decided by the body; in the modern one the headers must say the same.
-fn era(head: &Head, value: &Value, asked: &mut Asked) -> Result<(), (i32, Refusal)> {
+fn era(head: &Head, value: &Value, asked: &mut Asked) -> Result<(), Refusal> {
     let header = |name: &str| head.headers.get(name).and_then(|v| v.to_str().ok());
-    if value.pointer(VERSION_KEY).is_some_and(|v| !v.is_string()) {
-        return Err(mismatch("the protocol version in `params._meta` must be a string"));
+    let meta = value.pointer(META);
+    let said = meta.and_then(|m| m.get(VERSION));
+    asked.tool_name = routed_name(&asked.method, value).filter(|_| asked.method == "tools/call").map(str::to_owned);
+    if said.is_some_and(|v| !v.is_string()) {
+        return Err(malformed("the protocol version in `params._meta` must be a string").with_rpc(INVALID_PARAMS));
     }
-    let Some(version) = value.pointer(VERSION_KEY).and_then(Value::as_str) else {
-        let claims_modern = asked.protocol == Protocol::McpModern;
-        asked.protocol = if claims_modern { Protocol::McpModern } else { Protocol::McpLegacy };
+    let Some(version) = said.and_then(Value::as_str) else {
         let text = "`MCP-Protocol-Version` names a version whose messages carry it in `params._meta` too";
-        return if claims_modern { Err(mismatch(text)) } else { Ok(()) };
+        let modern = asked.protocol == Protocol::McpModern;
+        return if modern { Err(malformed(text).with_rpc(INVALID_PARAMS)) } else { Ok(()) };
     };
     asked.protocol = Protocol::McpModern;
-    if version != MODERN {
-        let refusal = Refusal::new(Code::MalformedRequest, "this protocol version is not spoken here");
-        return Err((UNSUPPORTED_VERSION, refusal.with("supported", vec![MODERN])));
-    }
+    asked.tasks = declares_tasks(value);
     if header("mcp-protocol-version") != Some(version) {
         return Err(mismatch("`MCP-Protocol-Version` differs from the version in `params._meta`"));
     }
-    if header("mcp-method") != Some(asked.method.as_str()) {
+    if version != MODERN {
+        let refusal = malformed("this protocol version is not spoken here").with_rpc(UNSUPPORTED_VERSION);
+        return Err(refusal.with("supported", vec![MODERN]).with("requested", version));
+    }
+    if header("mcp-method").and_then(decoded).as_deref() != Some(asked.method.as_str()) {
         return Err(mismatch("`Mcp-Method` differs from the method in the body"));
     }
-    let named = match asked.method.as_str() {
-        "tools/call" | "prompts/get" => value.pointer("/params/name"),
-        "resources/read" => value.pointer("/params/uri"),
-        _ => return Ok(()),
-    };
-    let same = header("mcp-name").and_then(decoded).as_deref() == named.and_then(Value::as_str);
-    if same { Ok(()) } else { Err(mismatch("`Mcp-Name` differs from the name in the body")) }
+    match routed_name(&asked.method, value) {
+        Some(name) if header("mcp-name").and_then(decoded).as_deref() != Some(name) => {
+            Err(mismatch("`Mcp-Name` differs from the name in the body"))
+        }
+        _ => Ok(()),
+    }
 }
 
-fn mismatch(text: &'static str) -> (i32, Refusal) {
-    (HEADER_MISMATCH, Refusal::new(Code::MalformedRequest, text))
-}
-
-/// `=?base64?…?=`, or the plain text.
-fn decoded(text: &str) -> Option<String> {
-    let Some(inner) = text.strip_prefix("=?base64?").and_then(|t| t.strip_suffix("?=")) else {
-        return Some(text.to_owned());
-    };
-    let bytes = base64::engine::general_purpose::STANDARD.decode(inner).ok()?;
-    String::from_utf8(bytes).ok()
+fn mismatch(text: &'static str) -> Refusal {
+    malformed(text).with_rpc(HEADER_MISMATCH)
 }
 
 /// The answer to a message that could not be read.
 pub(super) fn refuse(wrong: &Unreadable) -> Response<OutBody> {
-    answer::error(&wrong.asked, &wrong.refusal, wrong.rpc_code)
+    answer::error(&wrong.asked, &wrong.refusal)
 }
 
 /// The answer to a message that went through the gates.
 pub(super) fn answer(ended: Ended, asked: &Asked) -> Response<OutBody> {
     answer::answer(ended, asked)
+}
+
+/// The answer to a question about a hold of ours.
+pub(super) fn task(reply: TaskReply, asked: &Asked) -> Response<OutBody> {
+    task::answer(reply, asked)
 }
 
 #[cfg(test)]
@@ -196,8 +249,8 @@ mod tests {
         }
     }
 
-    fn read(headers: &[(&str, &str)], body: &'static str) -> Result<(Message, Asked), i32> {
-        message(&head(headers), Bytes::from_static(body.as_bytes())).map_err(|u| u.rpc_code)
+    fn read(headers: &[(&str, &str)], body: &'static str) -> Result<(Read, Asked), i32> {
+        message(&head(headers), Bytes::from_static(body.as_bytes())).map_err(|u| u.refusal.rpc_code())
     }
 
     const MODERN: &str = r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"pay","arguments":{},"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#;
@@ -215,7 +268,7 @@ mod tests {
         assert_eq!(read(&[], MODERN).unwrap_err(), HEADER_MISMATCH);
         let legacy = r#"{"jsonrpc":"2.0","id":"a","method":"tools/call","params":{"name":"pay"}}"#;
         assert_eq!(read(&[], legacy).unwrap().1.protocol, Protocol::McpLegacy);
-        assert_eq!(read(&[v], legacy).unwrap_err(), HEADER_MISMATCH);
+        assert_eq!(read(&[v], legacy).unwrap_err(), INVALID_PARAMS);
     }
 
     #[test]

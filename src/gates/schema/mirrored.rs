@@ -1,0 +1,79 @@
+//! `Mcp-Param-*`: what stands in a header must stand in the body (MCP 2026-07-28, SEP-2243).
+
+use http::HeaderMap;
+use serde_json::Value;
+
+use crate::call::sentinel::{HEADER_MISMATCH, decoded};
+use crate::call::{Code, Refusal};
+
+/// Checks the headers that a tool's schema asks for with `x-mcp-header`, where they are mirrored at all.
+///
+/// # Errors
+/// `malformed_request` when one is missing or differs.
+pub(super) fn check(schema: &Value, arguments: &Value, headers: &HeaderMap) -> Result<(), Refusal> {
+    for (property, name) in annotated(schema) {
+        let header = headers.get(format!("mcp-param-{name}")).and_then(|v| v.to_str().ok());
+        let given = arguments.get(property).filter(|v| !v.is_null());
+        let agrees = match (given, header) {
+            (None, None) => true,
+            (Some(Value::String(text)), None) => text.is_empty(),
+            (Some(value), Some(header)) => decoded(header).is_some_and(|text| same(value, &text)),
+            _ => false,
+        };
+        if !agrees {
+            let text = format!("`Mcp-Param-{name}` differs from the argument `{property}` in the body");
+            return Err(Refusal::new(Code::MalformedRequest, text).with_rpc(HEADER_MISMATCH));
+        }
+    }
+    Ok(())
+}
+
+/// Top-level properties with the header that mirrors them; an annotation that no client may follow is left out.
+fn annotated(schema: &Value) -> impl Iterator<Item = (&str, String)> {
+    let properties = schema.get("properties").and_then(Value::as_object);
+    properties.into_iter().flatten().filter_map(|(property, declared)| {
+        let name = declared.get("x-mcp-header")?.as_str()?;
+        let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+        let plain = matches!(declared.get("type")?.as_str()?, "string" | "integer" | "boolean");
+        (plain && !name.is_empty() && name.bytes().all(token)).then(|| (property.as_str(), name.to_ascii_lowercase()))
+    })
+}
+
+/// Integers by value, all else by text.
+fn same(value: &Value, text: &str) -> bool {
+    match value {
+        Value::String(own) => own == text,
+        Value::Bool(own) => own.to_string() == text,
+        Value::Number(own) => text.parse::<serde_json::Number>().is_ok_and(|n| n.as_f64() == own.as_f64()),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn checked(arguments: &Value, headers: &[(&str, &str)]) -> bool {
+        let schema = json!({"properties": {
+            "region": {"type": "string", "x-mcp-header": "Region"}, "n": {"type": "integer", "x-mcp-header": "N"},
+            "bad": {"type": "string", "x-mcp-header": "no such"}}});
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.insert(http::HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+        }
+        check(&schema, arguments, &map).is_ok()
+    }
+
+    #[test]
+    fn a_mirrored_argument_must_be_the_one_in_the_body() {
+        let both = json!({"region": "eu", "n": 42});
+        assert!(checked(&both, &[("mcp-param-region", "eu"), ("mcp-param-n", "42.0")]));
+        assert!(checked(&both, &[("mcp-param-region", "=?base64?ZXU=?="), ("mcp-param-n", "42")]));
+        assert!(!checked(&both, &[("mcp-param-region", "us"), ("mcp-param-n", "42")]));
+        assert!(!checked(&both, &[("mcp-param-region", "eu")]));
+        assert!(!checked(&both, &[("mcp-param-region", "=?base64?!?="), ("mcp-param-n", "42")]));
+        assert!(!checked(&json!({}), &[("mcp-param-region", "eu")]));
+        assert!(checked(&json!({"region": null, "bad": "x"}), &[("mcp-param-other", "eu")]));
+    }
+}
