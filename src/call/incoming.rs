@@ -10,7 +10,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 
-use super::{ArtifactId, CallId, Digest, Operation, Principal, Timestamp};
+use super::{ArtifactId, CallId, Digest, Operation, Principal, Timestamp, mrtr};
 
 /// The protocol of the agent's side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -249,11 +249,16 @@ pub struct Checked {
 impl Call {
     /// Makes a call of arguments that were checked. Only the schema gate may.
     pub(crate) fn checked(parts: Checked, principal: &Principal) -> Self {
-        let fingerprint = fingerprint(&parts.operation, &parts.request, &parts.arguments);
+        let round = parts.request.rpc.as_ref().and_then(|_| mrtr::round(&parts.request.body));
+        let fingerprint = fingerprint(&parts.operation, &parts.request, &parts.arguments, round.as_ref());
         let digest = call_digest(&parts.operation, &parts.request, principal);
         let key = match parts.key {
             None if parts.key_derived => {
                 Some(derived_key(&fingerprint, parts.named_run.as_deref(), parts.context.step.as_deref()))
+            }
+            // A client sends the same key with each round; no key of a client has a `~`.
+            Some(key) if round.is_some() && !key.contains('~') && !parts.key_derived => {
+                Some(format!("{key}~{}", round_digest(round.as_ref())))
             }
             key => key,
         };
@@ -350,12 +355,21 @@ impl Call {
 }
 
 /// MCP's target is the endpoint, the same for every call; a REST target is method and path.
-fn fingerprint(op: &Operation, request: &OutRequest, arguments: &Value) -> Digest {
+fn fingerprint(op: &Operation, request: &OutRequest, arguments: &Value, round: Option<&Value>) -> Digest {
     let target = match request.rpc {
         Some(_) => Value::Null,
         None => serde_json::json!([request.target.method, request.target.path]),
     };
-    Digest::of_json(&serde_json::json!({"operation": op.name, "target": target, "arguments": arguments}))
+    let mut of = serde_json::json!({"operation": op.name, "target": target, "arguments": arguments});
+    if let (Some(round), Some(of)) = (round, of.as_object_mut()) {
+        of.insert("round".into(), round.clone());
+    }
+    Digest::of_json(&of)
+}
+
+fn round_digest(round: Option<&Value>) -> String {
+    let digest = Digest::of_json(round.unwrap_or(&Value::Null)).to_string();
+    digest.trim_start_matches("sha256:").chars().take(32).collect()
 }
 
 /// The digest of a call, as `contract.md` section 4 defines it.

@@ -11,6 +11,7 @@ mod incoming;
 pub mod json;
 pub mod method;
 mod money;
+pub mod mrtr;
 mod operation;
 mod outcome;
 mod principal;

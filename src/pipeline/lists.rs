@@ -12,10 +12,10 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
-use crate::call::method;
+use crate::call::method::{self, Role};
 use crate::call::splice::Edits;
 use crate::call::sse::{Event, Splitter};
-use crate::call::{Broken, Code, Digest, Outcome, Refusal, Reply, ReplyBody, Timestamp, Tool, json};
+use crate::call::{Broken, Code, Digest, Outcome, Protocol, Refusal, Reply, ReplyBody, Timestamp, Tool, json};
 use crate::gates::pins::{Pins, Saw};
 use crate::tasks;
 
@@ -34,9 +34,6 @@ const QUEUE: usize = 16;
 pub(super) async fn answered(p: &Pipeline, a: &Asking<'_>, outcome: Outcome) -> Result<Outcome, Refusal> {
     let Outcome::Forwarded { call, tier, reply } = outcome else { return Ok(outcome) };
     p.sessions.made(a.principal, &a.call.operation().tool.name, &reply.headers);
-    if a.call.operation().short.starts_with("tasks/") {
-        return tasks_of_ours(a, Outcome::Forwarded { call, tier, reply });
-    }
     let edited = matches!(a.call.operation().short.as_str(), "tools/list" | "server/discover" | "stream");
     if !edited || a.call.request().rpc.is_none() || !reply.status.is_success() {
         return Ok(Outcome::Forwarded { call, tier, reply });
@@ -53,20 +50,37 @@ pub(super) async fn answered(p: &Pipeline, a: &Asking<'_>, outcome: Outcome) -> 
     Ok(Outcome::Forwarded { call, tier, reply: Reply { status, headers, body } })
 }
 
-/// A server without tasks does not know these methods. Where held calls become tasks the client must hear of its task,
-/// not of the method.
-fn tasks_of_ours(a: &Asking<'_>, outcome: Outcome) -> Result<Outcome, Refusal> {
+/// Where held calls become tasks, whoever asks for a task must say that it understands them.
+///
+/// # Errors
+/// -32021.
+pub(super) fn declared(a: &Asking<'_>) -> Result<(), Refusal> {
+    if !is_of_tasks(a) {
+        return Ok(());
+    }
+    let asked: Value = serde_json::from_slice(&a.call.request().body).unwrap_or_default();
+    method::undeclared_tasks(&asked).map_or(Ok(()), Err)
+}
+
+/// A server without tasks does not know these methods; the client must hear of its task, not of the method.
+///
+/// # Errors
+/// -32602 in place of the server's -32601, which says that nothing was done.
+pub(super) fn known_task(a: &Asking<'_>, outcome: Outcome) -> Result<Outcome, Refusal> {
     let Outcome::Forwarded { reply: Reply { body: ReplyBody::Whole(bytes), .. }, .. } = &outcome else {
         return Ok(outcome);
     };
-    let code = serde_json::from_slice::<Value>(bytes).ok().and_then(|m| m.pointer("/error/code")?.as_i64());
-    let tool = &a.call.operation().tool.name;
-    let mut calls = a.s.config.tools.iter().filter(|t| t.tool.name == *tool).flat_map(|t| t.mcp.values());
-    if code != Some(-32601) || !calls.any(|o| a.s.policies.may_hold(a.principal, o)) {
-        return Ok(outcome);
-    }
-    let asked: Value = serde_json::from_slice(&a.call.request().body).unwrap_or_default();
-    Err(method::undeclared_tasks(&asked).unwrap_or_else(method::unknown_task))
+    let code = || serde_json::from_slice::<Value>(bytes).ok().and_then(|m| m.pointer("/error/code")?.as_i64());
+    if is_of_tasks(a) && code() == Some(-32601) { Err(method::unknown_task()) } else { Ok(outcome) }
+}
+
+/// A question about a task, in the modern era, at a tool whose calls may be held.
+fn is_of_tasks(a: &Asking<'_>) -> bool {
+    let operation = a.call.operation();
+    let modern = matches!(a.call.request().rpc, Some((_, Protocol::McpModern)));
+    let mut calls = a.s.config.tools.iter().filter(|t| t.tool.name == operation.tool.name).flat_map(|t| t.mcp.values());
+    let verb = matches!(operation.short.as_str(), "tasks/get" | "tasks/update" | "tasks/cancel");
+    modern && verb && operation.role == Role::Method && calls.any(|o| a.s.policies.may_hold(a.principal, o))
 }
 
 fn cut() -> Refusal {

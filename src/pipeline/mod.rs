@@ -130,6 +130,7 @@ impl Pipeline {
             let permit = s.policies.admit(&principal, &call, &self.facts(&a, None).await?)?;
             return self.perform(&a, permit, Start::Read, entry).await;
         }
+        lists::declared(&a)?;
         match self.calls.look_up(&principal, &call).await? {
             Known::New => {}
             known => return self.known(&a, known, entry).await,
@@ -147,8 +148,10 @@ impl Pipeline {
     async fn park(&self, a: &Asking<'_>, terms: Terms, entry: &mut Entry) -> Result<Outcome, Refusal> {
         self.not_draining()?;
         let policies = terms.why.iter().map(|w| w.policy.clone()).collect();
-        let record = self.record(a, State::Held, terms.tier, policies, Some(terms))?;
-        let id = match self.holds.park(record, a.call, a.presentation()).await? {
+        let call = &a.s.schemas.deferred(a.principal, a.call);
+        let stored = Asking { call, waits: None, ..*a };
+        let record = self.record(&stored, State::Held, terms.tier, policies, Some(terms))?;
+        let id = match self.holds.park(record, call, a.presentation()).await? {
             Ok(record) => {
                 entry.recorded();
                 record.id
@@ -224,6 +227,7 @@ impl Pipeline {
             }
             None => lists::answered(self, a, read_outcome(answer, a.call, tier)?).await,
         };
+        let outcome = outcome.and_then(|outcome| lists::known_task(a, outcome));
         if collects && matches!(outcome, Ok(Outcome::Forwarded { .. })) {
             // It happened, whether or not this can be written down: then it is handed out once more.
             if let Err(fault) = self.store.collected(a.call.id()) {

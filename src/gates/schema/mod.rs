@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use crate::call::method::{self, Role};
-use crate::call::sentinel;
+use crate::call::{mrtr, sentinel};
 use crate::call::{
     Call, Checked, Code, Draft, McpCall, Message, Operation, Otherwise, OutRequest, Preference, Principal, Protocol,
     Refusal, RestCall, Target, Tool, ToolKind, Violation, encode_part, encode_path, is_redacted,
@@ -75,6 +75,29 @@ impl Schemas {
             operation,
         };
         Ok(checked(parts, principal))
+    }
+
+    /// The same call for the proxy to send by itself, once people have approved it.
+    #[must_use]
+    pub fn deferred(&self, principal: &Principal, call: &Call) -> Call {
+        let modern = matches!(call.request().rpc, Some((_, Protocol::McpModern)));
+        let body = std::str::from_utf8(&call.request().body).ok().filter(|_| modern).and_then(mrtr::deferred);
+        let Some(body) = body else { return call.clone() };
+        let parts = Checked {
+            id: call.id(),
+            operation: Arc::clone(call.operation()),
+            arguments: call.arguments().clone(),
+            request: OutRequest { body: Bytes::from(body), ..call.request().clone() },
+            key: call.key().map(str::to_owned),
+            key_derived: call.key_derived(),
+            named_run: None,
+            context: call.context().clone(),
+            evidence: call.evidence().to_vec(),
+            source_ip: call.source_ip(),
+            prefer: call.prefer(),
+            deadline: call.deadline(),
+        };
+        checked(parts, principal)
     }
 
     /// Checks arguments that were stored with a hold against today's schema.

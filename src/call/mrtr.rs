@@ -1,0 +1,78 @@
+//! Multi round-trip requests (MCP 2026-07-28): a call that its server answered with a question is sent again with the
+//! answer, and is another call then.
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::method::{CAPABILITIES, TASKS};
+use super::splice::Edits;
+
+/// What makes a round of an upstream's own: `inputResponses` and `requestState`.
+#[must_use]
+pub fn round(body: &[u8]) -> Option<Value> {
+    let names = |name: &[u8]| body.windows(name.len()).any(|w| w == name);
+    if !names(b"\"inputResponses\"") && !names(b"\"requestState\"") {
+        return None;
+    }
+    let message: Value = serde_json::from_slice(body).ok()?;
+    let part = |name: &str| message.get("params").and_then(|p| p.get(name)).cloned();
+    let (answers, state) = (part("inputResponses"), part("requestState"));
+    (answers.is_some() || state.is_some()).then(|| serde_json::json!([answers, state]))
+}
+
+/// The message for a call that the proxy sends by itself: nobody is there to answer a question or to follow a task, so
+/// the capabilities for them are taken out. None when there is nothing to take out.
+#[must_use]
+pub fn deferred(body: &str) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Message<'a> {
+        #[serde(borrow)]
+        params: Params<'a>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Params<'a> {
+        #[serde(borrow, rename = "_meta")]
+        meta: std::collections::HashMap<String, &'a RawValue>,
+    }
+    let message: Message<'_> = serde_json::from_str(body).ok()?;
+    let declared = message.params.meta.get(CAPABILITIES)?;
+    let mut capabilities: Value = serde_json::from_str(declared.get()).ok()?;
+    let members = capabilities.as_object_mut()?;
+    let before = members.clone();
+    for name in ["elicitation", "roots", "sampling"] {
+        members.shift_remove(name);
+    }
+    if let Some(extensions) = members.get_mut("extensions").and_then(Value::as_object_mut) {
+        extensions.shift_remove(TASKS);
+    }
+    if *members == before {
+        return None;
+    }
+    let mut edits = Edits::default();
+    edits.replace(body, declared.get(), capabilities.to_string());
+    edits.apply(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answered_question_makes_another_call_and_a_word_in_an_argument_does_not() {
+        assert!(round(br#"{"params":{"name":"pay","arguments":{"t":"\"requestState\""}}}"#).is_none());
+        assert!(round(br#"{"params":{"name":"pay","arguments":{"requestState":1}}}"#).is_none());
+        let first = round(br#"{"params":{"name":"pay","requestState":"a"}}"#).unwrap();
+        assert_ne!(first, round(br#"{"params":{"name":"pay","requestState":"b"}}"#).unwrap());
+    }
+
+    #[test]
+    fn who_is_not_there_can_do_nothing() {
+        let body = |capabilities: &str| {
+            format!(r#"{{"id": 7,"params":{{"n":1e2,"_meta":{{"x":0,"{CAPABILITIES}":{capabilities}}}}}}}"#)
+        };
+        let all = format!(r#"{{"sampling":{{}}, "extensions":{{"{TASKS}":{{}},"x/y":{{}}}},"elicitation":{{}}}}"#);
+        assert_eq!(deferred(&body(&all)).unwrap(), body(r#"{"extensions":{"x/y":{}}}"#));
+        assert!(deferred(&body("{}")).is_none());
+        assert!(deferred(r#"{"params":{}}"#).is_none());
+    }
+}
