@@ -71,6 +71,12 @@ def judge_server(url, requirements):
         return Run(ran.returncode, ran.stdout + ran.stderr, read(out))
 
 
+def judge_scenario(url, scenario, version):
+    with tempfile.TemporaryDirectory() as out:
+        ran = suite("server", "--url", url, "--scenario", scenario, "--spec-version", version, "--force", "-o", out)
+        return Run(ran.returncode, ran.stdout + ran.stderr, read(out))
+
+
 def judge_client(command, scenario, version, env):
     with tempfile.TemporaryDirectory() as out:
         ran = suite("client", "--command", command, "--scenario", scenario, "--spec-version", version, "-o", out, env=env)
