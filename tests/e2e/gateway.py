@@ -44,12 +44,6 @@ unless { context.approval.granted };
 """
 )
 
-# Every other method of MCP goes to policy too, and policy allows it.
-ALL_METHODS = {"*": {"effect": "read"}}
-# A binary from before `methods:` existed.
-if os.environ.get("HOLDPOINT_E2E_WITHOUT_METHODS"):
-    ALL_METHODS = None
-
 
 class Gateway:
     """`with Gateway({"fixture": {"url": …, "operations": {…}}}) as g:` serves each tool at `/name`."""
@@ -83,10 +77,9 @@ class Gateway:
         # JSON is YAML.
         tools = {}
         for name, tool in self.tools.items():
-            methods = tool.get("methods", ALL_METHODS)
             made = {"kind": "mcp", "owner": "leads", "mount": f"/{name}", "upstream": {"url": urls[name], **tool.get("upstream", {})}}
             made |= {"lock": f"{name}.lock.json", "operations": tool.get("operations", {"*": {"effect": "read"}})}
-            tools[name] = made | ({"methods": methods} if methods else {})
+            tools[name] = made | {key: tool[key] for key in ("methods",) if key in tool}
         lines = "".join(f"  {name}: {json.dumps(tool)}\n" for name, tool in tools.items())
         (self.path / "holdpoint.yaml").write_text(CONFIG + lines)
 

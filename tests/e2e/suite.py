@@ -89,7 +89,7 @@ def differences(direct, through):
     lines = []
     for key in sorted(direct.checks.keys() | through.checks.keys()):
         was, is_ = direct.checks.get(key, ("absent", "")), through.checks.get(key, ("absent", ""))
-        if was[0] != is_[0]:
+        if was != is_:
             scenario, check, name, nth = key
             said = " ".join((is_[1] or was[1]).split())[:300]
             lines.append(f"{scenario}: {check} ({name}{f' #{nth}' if nth > 1 else ''}): direct {was[0]}, through {is_[0]}{': ' + said if said else ''}")

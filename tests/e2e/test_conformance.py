@@ -33,6 +33,9 @@ CLIENT_SCENARIOS = [
     ("json-schema-ref-no-deref", "2026-07-28"),
 ]
 
+# Their only tool has a schema that refers to the network: Holdpoint pauses such a tool and does not list it.
+PAUSED = ["json-schema-ref-no-deref"]
+
 
 @contextlib.contextmanager
 def fixture():
@@ -76,6 +79,7 @@ class Conformance(unittest.TestCase):
         self.assertEqual((direct.code, direct.failed(scored)), (0, []), f"the fixture itself: {direct.counted()}")
         self.alike(direct, through, log)
         self.assertEqual(through.code, 0)
+        self.assertIn('"fixture.test_simple_text"', log, "the suite went past Holdpoint")
 
     def alike(self, direct, through, log=""):
         lines = suite.differences(direct, through)
@@ -94,6 +98,10 @@ class Conformance(unittest.TestCase):
                 direct, through = client_runs(scenario, version)
                 self.assertEqual(direct.failed(), [], f"the client itself: {direct.counted()}\n{direct.output[-3000:]}")
                 self.assertTrue(direct.checks)
+                if scenario in PAUSED:
+                    # What it calls is not offered through Holdpoint.
+                    self.assertNotEqual(direct.printed, through.printed)
+                    direct.printed = through.printed = ""
                 self.alike(direct, through, through.output)
 
 
