@@ -384,7 +384,7 @@ async def greet(ctx, args, params):
 @tool("Takes its time", {"seconds": {"type": "number"}, "label": STRING})
 async def slow_compute(ctx, args, params):
     # The suite asks for a minute where it means to cancel; nobody needs to wait for that.
-    await anyio.sleep(min(args.get("seconds", 1), 2))
+    await anyio.sleep(min(args.get("seconds", 1), 1))
     return done(f"computed {args.get('label', 'something')} in {args.get('seconds', 1)} s")
 
 

@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 
-BINARY = os.environ.get("HOLDPOINT_BIN", "holdpoint")
+BINARY = os.environ["HOLDPOINT_BIN"]
 KEY = "agent-key-of-the-e2e-tests"
 MAYA = "maya-token-of-the-e2e-tests"
 
@@ -70,8 +70,12 @@ class Gateway:
             self.stack = stack.pop_all()
         return self
 
-    def __exit__(self, *_):
-        self.stack.close()
+    def __exit__(self, failed, *_):
+        with self.stack:
+            code = self.end()
+            if failed is None:
+                assert code == 0, f"SIGTERM ended with {code}:\n{self.said()[-4000:]}"
+                self.run("audit", "verify", "state")
 
     def write(self, urls):
         # JSON is YAML.
@@ -105,11 +109,10 @@ class Gateway:
     def end(self):
         self.process.terminate()
         try:
-            self.process.wait(timeout=40)
+            return self.process.wait(timeout=40)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.wait()
-            raise AssertionError("`holdpoint serve` did not end on SIGTERM")
+            return self.process.wait()
 
     def url(self, name):
         return f"http://{self.agents}/{name}"
@@ -180,8 +183,17 @@ class Relay:
         return self
 
     def __exit__(self, *_):
+        async def end():
+            self.server.close()
+            tasks = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+        asyncio.run_coroutine_threadsafe(end(), self.loop).result(30)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join()
+        self.loop.close()
 
     async def serve(self, reader, writer):
         try:
@@ -191,11 +203,13 @@ class Relay:
         back = asyncio.ensure_future(self.copy(up_reader, writer))
         there = asyncio.ensure_future(self.requests(reader, up_writer))
         # When one side ends the connection the other has to notice at once: it may mean that a call is cancelled.
-        await asyncio.wait([back, there], return_when=asyncio.FIRST_COMPLETED)
-        for task in (back, there):
-            task.cancel()
-        for end in (up_writer, writer):
-            end.close()
+        try:
+            await asyncio.wait([back, there], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (back, there):
+                task.cancel()
+            for end in (up_writer, writer):
+                end.close()
 
     @staticmethod
     async def copy(reader, writer):

@@ -92,7 +92,7 @@ def modern_mcp_server():
     from mcp.server.mcpserver import MCPServer
 
     sent = []
-    server = MCPServer("payments")
+    server = MCPServer("payments", log_level="ERROR")
 
     @server.tool(description="Read the balance of an account")
     def balance(account: str) -> str:

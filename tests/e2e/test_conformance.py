@@ -103,6 +103,7 @@ class Conformance(unittest.TestCase):
                     self.assertNotEqual(direct.printed, through.printed)
                     direct.printed = through.printed = ""
                 self.alike(direct, through, through.output)
+                self.assertEqual((direct.code, through.code), (0, 0), through.output)
 
 
 def report():

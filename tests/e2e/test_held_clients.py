@@ -8,7 +8,6 @@ import json
 import os
 import pathlib
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -23,9 +22,8 @@ TOOL = "transfer"
 
 
 def python(environment):
-    """The interpreter of one of the environments that `tests/run` makes; our own where it is not said."""
-    folder = os.environ.get("HOLDPOINT_E2E")
-    return str(pathlib.Path(folder) / environment / "bin/python") if folder else sys.executable
+    """The interpreter of one of the environments that `tests/run` makes."""
+    return str(pathlib.Path(os.environ["HOLDPOINT_E2E"]) / environment / "bin/python")
 
 
 class Told:
@@ -75,27 +73,28 @@ class HeldClients(unittest.TestCase):
         port, cls.sent = servers.modern_mcp_server()
         servers.wait_for_port(port)
         tool = {"url": f"http://127.0.0.1:{port}/mcp", "operations": {"balance": {"effect": "read"}, TOOL: {"effect": "irreversible"}}}
-        cls.g = gateway.Gateway({"payments": tool}, gateway.HOLD_IRREVERSIBLE).__enter__()
-        cls.addClassCleanup(cls.g.__exit__)
+        cls.g = cls.enterClassContext(gateway.Gateway({"payments": tool}, gateway.HOLD_IRREVERSIBLE))
 
-    def only_hold(self):
-        """The one call that waits for a person, once it does."""
+    def held(self):
+        return {hold["id"] for hold in self.g.api("GET", "/v1/holds?state=held")["items"]}
+
+    def new_hold(self, before):
+        """The one call that waits for a person and did not before, once it does."""
         for _ in range(600):
-            held = self.g.api("GET", "/v1/holds?state=held")["items"]
-            if held:
+            if held := self.held() - before:
                 self.assertEqual(len(held), 1, held)
-                return held[0]["id"]
+                return held.pop()
             time.sleep(0.05)
         self.fail(f"nothing was held:\n{self.g.said()[-4000:]}")
 
     def carried(self, account, command, env=None):
-        arguments = {"account": account, "amount_minor": 7}
+        arguments, before = {"account": account, "amount_minor": 7}, self.held()
         with Told(command, self.g.url("payments"), arguments, env) as client:
             first = client.call()
             self.assertTrue(first["error"], first)
             self.assertIn("HELD, NOT EXECUTED", first["text"])
             self.assertNotIn((account, 7), self.sent)
-            hold = self.only_hold()
+            hold = self.new_hold(before)
             self.assertIn(hold, first["text"])
             self.g.approve(hold)
             # The call is sent when it is approved; until it has ended, the repeated one is told to wait.
@@ -134,13 +133,14 @@ class HeldClients(unittest.TestCase):
         command = [str(suite.NODE), str(script), "--cli", self.g.url("payments"), "--transport", "http", "--protocol-era", "modern"]
         command += ["--header", f"Authorization: Bearer {gateway.KEY}", "--method", "tools/call", "--tool-name", TOOL]
         command += ["--tool-arg", "account=inspector", "amount_minor=7"]
+        before = self.held()
         # It keeps a file in the home folder.
         with tempfile.TemporaryDirectory() as home:
             env = dict(os.environ, HOME=home)
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
             with subprocess.Popen(command, env=env, text=True, **pipes) as process:
                 try:
-                    hold = self.only_hold()
+                    hold = self.new_hold(before)
                     self.assertNotIn(("inspector", 7), self.sent)
                     self.g.approve(hold)
                     out, errors = process.communicate(timeout=90)
