@@ -60,6 +60,24 @@ def calls(tools):
     return [(tool.name, {k: value_for(v) for k, v in (tool.input_schema.get("properties") or {}).items()}) for tool in tools]
 
 
+class Streams:
+    """In the older era the SDK opens the stream of its session beside what it does. A call that overtakes it would look
+    to the suite as if the client came back before its time, so calls wait until it is there."""
+
+    def __init__(self, http):
+        self.session, self.open = False, asyncio.Event()
+        http.event_hooks["response"].append(self.see)
+
+    async def see(self, answer):
+        self.session |= "mcp-session-id" in answer.headers
+        if answer.request.method == "GET":
+            self.open.set()
+
+    async def wait(self):
+        if self.session and VERSION < "2026":
+            await asyncio.wait_for(self.open.wait(), 10)
+
+
 async def agree(context, params):
     return t.ElicitResult(action="accept", content={"confirmed": True})
 
@@ -84,9 +102,11 @@ async def said(what, answer):
 
 async def talk(url, http):
     mode = "auto" if VERSION >= "2026" else "legacy"
+    streams = Streams(http)
     asked = {"elicitation_callback": agree, "list_roots_callback": no_roots, "sampling_callback": no_model}
     async with Client(streamable_http_client(url, http_client=http), mode=mode, **asked) as client:
         tools = (await client.list_tools()).tools
+        await streams.wait()
         for name, arguments in calls(tools):
             await said(name, client.call_tool(name, arguments))
         if client.server_capabilities and client.server_capabilities.resources is not None:
