@@ -5,6 +5,7 @@ import http.server
 import json
 import socket
 import threading
+import time
 
 
 class Quiet(http.server.BaseHTTPRequestHandler):
@@ -91,7 +92,7 @@ def modern_mcp_server():
     from mcp.server.mcpserver import MCPServer
 
     sent = []
-    server = MCPServer("payments")
+    server = MCPServer("payments", log_level="ERROR")
 
     @server.tool(description="Read the balance of an account")
     def balance(account: str) -> str:
@@ -113,3 +114,12 @@ def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]
+
+
+def wait_for_port(port):
+    for _ in range(600):
+        with socket.socket() as s:
+            if s.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise AssertionError(f"nothing listens on {port}")

@@ -17,11 +17,9 @@ import unittest
 import urllib.request
 
 import servers
+from gateway import BINARY, KEY, MAYA
 
 HERE = pathlib.Path(__file__).resolve().parent
-BINARY = os.environ["HOLDPOINT_BIN"]
-KEY = "agent-key-of-the-e2e-tests"
-MAYA = "maya-token-of-the-e2e-tests"
 
 CONFIG = """
 version: 1
@@ -95,7 +93,7 @@ class World:
         self.relay, self.called = servers.relay(port)
         self.env = dict(os.environ, BOT_KEY=KEY, MAYA_TOKEN=MAYA)
         self.write()
-        self.wait_for_port(self.modern_port)
+        servers.wait_for_port(self.modern_port)
         locked = self.run("lock")
         assert locked.returncode == 0, locked.stdout + locked.stderr
         checked = self.run("check", "--write-schema")
@@ -114,17 +112,6 @@ class World:
         (self.path / "policies").mkdir()
         (self.path / "policies/policies.cedar").write_text(textwrap.dedent(POLICIES))
         (self.path / "refund.json").write_text(json.dumps(REFUND))
-
-    @staticmethod
-    def wait_for_port(port):
-        import socket
-
-        for _ in range(600):
-            with socket.socket() as s:
-                if s.connect_ex(("127.0.0.1", port)) == 0:
-                    return
-            time.sleep(0.05)
-        raise AssertionError(f"nothing listens on {port}")
 
     def run(self, *args, **more):
         return subprocess.run([BINARY, *args], cwd=self.path, env=self.env, capture_output=True, text=True, timeout=60, **more)
