@@ -137,6 +137,7 @@ pub async fn start(path: PathBuf, config: Config, clock: Arc<dyn Clock>, cores: 
     crate::tasks::spawn(crate::wire::accept(agents, hands, stopped.clone()));
     crate::tasks::spawn(ticker::run(shared.clone(), resume.clone(), stopped.clone()));
     let admin = Arc::new(Admin {
+        pins: Arc::clone(&shared.pins),
         snapshots: Arc::clone(&shared.snapshots),
         store: Arc::clone(&shared.store),
         metrics: Arc::clone(&shared.metrics),

@@ -328,6 +328,10 @@ pub(super) struct Tool {
     /// Its operations by name; for MCP a name may end in `*`.
     #[serde(default)]
     pub(super) operations: BTreeMap<String, Operation>,
+    /// MCP: the server's annotations are true. Its tools are in the action groups `hint:read-only`, `hint:destructive`,
+    /// `hint:idempotent` and `hint:open-world` then, as they say or as the specification says for what they leave out.
+    #[serde(default)]
+    pub(super) trust_annotations: bool,
     /// MCP: what methods beside `tools/call` do, where it is not what the specification says, and further methods that
     /// policy may let through.
     #[serde(default)]

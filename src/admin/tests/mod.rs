@@ -167,6 +167,7 @@ impl World {
         let (resume, resumed) = unbounded_channel();
         let (draining, drained) = watch::channel(false);
         let admin = Admin {
+            pins: Arc::default(),
             snapshots: Arc::clone(&snapshots),
             store: Arc::clone(&store),
             metrics: Arc::clone(&metrics),
