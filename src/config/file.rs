@@ -599,6 +599,10 @@ pub(super) struct Reviews {
     pub(super) url: Option<String>,
     /// How long a held call waits in place, `3s` by default.
     pub(super) inline_wait: Option<String>,
+    /// MCP from 2026-07-28: a client that knows no tasks waits in rounds of 20 s, at most nine, which it makes by itself.
+    /// Some clients take this for an error.
+    #[serde(default)]
+    pub(super) mrtr_poll: bool,
     /// Clocks of the medium tier.
     pub(super) medium: Option<TierClocks>,
     /// Clocks of the high tier.

@@ -419,3 +419,36 @@ async fn an_answered_question_is_another_call_and_a_repeated_one_is_not() {
     assert_eq!(tasking(&p, SUPPORT_KEY, "tools/call", second()).await.decision(), "replayed");
     assert_eq!(p.upstream.count(), 2);
 }
+
+/// As a client of the modern era without tasks, with this state of an earlier round.
+async fn rounds(p: &Proxy, state: Option<&str>) -> Got {
+    let mut params = call("delete_ticket", json!({"ticketId": "t_1", "hard": true}));
+    if let Some(state) = state {
+        params["requestState"] = state.into();
+    }
+    params["_meta"] = json!({"io.modelcontextprotocol/protocolVersion": VERSION});
+    let message = json!({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params});
+    let headers = [("mcp-protocol-version", VERSION), ("mcp-method", "tools/call"), ("mcp-name", "delete_ticket")];
+    post(p, SUPPORT_KEY, &headers, &message.to_string()).await
+}
+
+#[tokio::test]
+async fn a_client_without_tasks_may_wait_in_rounds() {
+    let p = Setup::new().config("inline_wait: 0s", "inline_wait: 0s, mrtr_poll: true").start().await;
+    says(&p, |_| json!({"resultType": "complete", "content": []}));
+    let first = rounds(&p, None).await;
+    assert_eq!((first.decision(), &first.json()["result"]["resultType"]), ("held", &json!("input_required")));
+    let state = first.json()["result"]["requestState"].as_str().unwrap().to_owned();
+    assert!(state.starts_with("v1.hold_"), "{state}");
+    for wrong in [state.replacen(".1.", ".2.", 1), "v1.hold_".to_owned()] {
+        let got = rounds(&p, Some(&wrong)).await;
+        assert_eq!((got.status, &got.json()["error"]["code"]), (400, &json!(-32602)), "{:?}", got.json());
+    }
+    let hold = state.split('.').nth(1).unwrap().to_owned();
+    let (last, approved) = tokio::join!(rounds(&p, Some(&state)), p.approve("maya", &hold, None));
+    assert_eq!(approved.status, 200);
+    assert_eq!(last.json()["result"]["resultType"], "complete", "{:?}", last.json());
+    let sent = String::from_utf8(p.upstream.seen()[0].body.to_vec()).unwrap();
+    assert!(!sent.contains("requestState"), "the server got a state that it never gave out: {sent}");
+    assert_eq!(p.upstream.count(), 1);
+}

@@ -327,6 +327,7 @@ fn call(s: &Snapshot, name: &str, arguments: Value, principal: &Principal, evide
         evidence,
         source_ip: std::net::IpAddr::from([127, 0, 0, 1]),
         prefer: Preference::default(),
+        poll: None,
         deadline: Instant::now(),
     };
     Call::checked(checked, principal)
