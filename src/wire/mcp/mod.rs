@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::call::method::{END_SESSION, RESPONSE, STREAM, declares_tasks, undeclared_tasks};
 use crate::call::sentinel::{HEADER_MISMATCH, decoded};
-use crate::call::{Code, Ended, HoldId, JsonRpcId, McpCall, Message, Protocol, Refusal, mrtr};
+use crate::call::{Code, Ended, HoldId, JsonRpcId, McpCall, Message, Protocol, Refusal, listen, mrtr};
 
 use super::ingress::Head;
 use super::json;
@@ -102,16 +102,25 @@ pub(super) fn message(head: &Head, body: Bytes) -> Result<(Read, Asked), Box<Unr
     }
     match read(head, &body, &mut asked) {
         Ok(mut value) => {
-            let ours =
-                asked.tool_name.as_ref().and_then(|_| mrtr::take_ours(&mut value, std::str::from_utf8(&body).ok()?));
-            let body = ours.map_or(body, |(state, body)| {
-                asked.poll = Some(state);
-                Bytes::from(body)
-            });
+            let body = without_ours(&mut value, body, &mut asked);
             finished(value, body, asked)
         }
         Err(refusal) => Err(unreadable(asked, refusal)),
     }
+}
+
+/// What the proxy has given out to the client is nothing to the server.
+fn without_ours(value: &mut Value, body: Bytes, asked: &mut Asked) -> Bytes {
+    let Ok(text) = std::str::from_utf8(&body) else { return body };
+    let changed = match asked.method.as_str() {
+        "tools/call" => mrtr::take_ours(value, text).map(|(state, left)| {
+            asked.poll = Some(state);
+            left
+        }),
+        "subscriptions/listen" => listen::without_ours(value, text),
+        _ => None,
+    };
+    changed.map_or(body, Bytes::from)
 }
 
 fn finished(value: Value, body: Bytes, asked: Asked) -> Result<(Read, Asked), Box<Unreadable>> {
