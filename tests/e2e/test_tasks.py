@@ -25,6 +25,7 @@ SCENARIOS = [
     "tasks-request-headers",
     "tasks-dispatch-and-envelope",
     "tasks-required-task-error",
+    "tasks-status-notifications",
     "tasks-mrtr-input",
     "tasks-mrtr-composition",
 ]
