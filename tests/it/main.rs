@@ -27,6 +27,7 @@ mod mcp;
 mod overflow;
 mod reload;
 mod rest;
+mod stdio;
 mod streams;
 mod unknown;
 mod unsent;

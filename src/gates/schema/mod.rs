@@ -11,11 +11,11 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use crate::call::method::{self, Role};
-use crate::call::{mrtr, sentinel};
 use crate::call::{
     Call, Checked, Code, Draft, McpCall, Message, Operation, Otherwise, OutRequest, Preference, Principal, Protocol,
     Refusal, RestCall, Target, Tool, ToolKind, Violation, encode_part, encode_path, is_redacted,
 };
+use crate::call::{mrtr, sentinel};
 use crate::clock::Clock;
 
 use self::compile::Compiled;
