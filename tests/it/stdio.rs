@@ -2,7 +2,6 @@
 //! The server is a script for Python; where there is none these tests say so and pass.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use holdpoint::store::State;
 use serde_json::{Value, json};
@@ -198,28 +197,17 @@ async fn a_child_that_dies_under_a_call_leaves_it_unknown_and_is_started_again()
     );
     assert_eq!(p.state(got.header("holdpoint-call")).await, State::Unknown);
     // While it is down nothing is sent; then it is there again.
-    let again = until_some(|| async {
-        let got = legacy(&p, "tools/call", get_ticket("t_1")).await;
-        let code = got.json()["result"]["_meta"]["dev.holdpoint/refusal"]["code"].clone();
-        assert!(code.is_null() || code == "upstream_unreachable", "{:?}", got.body);
-        code.is_null().then_some(got)
-    })
-    .await;
-    assert_eq!(text(&again), r#"get_ticket {"ticketId": "t_1"}"#);
-    assert_eq!(pids(p.dir.path()).len(), 2);
+    let down = legacy(&p, "tools/call", get_ticket("t_0")).await;
+    let refusal = &down.json()["result"]["_meta"]["dev.holdpoint/refusal"];
+    assert_eq!(
+        (&refusal["code"], &refusal["executed"]),
+        (&json!("upstream_unreachable"), &json!("no")),
+        "{:?}",
+        down.body
+    );
+    until(|| (pids(p.dir.path()).len() == 2).then_some(())).await;
+    assert_eq!(text(&legacy(&p, "tools/call", get_ticket("t_1")).await), r#"get_ticket {"ticketId": "t_1"}"#);
     assert_eq!(calls(p.dir.path()).len(), 2, "a call was sent twice");
-}
-
-async fn until_some<T, F: Future<Output = Option<T>>>(mut look: impl FnMut() -> F) -> T {
-    let found = async {
-        loop {
-            if let Some(found) = look().await {
-                return found;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    tokio::time::timeout(crate::harness::PATIENCE, found).await.expect("it never came")
 }
 
 #[tokio::test]
@@ -230,11 +218,7 @@ async fn a_read_whose_client_hangs_up_is_cancelled_at_the_server() {
     {
         let call = post(p.agents(), SUPPORT_KEY, &[], &asked);
         tokio::pin!(call);
-        let arrived = async {
-            while calls(p.dir.path()).is_empty() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
+        let arrived = until(|| (!calls(p.dir.path()).is_empty()).then_some(()));
         tokio::select! {
             got = &mut call => panic!("an answer: {got:?}"),
             () = arrived => {}
@@ -292,10 +276,11 @@ async fn a_reload_keeps_the_child_while_its_command_is_the_same() {
     assert!(is_gone(both[1]), "a child outlived the proxy");
 }
 
-async fn stopped(site: &Site, mut binary: Binary) -> (Vec<u32>, String) {
-    binary.signal("TERM");
-    assert_eq!(binary.wait(), Some(0));
-    (pids(site.dir.path()), binary.logged())
+async fn stopped(site: &Site, binary: Binary) -> (Vec<u32>, String) {
+    let log = std::sync::Arc::clone(&binary.log);
+    assert_eq!(binary.stop().await, Some(0));
+    let log = log.lock().unwrap().join("\n");
+    (pids(site.dir.path()), log)
 }
 
 #[tokio::test]
@@ -334,7 +319,6 @@ async fn a_command_that_cannot_be_started_refuses_and_the_log_says_why() {
         "{:?}",
         got.body
     );
-    assert_eq!(refusal["status"].as_u64().unwrap_or(502), 502);
     let (_, log) = stopped(&site, binary).await;
     assert!(log.contains("`no-such-program-here` cannot be started"), "{log}");
 }
@@ -369,7 +353,7 @@ fn mistakes_about_commands_are_told() {
         let setup = Setup::new().config(URL, &format!("upstream: {upstream}"));
         let path = setup.write(dir.path(), "127.0.0.1:1".parse().unwrap());
         let told = holdpoint::app::load(&path).unwrap_err().to_string();
-        assert!(told.contains(why) && told.contains(&at.replace('/', ".")) || told.contains(at), "{upstream}: {told}");
+        assert!(told.contains(why) && told.contains(&at.replace('/', ".")), "{upstream}: {told}");
     }
     let setup = Setup::new().config(
         r#"{ url: "http://UPSTREAM/v2", timeout: 5s, auth: { bearer: { file: secrets/crm } } }"#,
