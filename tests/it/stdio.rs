@@ -229,6 +229,32 @@ async fn a_read_whose_client_hangs_up_is_cancelled_at_the_server() {
 }
 
 #[tokio::test]
+async fn a_client_cancels_its_own_read_and_no_other() {
+    let Some(setup) = setup(COMMAND) else { return };
+    let p = setup.start().await;
+    let hello = legacy(&p, "initialize", json!({"protocolVersion": "2025-06-18", "capabilities": {}})).await;
+    let other = legacy(&p, "initialize", json!({"protocolVersion": "2025-06-18", "capabilities": {}})).await;
+    let (mine, theirs) = (hello.header("mcp-session-id"), other.header("mcp-session-id"));
+    assert!(!mine.is_empty() && mine != theirs);
+    let to = p.agents();
+    let asked = message(&json!(7), "tools/call", &get_ticket("wait"));
+    let cancel = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 7}});
+    let own = [("mcp-session-id", mine)];
+    let (got, ()) = tokio::join!(post(to, SUPPORT_KEY, &own, &asked), async {
+        until(|| (!calls(p.dir.path()).is_empty()).then_some(())).await;
+        // Neither another session nor another agent in this one.
+        assert_eq!(post(to, SUPPORT_KEY, &[("mcp-session-id", theirs)], &cancel).await.status, 202);
+        assert_eq!(post(to, OTHER_KEY, &[("mcp-session-id", mine)], &cancel).await.status, 404);
+        assert_eq!(text(&legacy(&p, "tools/call", get_ticket("t")).await), r#"get_ticket {"ticketId": "t"}"#);
+        assert!(seen(p.dir.path()).iter().all(|m| m["method"] != "notifications/cancelled"));
+        assert_eq!(post(to, SUPPORT_KEY, &[("mcp-session-id", mine)], &cancel).await.status, 202);
+    });
+    assert_eq!(got.json()["result"]["isError"], true, "{:?}", got.body);
+    let cancelled = until(|| seen(p.dir.path()).into_iter().find(|m| m["method"] == "notifications/cancelled")).await;
+    assert_eq!(cancelled["params"]["requestId"], calls(p.dir.path())[0]["id"]);
+}
+
+#[tokio::test]
 async fn a_call_with_effects_is_carried_to_its_deadline_and_is_unknown_then() {
     let Some(setup) = setup(&COMMAND.replace("[python3, server.py]", "[python3, server.py], timeout: 2s")) else {
         return;

@@ -21,6 +21,8 @@ pub(super) enum Read {
     Told(Told),
     /// It is answered from the handshake.
     Greet(Greeting),
+    /// The client wants no answer to its request with this id any more.
+    Cancel(String),
     /// It goes to the server.
     Forward(Request),
 }
@@ -71,6 +73,8 @@ struct Params<'a> {
     protocol_version: Option<Cow<'a, str>>,
     #[serde(borrow)]
     progress_token: Option<&'a RawValue>,
+    #[serde(borrow)]
+    request_id: Option<&'a RawValue>,
 }
 
 /// Members of `_meta` that belong to the modern era.
@@ -100,7 +104,7 @@ impl Told {
         Self { status, body: format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"error\":{error}}}") }
     }
 
-    const fn empty(status: StatusCode) -> Self {
+    pub(super) const fn empty(status: StatusCode) -> Self {
         Self { status, body: String::new() }
     }
 }
@@ -118,24 +122,30 @@ pub(super) fn read(out: &OutRequest) -> Result<Read, &'static str> {
     }
     let body = std::str::from_utf8(&out.body).map_err(|_| "the message is not UTF-8")?;
     let message: Envelope<'_> = serde_json::from_str(body).map_err(|_| "the message is no JSON-RPC message")?;
-    let (Some(id), Some(method)) = (message.id, message.method) else {
-        return Ok(Read::Told(Told::empty(StatusCode::ACCEPTED)));
-    };
+    let (Some(id), Some(method)) = (message.id, message.method.as_deref()) else { return told(&message) };
     let (id, modern) = (id.get().to_owned(), matches!(out.rpc, Some((_, Protocol::McpModern))));
     let version = out.headers.iter().find(|(n, _)| n == "mcp-protocol-version").map(|(_, v)| v.as_str());
     if version.is_some_and(|v| !modern && !LEGACY.contains(&v)) {
         let text = "this protocol version is not spoken here";
         return Ok(Read::Told(Told::error(&id, StatusCode::BAD_REQUEST, INVALID_REQUEST.into(), text)));
     }
-    if modern && NOT_MODERN.contains(&&*method) {
+    if modern && NOT_MODERN.contains(&method) {
         return Ok(Read::Told(Told::error(&id, StatusCode::NOT_FOUND, NOT_FOUND, "this method is not spoken here")));
     }
     let params = params(message.params)?;
-    if matches!((&*method, modern), ("initialize", false) | ("server/discover", true)) {
+    if matches!((method, modern), ("initialize", false) | ("server/discover", true)) {
         return Ok(Read::Greet(Greeting { id, modern, version: params.protocol_version.map(Cow::into_owned) }));
     }
     let token = meta(&params)?.get(TOKEN).map(|t| t.get().to_owned());
-    Ok(Read::Forward(Request { body: body.to_owned(), id, method: method.into_owned(), modern, token }))
+    Ok(Read::Forward(Request { body: body.to_owned(), id, method: method.to_owned(), modern, token }))
+}
+
+/// What demands no answer ends here: the server was told by us what a client tells, and asked the client nothing.
+fn told(message: &Envelope<'_>) -> Result<Read, &'static str> {
+    let cancels = message.method.as_deref() == Some("notifications/cancelled");
+    let request = if cancels { params(message.params)?.request_id } else { None };
+    let accepted = || Read::Told(Told::empty(StatusCode::ACCEPTED));
+    Ok(request.map_or_else(accepted, |id| Read::Cancel(id.get().to_owned())))
 }
 
 fn params(raw: Option<&RawValue>) -> Result<Params<'_>, &'static str> {
@@ -149,6 +159,11 @@ fn meta<'a>(params: &Params<'a>) -> Result<BTreeMap<String, &'a RawValue>, &'sta
 }
 
 impl Greeting {
+    /// A client of the old era: its ids mean something only within its session.
+    pub(super) const fn wants_session(&self) -> bool {
+        !self.modern
+    }
+
     pub(super) fn told(&self, hello: &Hello) -> Told {
         let result = if self.modern { hello.to_modern() } else { hello.to_legacy(self.version.as_deref()) };
         Told { status: StatusCode::OK, body: format!("{{\"jsonrpc\":\"2.0\",\"id\":{},\"result\":{result}}}", self.id) }
@@ -372,6 +387,8 @@ mod tests {
         assert_eq!(status(&out(Protocol::McpLegacy, r#"{"method":"notifications/initialized"}"#)), 202);
         assert_eq!(status(&out(Protocol::McpLegacy, r#"{"id":1,"result":{}}"#)), 202);
         assert_eq!(status(&out(Protocol::McpModern, r#"{"id":1,"method":"ping"}"#)), 404);
+        let cancel = r#"{"method":"notifications/cancelled","params":{"requestId": "a\"7"}}"#;
+        assert!(matches!(read(&out(Protocol::McpLegacy, cancel)), Ok(Read::Cancel(id)) if id == r#""a\"7""#));
         let mut stream = out(Protocol::McpLegacy, "");
         for (method, answer) in [("GET", 405), ("DELETE", 204)] {
             stream.target.method = method.into();

@@ -155,7 +155,7 @@ impl Life {
                 break end;
             }
         };
-        self.finish(end).await
+        self.finish(end, phase).await
     }
 
     fn take(&mut self, event: Event, phase: &watch::Sender<Phase>) -> ControlFlow<End> {
@@ -261,7 +261,7 @@ impl Life {
     }
 
     /// Ends the process, and tells everybody who waits.
-    async fn finish(self, end: End) -> End {
+    async fn finish(self, end: End, phase: &watch::Sender<Phase>) -> End {
         let unwritten = self.out.front().filter(|_| self.written == 0).and_then(|(id, _)| *id);
         let Self { process, stdin, stdout, under_way, .. } = self;
         drop((stdin, stdout));
@@ -269,6 +269,7 @@ impl Life {
             End::Stopped => "the tool's server was stopped".to_owned(),
             End::Died(why) => format!("the tool's server is gone: {why}"),
         };
+        phase.send_replace(Phase::Down(why.as_str().into()));
         for (id, caller) in under_way {
             let unanswered =
                 if Some(id) == unwritten { Unanswered::NotSent(why.clone()) } else { Unanswered::Lost(why.clone()) };

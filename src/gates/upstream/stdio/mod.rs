@@ -1,6 +1,7 @@
 //! MCP servers that are child processes and speak over their standard input and output: one for each tool, shared by
 //! all cores and all agents, kept over reloads. Holdpoint makes the handshake; clients of both eras are served from it.
 
+mod cancel;
 mod era;
 mod hello;
 mod life;
@@ -32,6 +33,7 @@ use super::flow::{Flow, Raw};
 use super::started::Started;
 use super::unsent::Unsent;
 
+use self::cancel::{Cancels, Named};
 use self::era::{Read, Request, Told};
 use self::hello::Hello;
 use self::life::{Caller, Desk, Gone, Order, Unanswered};
@@ -95,6 +97,7 @@ pub struct Server {
     phase: watch::Receiver<Phase>,
     stop: watch::Sender<bool>,
     next: AtomicU64,
+    cancels: Cancels,
 }
 
 impl Server {
@@ -115,6 +118,7 @@ impl Server {
             phase,
             stop,
             next: AtomicU64::new(hello::ID + 1),
+            cancels: Cancels::default(),
         }
     }
 
@@ -153,9 +157,14 @@ impl Server {
             Err(why) => Answer::NotSent(Unsent::Ours(why.into())),
             Ok(Read::Told(told)) => got(told),
             Ok(Read::Greet(greeting)) => match self.hello().await {
+                Ok(hello) if greeting.wants_session() => in_session(got(greeting.told(&hello))),
                 Ok(hello) => got(greeting.told(&hello)),
                 Err(why) => Answer::NotSent(Unsent::NoConnection(why)),
             },
+            Ok(Read::Cancel(id)) => {
+                self.cancel(call, &id);
+                got(Told::empty(StatusCode::ACCEPTED))
+            }
             Ok(Read::Forward(request)) => self.carry(request, call, manner, started).await,
         }
     }
@@ -163,10 +172,14 @@ impl Server {
     async fn carry(&self, request: Request, call: &Call, manner: Manner<'_>, started: &Arc<Started>) -> Answer {
         let accepts = |(name, value): &(String, String)| name == "accept" && value.contains("text/event-stream");
         let streams = request.wants_progress() && !manner.own_session && call.request().headers.iter().any(accepts);
-        let mut waiting = match self.ask(request, call.operation().effects.is_read(), started).await {
+        let reads = call.operation().effects.is_read();
+        let mut waiting = match self.ask(request, reads, started).await {
             Ok(waiting) => waiting,
             Err(unanswered) => return unanswered.into(),
         };
+        // A call with effects is carried to its end, whoever wants to hear of it.
+        let session = session(call).filter(|_| reads);
+        waiting.named = session.map(|s| self.cancels.name(s, waiting.request.id(), waiting.id));
         let limits = &call.operation().limits;
         loop {
             match waiting.next().await {
@@ -184,6 +197,13 @@ impl Server {
         }
     }
 
+    /// The server hears of it, and so does whoever waits for the answer.
+    fn cancel(&self, call: &Call, id: &str) {
+        let ours = session(call).and_then(|s| self.cancels.find(s, id));
+        let told = ours.map(|id| self.gone.send(Gone { id, cancel: true }));
+        tracing::debug!(tool.name = self.tool, ?told, "a client cancels a request");
+    }
+
     /// Puts a request where it is written, once the server is there.
     async fn ask(&self, request: Request, cancel: bool, started: &Arc<Started>) -> Result<Waiting, Unanswered> {
         self.hello().await.map_err(Unanswered::NotSent)?;
@@ -193,7 +213,17 @@ impl Server {
         let (progress, told) = mpsc::channel(PROGRESS);
         let order = Order { id, line, started: Arc::clone(started), to: Caller { answer, progress } };
         let gone = self.gone.clone();
-        let waiting = Waiting { id, request, answered, told, gone, cancel, done: false, started: Arc::clone(started) };
+        let waiting = Waiting {
+            id,
+            request,
+            answered,
+            told,
+            gone,
+            cancel,
+            done: false,
+            started: Arc::clone(started),
+            named: None,
+        };
         let left = self.orders.send(order).await;
         left.map_err(|_| Unanswered::NotSent("it was stopped".into()))?;
         Ok(waiting)
@@ -242,6 +272,21 @@ impl From<Unanswered> for String {
     }
 }
 
+const SESSION: &str = "mcp-session-id";
+
+fn session(call: &Call) -> Option<&str> {
+    call.request().headers.iter().find(|(name, _)| name == SESSION).map(|(_, id)| id.as_str())
+}
+
+/// The session gate knows whose it is from here on; nothing else is kept of it.
+fn in_session(mut answer: Answer) -> Answer {
+    let id = uuid::Uuid::now_v7().simple().to_string();
+    if let (Answer::Got(got), Ok(id)) = (&mut answer, HeaderValue::from_str(&id)) {
+        got.headers.insert(SESSION, id);
+    }
+    answer
+}
+
 fn invalid(why: &'static str) -> Answer {
     Answer::Lost(Lost::Invalid(why))
 }
@@ -269,6 +314,8 @@ struct Waiting {
     cancel: bool,
     done: bool,
     started: Arc<Started>,
+    /// By what its client may cancel it.
+    named: Option<Named>,
 }
 
 enum Heard {
@@ -289,9 +336,9 @@ impl Waiting {
         }
     }
 
-    /// Whoever was to answer is gone without a word.
+    /// It was cancelled, or whoever was to answer is gone.
     fn dropped(&self) -> Unanswered {
-        let why = "it was stopped".to_owned();
+        let why = "the request was cancelled, or the server was stopped".to_owned();
         if self.started.withdraw() { Unanswered::NotSent(why) } else { Unanswered::Lost(why) }
     }
 
