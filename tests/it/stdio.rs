@@ -381,6 +381,14 @@ fn mistakes_about_commands_are_told() {
         let told = holdpoint::app::load(&path).unwrap_err().to_string();
         assert!(told.contains(why) && told.contains(&at.replace('/', ".")), "{upstream}: {told}");
     }
+    for rule in ["idempotency: { upstream: header }", "not_now: [503]"] {
+        let setup = Setup::new().config(URL, COMMAND);
+        let setup =
+            setup.config("add_comment: { effect: write }", &format!("add_comment: {{ effect: write, {rule} }}"));
+        let path = setup.write(dir.path(), "127.0.0.1:1".parse().unwrap());
+        let told = holdpoint::app::load(&path).unwrap_err().to_string();
+        assert!(told.contains("needs an upstream with a `url`, not a `command`"), "{rule}: {told}");
+    }
     let setup = Setup::new().config(
         r#"{ url: "http://UPSTREAM/v2", timeout: 5s, auth: { bearer: { file: secrets/crm } } }"#,
         "{ command: [a] }",
