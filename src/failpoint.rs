@@ -79,6 +79,7 @@ pub const ALL: &[&str] = &[
     // Checkpoints and retention.
     "sign.before",
     "sign.written",
+    "shorten.forgotten",
     "shorten.noted",
     "shorten.removed",
     "shorten.stripped",

@@ -25,7 +25,7 @@ use super::problem::Problem;
 use super::view;
 use super::who::{Who, bearer};
 
-type Answer = Result<Response, Problem>;
+pub(super) type Answer = Result<Response, Problem>;
 
 /// Longest time that one request waits for a change.
 const MAX_WAIT: u64 = 60;
@@ -34,7 +34,7 @@ const DEFAULT_WAIT: u64 = 25;
 const MAX_LINES: usize = 200;
 const DEFAULT_LINES: usize = 50;
 
-fn ok(value: &Value, version: Option<u64>) -> Response {
+pub(super) fn ok(value: &Value, version: Option<u64>) -> Response {
     let mut response = (StatusCode::OK, [(CONTENT_TYPE, "application/json")], value.to_string()).into_response();
     if let Some(tag) = version.and_then(|v| format!("\"{v}\"").parse().ok()) {
         response.headers_mut().insert(ETAG, tag);

@@ -54,6 +54,21 @@ impl<'a> Asker<'a> {
         self.put(action, record, self.who.mfa, self.who.channel).allowed
     }
 
+    /// Whether policy allows it on Holdpoint itself.
+    pub(super) fn may_system(&self, action: &str) -> bool {
+        let question = AdminQuestion {
+            user: &self.who.person,
+            groups: &self.who.groups,
+            email: self.who.email.as_deref(),
+            action,
+            resource: AdminResource::System,
+            mfa: self.who.mfa,
+            channel: self.who.channel,
+            now: self.now,
+        };
+        self.snapshot.policies.admin(&question).allowed
+    }
+
     /// Whether policy, and four eyes, allow it.
     ///
     /// # Errors

@@ -18,6 +18,7 @@ mod sessions;
 mod show;
 #[cfg(test)]
 pub(crate) mod tests;
+mod tools;
 mod view;
 mod who;
 
@@ -31,6 +32,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::call::CallId;
 use crate::clock::Clock;
+use crate::gates::pins::Pins;
 use crate::snapshot::Snapshots;
 use crate::store::Store;
 use crate::tasks::Draining;
@@ -53,6 +55,8 @@ pub struct Admin {
     pub clock: Arc<dyn Clock>,
     /// Hears of every call that people have just approved and that the proxy sends.
     pub resume: UnboundedSender<CallId>,
+    /// Tools that wait for an operator.
+    pub pins: Arc<Pins>,
     /// No new calls are taken: not ready.
     pub draining: Draining,
 }
@@ -101,6 +105,7 @@ fn v1() -> Router<Arc<Desk>> {
         .route("/holds/{id}/approve", post(api::approve))
         .route("/holds/{id}/reject", post(api::reject))
         .route("/holds/{id}/withdraw", post(api::withdraw))
+        .route("/tools/paused", get(tools::paused))
         .route("/calls", get(api::calls))
         .route("/calls/{id}", get(api::call))
         .route("/calls/{id}/reconcile", post(api::reconcile))

@@ -180,7 +180,10 @@ pub(super) async fn inbox(State(desk): State<Arc<Desk>>, visitor: Visitor) -> An
     let (unknown, more) = find::list(&visit.desk, &asker, "call.view", find::unknown(UNKNOWN)).await?;
     let more = next.is_some() || more.is_some();
     let unknown = unknown.iter().map(|r| Line::new(&asker, r, false)).collect();
-    Ok(html(StatusCode::OK, &Inbox { head: visit.head(), unknown, mine, others, more }))
+    Ok(html(
+        StatusCode::OK,
+        &Inbox { head: visit.head(), paused: super::tools::waiting(&visit.desk, &asker), unknown, mine, others, more },
+    ))
 }
 
 pub(super) async fn hold(State(desk): State<Arc<Desk>>, visitor: Visitor, Path(id): Path<String>) -> Answer {

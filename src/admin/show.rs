@@ -59,6 +59,7 @@ fn to_the_second(time: Timestamp) -> String {
 #[template(path = "inbox.html")]
 pub(super) struct Inbox {
     pub(super) head: Head,
+    pub(super) paused: Vec<super::tools::Paused>,
     pub(super) unknown: Vec<Line>,
     pub(super) mine: Vec<Line>,
     pub(super) others: Vec<Line>,

@@ -20,7 +20,7 @@ use crate::call::{CallId, Fault, Timestamp};
 use crate::clock::Clock;
 use crate::config::{self, Config, StateConfig};
 use crate::gates::breaker::Breakers;
-use crate::gates::hold::Holds;
+use crate::gates::hold::{Holds, Polls};
 use crate::gates::idempotency::Calls;
 use crate::gates::pins::Pins;
 use crate::gates::route::Runs;
@@ -50,6 +50,7 @@ pub(crate) struct Shared {
     pub(crate) strangers: Arc<Throttle>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) pins: Arc<Pins>,
+    pub(crate) polls: Polls,
     pub(crate) runs: Arc<Runs>,
     pub(crate) draining: Draining,
     pub(crate) tracker: Tracker,
@@ -97,6 +98,7 @@ pub async fn start(path: PathBuf, config: Config, clock: Arc<dyn Clock>, cores: 
         tokio::task::spawn_blocking(move || Store::open(&path, clock, options))
     };
     let (store, recovery) = opened.await??;
+    let polls = Polls::new(&crate::journal::key_file(&state.path.join("poll.key"))?);
     crate::failpoint::hit("serve.opened");
     let (drain, draining) = watch::channel(false);
     let (stop, stopped) = watch::channel(false);
@@ -110,6 +112,7 @@ pub async fn start(path: PathBuf, config: Config, clock: Arc<dyn Clock>, cores: 
         strangers: Arc::default(),
         sessions: Arc::default(),
         pins: Arc::default(),
+        polls,
         runs: Arc::clone(&lasting.runs),
         draining: Draining::new(draining),
         tracker: Tracker::default(),
@@ -137,6 +140,7 @@ pub async fn start(path: PathBuf, config: Config, clock: Arc<dyn Clock>, cores: 
     crate::tasks::spawn(crate::wire::accept(agents, hands, stopped.clone()));
     crate::tasks::spawn(ticker::run(shared.clone(), resume.clone(), stopped.clone()));
     let admin = Arc::new(Admin {
+        pins: Arc::clone(&shared.pins),
         snapshots: Arc::clone(&shared.snapshots),
         store: Arc::clone(&shared.store),
         metrics: Arc::clone(&shared.metrics),
@@ -220,7 +224,7 @@ impl Shared {
         let (store, clock) = (Arc::clone(&self.store), Arc::clone(&self.clock));
         crate::pipeline::Pipeline {
             snapshots: Arc::clone(&self.snapshots),
-            holds: Holds::new(Arc::clone(&store), Arc::clone(&clock), self.draining.clone()),
+            holds: Holds::new(Arc::clone(&store), Arc::clone(&clock), self.draining.clone(), self.polls.clone()),
             calls: Calls::new(Arc::clone(&store), Arc::clone(&clock), Arc::clone(&self.metrics), self.tracker.clone()),
             breakers: Arc::clone(&self.breakers),
             sessions: Arc::clone(&self.sessions),

@@ -126,6 +126,10 @@ async fn once(
         };
         shared.metrics.breaker_state.with_label_values(&[&tool]).set(level);
     }
+    shared.metrics.paused_tools.reset();
+    for drift in shared.pins.all() {
+        shared.metrics.paused_tools.with_label_values(&[&drift.tool]).inc();
+    }
     let approved = Filter { states: vec![CallState::Approved], limit: 1000, ..Filter::default() };
     for record in shared.store.list(approved).await? {
         // The vote itself has asked for the first try.

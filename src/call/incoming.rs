@@ -66,6 +66,8 @@ pub struct Hints {
     pub evidence: Vec<ArtifactId>,
     /// `Prefer`.
     pub prefer: Preference,
+    /// MCP: the `requestState` of ours that the client came back with.
+    pub poll: Option<String>,
 }
 
 /// A message as it arrived, before anything is known about its sender.
@@ -214,6 +216,7 @@ pub struct Call {
     evidence: Vec<ArtifactId>,
     source_ip: IpAddr,
     prefer: Preference,
+    poll: Option<String>,
     deadline: Instant,
 }
 
@@ -242,6 +245,8 @@ pub struct Checked {
     pub source_ip: IpAddr,
     /// The client's preference.
     pub prefer: Preference,
+    /// The state of ours that the client came back with.
+    pub poll: Option<String>,
     /// When the caller stops waiting for the upstream.
     pub deadline: Instant,
 }
@@ -275,6 +280,7 @@ impl Call {
             evidence: parts.evidence,
             source_ip: parts.source_ip,
             prefer: parts.prefer,
+            poll: parts.poll,
             deadline: parts.deadline,
         }
     }
@@ -346,6 +352,11 @@ impl Call {
     #[must_use]
     pub fn prefer(&self) -> Preference {
         self.prefer
+    }
+    /// The state of ours that the client came back with (`mcp.md` 2.3.3).
+    #[must_use]
+    pub fn poll(&self) -> Option<&str> {
+        self.poll.as_deref()
     }
     /// When the caller stops waiting for the upstream.
     #[must_use]

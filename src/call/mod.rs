@@ -9,6 +9,7 @@ mod fault;
 mod id;
 mod incoming;
 pub mod json;
+pub mod listen;
 pub mod method;
 mod money;
 pub mod mrtr;

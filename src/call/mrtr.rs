@@ -20,6 +20,35 @@ pub fn round(body: &[u8]) -> Option<Value> {
     (answers.is_some() || state.is_some()).then(|| serde_json::json!([answers, state]))
 }
 
+/// The JSON-RPC code for a `requestState` that is not ours.
+pub const INVALID_STATE: i32 = -32602;
+
+/// How a `requestState` of ours begins; a server's own may begin as it likes, but not so.
+const OURS: &str = "v1.hold_";
+
+/// Takes a `requestState` of ours out of a message: the server never gave it out.
+#[must_use]
+pub fn take_ours(message: &mut Value, body: &str) -> Option<(String, String)> {
+    #[derive(serde::Deserialize)]
+    struct Message<'a> {
+        #[serde(borrow)]
+        params: Params<'a>,
+    }
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Params<'a> {
+        #[serde(borrow)]
+        request_state: &'a RawValue,
+    }
+    let params = message.get_mut("params")?.as_object_mut()?;
+    let ours = params.get("requestState").and_then(Value::as_str).filter(|s| s.starts_with(OURS))?.to_owned();
+    let raw: Message<'_> = serde_json::from_str(body).ok()?;
+    let mut edits = Edits::default();
+    edits.remove_member(body, raw.params.request_state.get());
+    params.shift_remove("requestState");
+    Some((ours, edits.apply(body)?))
+}
+
 /// The message for a call that the proxy sends by itself: nobody is there to answer a question or to follow a task, so
 /// the capabilities for them are taken out. None when there is nothing to take out.
 #[must_use]

@@ -71,6 +71,8 @@ pub enum Outcome {
         times: HoldTimes,
         /// The client asked for (or the operation is configured as) 202.
         accepted: bool,
+        /// MCP: the `requestState` with which the client may come back at once (`reviews.mrtr_poll`).
+        poll: Option<String>,
         /// `held`, with everything that helps.
         refusal: Refusal,
     },

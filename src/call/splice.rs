@@ -28,6 +28,29 @@ impl Edits {
         self.0.push((at.start + 1..at.start + 1, format!("{member}{comma}")));
     }
 
+    /// Takes out the member whose value is `value`, with its name and its comma.
+    pub fn remove_member(&mut self, whole: &str, value: &str) {
+        let Some(at) = range(whole, value) else { return };
+        let (Some(before), Some(after)) = (whole.get(..at.start), whole.get(at.end..)) else { return };
+        let Some(name) = before.trim_end().strip_suffix(':').map(str::trim_end).and_then(|b| b.strip_suffix('"'))
+        else {
+            return;
+        };
+        // A quote that is escaped stands in the name; the one before the name is not.
+        let quotes = name.char_indices().rev().filter(|(_, c)| *c == '"');
+        let escaped =
+            |i: usize| name.get(..i).is_some_and(|n| n.bytes().rev().take_while(|b| *b == b'\\').count() % 2 == 1);
+        let Some(start) = quotes.map(|(i, _)| i).find(|i| !escaped(*i)) else { return };
+        let front = whole.get(..start).unwrap_or_default().trim_end();
+        let tail = after.len() - after.trim_start().len();
+        let (from, to) = match (after.trim_start().starts_with(','), front.ends_with(',')) {
+            (true, _) => (start, at.end + tail + 1),
+            (false, true) => (front.len() - 1, at.end),
+            (false, false) => (start, at.end),
+        };
+        self.0.push((from..to, String::new()));
+    }
+
     /// The text with all replacements made; none when there are none.
     #[must_use]
     pub fn apply(mut self, whole: &str) -> Option<String> {
@@ -64,6 +87,25 @@ mod tests {
         a: &'a RawValue,
         #[serde(borrow)]
         b: &'a RawValue,
+    }
+
+    #[test]
+    fn a_member_goes_with_its_comma() {
+        for (text, left) in [
+            (r#"{"a":1,"b":2}"#, r#"{"b":2}"#),
+            (r#"{ "b":2 , "a" : 1 }"#, r#"{ "b":2  }"#),
+            (r#"{"a":1, "z":0,"b":2}"#, r#"{ "z":0,"b":2}"#),
+        ] {
+            let two: Two<'_> = serde_json::from_str(text).unwrap();
+            let mut edits = Edits::default();
+            edits.remove_member(text, two.a.get());
+            assert_eq!(edits.apply(text).unwrap(), left);
+        }
+        let text = r#"{"b\"":3,"\u0061":{"a\"b":[1]}}"#;
+        let mut edits = Edits::default();
+        edits.remove_member(text, text.get(18..30).unwrap());
+        let left = edits.apply(text).unwrap();
+        assert_eq!(left, r#"{"b\"":3}"#);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{Exit, runtime};
 use crate::clock::SystemClock;
-use crate::config::lock::{Difference, Lock, is_tool_name};
+use crate::config::lock::{self, Difference, Lock, is_tool_name};
 use crate::config::{self, ToolConfig};
 use crate::gates::upstream::{Endpoint, Servers, catalog};
 use crate::wire::tls;
@@ -95,14 +95,8 @@ fn one(
 fn changed(tool: &str, old: &Lock, new: &Lock, out: &mut impl Write) -> std::io::Result<()> {
     writeln!(out, "  ~ {tool}")?;
     let (Some(old), Some(new)) = (old.tools.get(tool), new.tools.get(tool)) else { return Ok(()) };
-    for member in ["description", "inputSchema", "annotations"] {
-        let (was, is) = (old.definition.get(member), new.definition.get(member));
-        if was != is {
-            let text = |v: Option<&serde_json::Value>| v.map_or_else(|| "(none)".into(), ToString::to_string);
-            writeln!(out, "      {member}")?;
-            writeln!(out, "        was {}", crate::call::visible(&text(was)))?;
-            writeln!(out, "        is  {}", crate::call::visible(&text(is)))?;
-        }
+    for lock::Moved { member, was, is } in lock::moved(Some(&old.definition), &new.definition) {
+        writeln!(out, "      {member}\n        was {was}\n        is  {is}")?;
     }
     Ok(())
 }

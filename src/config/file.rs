@@ -328,6 +328,10 @@ pub(super) struct Tool {
     /// Its operations by name; for MCP a name may end in `*`.
     #[serde(default)]
     pub(super) operations: BTreeMap<String, Operation>,
+    /// MCP: the server's annotations are true. Its tools are in the action groups `hint:read-only`, `hint:destructive`,
+    /// `hint:idempotent` and `hint:open-world` then, as they say or as the specification says for what they leave out.
+    #[serde(default)]
+    pub(super) trust_annotations: bool,
     /// MCP: what methods beside `tools/call` do, where it is not what the specification says, and further methods that
     /// policy may let through.
     #[serde(default)]
@@ -614,6 +618,10 @@ pub(super) struct Reviews {
     pub(super) url: Option<String>,
     /// How long a held call waits in place, `3s` by default.
     pub(super) inline_wait: Option<String>,
+    /// MCP from 2026-07-28: a client that knows no tasks waits in rounds of 20 s, at most nine, which it makes by itself.
+    /// Some clients take this for an error.
+    #[serde(default)]
+    pub(super) mrtr_poll: bool,
     /// Clocks of the medium tier.
     pub(super) medium: Option<TierClocks>,
     /// Clocks of the high tier.

@@ -40,16 +40,45 @@ pub enum Difference {
     Removed(String),
 }
 
-/// The digest that pins a definition: over its name, description, input schema and annotations.
+/// What a definition is pinned by beside its name: everything in it that a model reads or a client acts on.
+const PINNED: [&str; 5] = ["description", "inputSchema", "annotations", "title", "outputSchema"];
+
+/// The digest that pins a definition.
 #[must_use]
 pub fn definition_digest(definition: &Value) -> Digest {
     let part = |name: &str| definition.get(name).cloned().unwrap_or(Value::Null);
-    Digest::of_json(&serde_json::json!({
+    let mut of = serde_json::json!({
         "name": part("name"),
         "description": part("description"),
         "inputSchema": part("inputSchema"),
         "annotations": part("annotations"),
-    }))
+    });
+    for name in ["title", "outputSchema"] {
+        if let (Some(value), Some(of)) = (definition.get(name), of.as_object_mut()) {
+            of.insert(name.to_owned(), value.clone());
+        }
+    }
+    Digest::of_json(&of)
+}
+
+/// A member of a definition that moved, with its old and its new text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Moved {
+    /// Its name.
+    pub member: &'static str,
+    /// What was accepted.
+    pub was: String,
+    /// What the server says now.
+    pub is: String,
+}
+
+/// The pinned members that differ, each as one line of JSON.
+#[must_use]
+pub fn moved(old: Option<&Value>, new: &Value) -> Vec<Moved> {
+    let text = |v: Option<&Value>| v.map_or_else(|| "(none)".into(), |v| crate::call::visible(&v.to_string()));
+    let both = |member: &'static str| (member, old.and_then(|o| o.get(member)), new.get(member));
+    let differ = PINNED.into_iter().map(both).filter(|(_, was, is)| was != is);
+    differ.map(|(member, was, is)| Moved { member, was: text(was), is: text(is) }).collect()
 }
 
 impl Lock {

@@ -407,6 +407,8 @@ pub struct ReviewRules {
     pub url: Option<String>,
     /// How long a held call waits in place.
     pub inline_wait: Duration,
+    /// MCP: clients without tasks wait in rounds.
+    pub mrtr_poll: bool,
     /// Medium: sla, expires, window.
     pub medium: (Duration, Duration, Duration),
     /// High: sla, expires, window.

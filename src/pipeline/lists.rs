@@ -16,7 +16,9 @@ use crate::call::method::{self, Role};
 use crate::call::splice::Edits;
 use crate::call::sse::{Event, Splitter};
 use crate::call::{Broken, Code, Digest, Outcome, Protocol, Refusal, Reply, ReplyBody, Timestamp, Tool, json};
+use crate::config::lock::definition_digest;
 use crate::gates::pins::{Pins, Saw};
+use crate::store::{AuditNote, Store};
 use crate::tasks;
 
 use super::{Asking, Pipeline};
@@ -142,6 +144,7 @@ struct Editor {
     /// A call of this principal may be held, so tasks are offered.
     holds: bool,
     pins: Arc<Pins>,
+    store: Arc<Store>,
     now: Timestamp,
 }
 
@@ -156,7 +159,7 @@ impl Editor {
         let pinned = config.iter().flat_map(|c| &c.pins).map(|(n, l)| (n.clone(), (l.digest, seen(n)))).collect();
         let mut calls = config.into_iter().flat_map(|c| c.mcp.values());
         let holds = calls.any(|o| a.s.policies.may_hold(a.principal, o));
-        Self { tool, pinned, holds, pins: Arc::clone(&p.pins), now: p.clock.now() }
+        Self { tool, pinned, holds, pins: Arc::clone(&p.pins), store: Arc::clone(&p.store), now: p.clock.now() }
     }
 
     /// One JSON-RPC message.
@@ -205,14 +208,28 @@ impl Editor {
         let pin = self.pinned.get(name);
         let saw = self.pins.saw(&self.tool.name, name, pin.map(|(digest, _)| *digest), &definition, self.now);
         if saw == Saw::News {
-            let tool = &self.tool.name;
-            tracing::warn!(
-                tool.name = tool,
-                name = name.escape_debug().to_string(),
-                "a tool's definition is not the accepted one; it is paused: see `holdpoint lock --dry-run {tool}`"
-            );
+            self.tell(name, &definition);
         }
         saw == Saw::Accepted && pin.is_some_and(|(_, visible)| *visible)
+    }
+
+    /// Once for each definition: in the log and in the journal.
+    fn tell(&self, name: &str, definition: &Value) {
+        let tool = &self.tool.name;
+        tracing::warn!(
+            tool.name = tool,
+            name = name.escape_debug().to_string(),
+            "a tool's definition is not the accepted one; it is paused: see `holdpoint lock --dry-run {tool}`"
+        );
+        let digest = definition_digest(definition).to_string();
+        let more = [("tool", tool.as_str()), ("name", name), ("definition_digest", digest.as_str())];
+        let more = more.into_iter().map(|(k, v)| (k.to_owned(), v.into())).collect();
+        let (store, note) = (Arc::clone(&self.store), AuditNote::plain("tool.paused", more));
+        tasks::spawn(async move {
+            if let Err(fault) = store.append(note, false).await {
+                tracing::error!(fault = %fault.chain(), "that a tool is paused could not be recorded");
+            }
+        });
     }
 
     /// A stream of events, each edited by itself.

@@ -24,7 +24,7 @@ use crate::clock::Clock;
 use crate::gates::authz::{Permit, Verdict};
 use crate::gates::breaker::{Breakers, Probe};
 use crate::gates::budget::Budgets;
-use crate::gates::hold::{Attached, Holds};
+use crate::gates::hold::{Attached, Holds, Round};
 use crate::gates::idempotency::{Calls, NotBegun, read_outcome};
 use crate::gates::pins::Pins;
 use crate::gates::session::Sessions;
@@ -86,6 +86,8 @@ struct Asking<'a> {
     token: Option<&'a str>,
     /// The client that waits for the answer; none where the proxy acts by itself.
     waits: Option<watch::Receiver<()>>,
+    /// In which round of a held call its client has come back.
+    round: Option<Round>,
 }
 
 /// What begins.
@@ -125,7 +127,8 @@ impl Pipeline {
         let call = s.schemas.validate(&principal, draft)?;
         Budgets::money(&call)?;
         entry.call(&call);
-        let a = Asking { s, principal: &principal, call: &call, token: token.as_deref(), waits };
+        let round = self.holds.round(&principal, &call)?;
+        let a = Asking { s, principal: &principal, call: &call, token: token.as_deref(), waits, round };
         if call.operation().role == Role::Handshake {
             let permit = s.policies.admit(&principal, &call, &self.facts(&a, None).await?)?;
             return self.perform(&a, permit, Start::Read, entry).await;
@@ -177,7 +180,7 @@ impl Pipeline {
     }
 
     async fn attach(&self, a: &Asking<'_>, id: CallId, entry: &mut Entry) -> Result<Outcome, Refusal> {
-        match self.holds.attach(id, a.call, a.presentation()).await? {
+        match self.holds.attach(id, a.principal, a.call, a.presentation()).await? {
             Attached::Outcome(outcome) => Ok(outcome),
             Attached::Collect(record) => self.collect(a, *record, entry).await,
         }

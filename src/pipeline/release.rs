@@ -125,7 +125,14 @@ impl Pipeline {
             return Err(revoked("the request is not the one that was approved: its tool has moved"));
         }
         let principal = record.principal.clone();
-        let a = Asking { s, principal: &principal, call: &call, token: client.and_then(|c| c.token), waits: None };
+        let a = Asking {
+            s,
+            principal: &principal,
+            call: &call,
+            token: client.and_then(|c| c.token),
+            waits: None,
+            round: None,
+        };
         let facts = self.facts(&a, Some(&record)).await?;
         let given = approvals(&record);
         match s.policies.authorize_release(&principal, &call, &facts, &given)? {
@@ -189,6 +196,7 @@ impl Pipeline {
             evidence: record.evidence.iter().map(|e| e.id).collect(),
             source_ip: record.context.source_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
             prefer: Preference::default(),
+            poll: None,
             deadline: self.clock.instant(),
         };
         s.schemas.restore(&record.principal, parts).map_err(|refusal| match refusal.code() {

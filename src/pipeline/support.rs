@@ -21,7 +21,9 @@ use super::{Asking, Pipeline, Start};
 impl Asking<'_> {
     pub(super) fn presentation(&self) -> Presentation<'_> {
         let reviews = &self.s.config.reviews;
-        Presentation { inline_wait: reviews.inline_wait, page: reviews.url.as_deref(), max_held: reviews.max_held }
+        let rounds = (reviews.mrtr_poll && self.call.request().rpc.is_some()).then_some(self.round);
+        let (page, max_held) = (reviews.url.as_deref(), reviews.max_held);
+        Presentation { inline_wait: reviews.inline_wait, page, max_held, rounds }
     }
 }
 

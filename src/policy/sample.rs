@@ -150,6 +150,11 @@ pub(crate) fn support_bot() -> Principal {
     }
 }
 
+/// The same agent under another name.
+pub(crate) fn named(agent: &str) -> Principal {
+    Principal { agent: agent.to_owned(), ..support_bot() }
+}
+
 /// Nothing was spent, nothing happened before.
 pub(crate) fn facts() -> Facts {
     let meter = Meter { used_pct: 10, remaining_minor: Some(90_000) };
@@ -163,9 +168,14 @@ pub(crate) fn facts() -> Facts {
 }
 
 /// A call of an operation of the model.
-#[expect(clippy::disallowed_methods, reason = "tests of policy need calls without the schema gate")]
 pub(crate) fn call(model: &Model, name: &str, arguments: Value) -> Call {
     let operation = model.operations.iter().find(|o| o.name == name).unwrap();
+    polling(operation, arguments, None)
+}
+
+/// A call whose client came back with this state.
+#[expect(clippy::disallowed_methods, reason = "tests of gates need calls without the schema gate")]
+pub(crate) fn polling(operation: &Arc<Operation>, arguments: Value, poll: Option<&str>) -> Call {
     let checked = Checked {
         id: CallId::new(),
         operation: Arc::clone(operation),
@@ -192,6 +202,7 @@ pub(crate) fn call(model: &Model, name: &str, arguments: Value) -> Call {
         evidence: Vec::new(),
         source_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
         prefer: Preference::default(),
+        poll: poll.map(str::to_owned),
         deadline: now(),
     };
     Call::checked(checked, &support_bot())

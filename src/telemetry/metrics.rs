@@ -61,6 +61,8 @@ metrics! {
     upstream_seconds: HistogramVec = "holdpoint_upstream_seconds", "Upstream time to the head of the answer", ["tool", "op"];
     /// 0 closed, 1 half-open, 2 open.
     breaker_state: IntGaugeVec = "holdpoint_breaker_state", "0 closed, 1 half-open, 2 open", ["tool"];
+    /// Tools whose definition nobody has accepted.
+    paused_tools: IntGaugeVec = "holdpoint_paused_tools", "Tools whose definition nobody has accepted", ["tool"];
     /// Decisions on holds.
     hold_decisions: IntCounterVec = "holdpoint_hold_decisions_total", "Decisions on holds", ["op", "tier", "group", "decision", "channel"];
     /// Rejections with their reason.

@@ -25,6 +25,7 @@ pub(super) fn from_headers(headers: &HeaderMap) -> Result<Hints, Refusal> {
         confidence: text("holdpoint-confidence").map(|c| confidence(&c)).transpose()?,
         evidence: ids.map(artifact).collect::<Result<_, _>>()?,
         prefer: prefer(headers),
+        poll: None,
     })
 }
 

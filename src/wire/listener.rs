@@ -320,7 +320,8 @@ async fn mcp_call(
                 Message::Mcp(m) => hints::from_meta(&m.message, &head.headers),
                 _ => hints::from_headers(&head.headers),
             };
-            let (message, hints) = merged(message, hints);
+            let (message, mut hints) = merged(message, hints);
+            hints.poll.clone_from(&asked.poll);
             let ended = (edge.handle)(incoming(head, mount.tool, from, hints, message, edge)).await;
             mcp::answer(ended, &asked)
         }

@@ -154,10 +154,16 @@ async fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<(), Stri
         if !buffer.starts_with(b"HTTP/1.1 200") {
             return Err(String::from_utf8_lossy(buffer).into_owned());
         }
-        if buffer.len() >= head + length {
+        let whole =
+            if is_chunked(&buffer[..head]) { buffer.ends_with(b"0\r\n\r\n") } else { buffer.len() >= head + length };
+        if whole {
             return Ok(());
         }
     }
+}
+
+fn is_chunked(head: &[u8]) -> bool {
+    head.windows(7).any(|w| w.eq_ignore_ascii_case(b"chunked"))
 }
 
 /// End of the head, and the body's length.
@@ -171,7 +177,7 @@ fn framed(bytes: &[u8]) -> Option<(usize, usize)> {
     Some((head, length.unwrap_or(0)))
 }
 
-/// Answers every request with the same 1 KiB; the JSON-RPC id is always 1.
+/// Answers every request with the same 1 KiB, below `/events` as one server-sent event; the JSON-RPC id is always 1.
 pub(crate) fn upstream(at: &str) {
     let body = format!(
         r#"{{"jsonrpc":"2.0","id":1,"result":{{"content":[{{"type":"text","text":"{}"}}]}}}}"#,
@@ -179,17 +185,20 @@ pub(crate) fn upstream(at: &str) {
     );
     let head = format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
     let answer: &'static [u8] = (head + &body).into_bytes().leak();
+    let event = format!("event: message\ndata: {body}\n\n");
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let events: &'static [u8] = format!("{head}{:x}\r\n{event}\r\n0\r\n\r\n", event.len()).into_bytes().leak();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let listener = TcpListener::bind(at).await.unwrap();
         println!("{}", listener.local_addr().unwrap());
         while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(serve(stream, answer));
+            tokio::spawn(serve(stream, answer, events));
         }
     });
 }
 
-async fn serve(mut stream: TcpStream, answer: &'static [u8]) {
+async fn serve(mut stream: TcpStream, answer: &'static [u8], events: &'static [u8]) {
     stream.set_nodelay(true).unwrap();
     let mut buffer = Vec::with_capacity(8192);
     loop {
@@ -201,8 +210,10 @@ async fn serve(mut stream: TcpStream, answer: &'static [u8]) {
             if buffer.len() < head + length {
                 break;
             }
+            let line = buffer.iter().position(|b| *b == b'\r').unwrap_or(0);
+            let of_events = buffer[..line].windows(7).any(|w| w == b"/events");
             buffer.drain(..head + length);
-            if stream.write_all(answer).await.is_err() {
+            if stream.write_all(if of_events { events } else { answer }).await.is_err() {
                 return;
             }
         }

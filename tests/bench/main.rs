@@ -63,6 +63,7 @@ fn bench(args: &Args) {
         }
     }
     table(&results, "nginx");
+    inspection(&results);
     println!("\nat 3,000 requests a second (latency from the intended time of sending)");
     let mut paced: BTreeMap<String, Vec<Round>> = BTreeMap::new();
     for round in 0..rounds {
@@ -165,6 +166,19 @@ fn table(results: &BTreeMap<String, Vec<Round>>, base: &str) {
             middle / base_cpu,
             p99 / base_p99
         );
+    }
+}
+
+/// What reading MCP costs beside passing the same bytes on: both through Holdpoint, both with one policy.
+fn inspection(results: &BTreeMap<String, Vec<Round>>) {
+    let cpu = |name: &str| results.get(name).map(|r| median(&mut r.iter().map(|r| r.cpu_us).collect::<Vec<_>>()));
+    for (kind, plain) in [("JSON", "allow-all"), ("SSE", "allow-all, SSE")] {
+        if let (Some(mcp), Some(plain)) = (cpu(&format!("MCP {kind}, allow-all")), cpu(plain)) {
+            println!(
+                "  MCP inspection, {kind}: {mcp:.1} µs against {plain:.1} µs of plain pass-through: {:.2} ×",
+                mcp / plain
+            );
+        }
     }
 }
 

@@ -117,7 +117,11 @@ impl World {
         for policies in [10, 100, 1_000] {
             targets.push(holdpoint(&dir, at, &format!("all gates, {policies} policies"), policies, &Call::Rest));
         }
-        targets.push(holdpoint(&dir, at, "MCP JSON, 100 policies", 100, &Call::Mcp));
+        targets.push(holdpoint(&dir, at, "allow-all, SSE", 1, &Call::RestEvents));
+        for (name, policies) in [("allow-all", 1), ("100 policies", 100)] {
+            targets.push(holdpoint(&dir, at, &format!("MCP JSON, {name}"), policies, &Call::Mcp("/tool")));
+            targets.push(holdpoint(&dir, at, &format!("MCP SSE, {name}"), policies, &Call::Mcp("/events")));
+        }
         targets.push(holdpoint(&dir, at, "durable write", 100, &Call::Write));
         world.targets = targets;
         world
@@ -171,7 +175,8 @@ fn nginx(dir: &Path, upstream: SocketAddr, body: &Value) -> Target {
 
 enum Call {
     Rest,
-    Mcp,
+    RestEvents,
+    Mcp(&'static str),
     Write,
 }
 
@@ -187,6 +192,7 @@ fn holdpoint(dir: &Path, upstream: SocketAddr, name: &str, policies: usize, call
     let definition = json!({"name": "add", "description": "Adds a line", "inputSchema": schema()});
     let lock = holdpoint::config::lock::Lock::of("tool", vec![definition]);
     put("tool.lock.json", &lock.text());
+    put("events.lock.json", &lock.text().replacen("\"tool\": \"tool\"", "\"tool\": \"events\"", 1));
     let mut child = pinned("0")
         .arg(env!("CARGO_BIN_EXE_holdpoint"))
         .args(["serve", "--cores", "1", "--config"])
@@ -199,10 +205,11 @@ fn holdpoint(dir: &Path, upstream: SocketAddr, name: &str, policies: usize, call
     let auth = format!("Authorization: Bearer {KEY}\r\n");
     let request_file = match call {
         Call::Rest => request(dir, name, "/bench/notes/n_1/lines", at, &note(false), &auth),
+        Call::RestEvents => request(dir, name, "/bench/notes/n_1/events", at, &note(false), &auth),
         Call::Write => request(dir, name, "/bench/notes/n_1/changes", at, &note(true), &auth),
-        Call::Mcp => {
+        Call::Mcp(mount) => {
             let message = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "add", "arguments": note(false)}});
-            request(dir, name, "/tool", at, &message, &format!("{auth}Accept: application/json, text/event-stream\r\n"))
+            request(dir, name, mount, at, &message, &format!("{auth}Accept: application/json, text/event-stream\r\n"))
         }
     };
     let durable = matches!(call, Call::Write);
@@ -252,6 +259,7 @@ tools:
     mount: /bench
     upstream: {{ url: "http://{upstream}" }}
     operations:
+      events:  {{ match: POST /notes/:noteId/events, effect: read, schema: note.json }}
       lines:   {{ match: POST /notes/:noteId/lines, effect: read, schema: note.json }}
       changes: {{ match: POST /notes/:noteId/changes, effect: write, schema: note.json }}
 {operations}
@@ -261,6 +269,13 @@ tools:
     mount: /tool
     upstream: {{ url: "http://{upstream}/mcp" }}
     lock: tool.lock.json
+    operations: {{ add: {{ effect: read }} }}
+  events:
+    kind: mcp
+    owner: leads
+    mount: /events
+    upstream: {{ url: "http://{upstream}/events" }}
+    lock: events.lock.json
     operations: {{ add: {{ effect: read }} }}
 rates: [ {{ per: agent, limit: 10000000/s }}, {{ per: total, limit: 10000000/s }} ]
 budgets: [ {{ per: run, calls: 1000000000 }} ]
@@ -275,7 +290,7 @@ fn cedar(count: usize) -> String {
          @id(\"see\") permit (principal in Holdpoint::Team::\"leads\", action == Holdpoint::Action::\"hold.view\", resource);\n",
     );
     let names =
-        ["bench.lines", "tool.add", "bench.changes", "bench.op0", "bench.op1", "bench.op2", "bench.op3", "bench.op4"];
+        ["bench.lines", "tool.add", "bench.changes", "events.add", "bench.op1", "bench.op2", "bench.op3", "bench.op4"];
     for i in 0..count.saturating_sub(1) {
         let action = names[i % names.len()];
         writeln!(

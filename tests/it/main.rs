@@ -24,6 +24,7 @@ mod holds;
 mod house;
 mod identity;
 mod mcp;
+mod mcp_edges;
 mod overflow;
 mod reload;
 mod rest;

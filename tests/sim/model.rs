@@ -220,8 +220,8 @@ pub struct Model {
     /// Store time of the newest frame: what a restart begins from.
     pub framed: Ms,
     pub epoch: u64,
-    /// Artifacts: whose, and whether it is the ticket that is asked for.
-    pub artifacts: Vec<(usize, bool)>,
+    /// Artifacts: whose, whether it is the ticket that is asked for, and when it was put.
+    pub artifacts: Vec<(usize, bool, Ms)>,
     /// What forgotten calls have used.
     pub spent: Vec<Cost>,
 }
@@ -737,7 +737,7 @@ impl Model {
         self.calls = kept;
         let used = old.iter().filter(|c| matches!(c.state, Succeeded | Failed));
         self.spent.extend(used.flat_map(|c| &c.costs));
-        self.artifacts.iter_mut().for_each(|a| a.0 = usize::MAX);
+        self.artifacts.iter_mut().filter(|a| a.2 < end).for_each(|a| a.0 = usize::MAX);
     }
 
     /// The process ends and another one begins: what becomes unknown, what may be sent again, what waits to be sent.

@@ -644,7 +644,7 @@ impl<'a> World<'a> {
             self.model.framed = self.model.tick(self.clock());
             self.unsure = false;
             self.artifacts.push(id);
-            self.model.artifacts.push((who, ticket));
+            self.model.artifacts.push((who, ticket, self.model.high));
         }
         let artifact = self.dice.below(self.artifacts.len());
         let id = CallId::from_bits(call.id);
@@ -996,7 +996,7 @@ impl<'a> World<'a> {
             std::thread::yield_now();
         }
         let end = self.model.tick(self.clock()) - 2 * DAY;
-        // The model knows only of artifacts that are all old.
+        // All ids say that they were made at the start; the model goes by when things were done.
         if end <= START + DAY {
             return;
         }

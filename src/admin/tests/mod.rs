@@ -168,6 +168,7 @@ impl World {
         let (resume, resumed) = unbounded_channel();
         let (draining, drained) = watch::channel(false);
         let admin = Admin {
+            pins: Arc::default(),
             snapshots: Arc::clone(&snapshots),
             store: Arc::clone(&store),
             metrics: Arc::clone(&metrics),
@@ -327,6 +328,7 @@ fn call(s: &Snapshot, name: &str, arguments: Value, principal: &Principal, evide
         evidence,
         source_ip: std::net::IpAddr::from([127, 0, 0, 1]),
         prefer: Preference::default(),
+        poll: None,
         deadline: Instant::now(),
     };
     Call::checked(checked, principal)

@@ -329,6 +329,7 @@ fn reviews(ctx: &mut Ctx<'_>, r: &file::Reviews) -> ReviewRules {
     ReviewRules {
         url: r.url.clone().map(|u| u.trim_end_matches('/').to_owned()),
         inline_wait: ctx.duration("/reviews/inline_wait", r.inline_wait.as_ref(), Duration::from_secs(3)),
+        mrtr_poll: r.mrtr_poll,
         medium,
         high,
         max_held: (caps.and_then(|c| c.per_agent).unwrap_or(100), caps.and_then(|c| c.total).unwrap_or(10_000)),

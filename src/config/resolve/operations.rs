@@ -144,7 +144,10 @@ pub(super) fn mcp(ctx: &mut Ctx<'_>, t: &file::Tool, config: &mut ToolConfig) {
         used.insert(pattern, true);
         let at = format!("/tools/{tool}/operations/{pattern}");
         let schema = locked.definition.get("inputSchema").cloned();
-        let operation = operation(ctx, &at, name, o, config, schema, Vec::new());
+        let mut operation = operation(ctx, &at, name, o, config, schema, Vec::new());
+        if t.trust_annotations {
+            operation.groups.extend(hints(&locked.definition));
+        }
         config.mcp.insert(name.clone(), Arc::new(operation));
     }
     for (pattern, o) in &t.operations {
@@ -158,6 +161,21 @@ pub(super) fn mcp(ctx: &mut Ctx<'_>, t: &file::Tool, config: &mut ToolConfig) {
         }
     }
     methods::methods(ctx, t, config);
+}
+
+/// The action groups of a server's own hints, with the defaults of the specification.
+fn hints(definition: &Value) -> impl Iterator<Item = String> {
+    let hint = |name: &str, default: bool| {
+        definition.get("annotations").and_then(|a| a.get(name)?.as_bool()).unwrap_or(default)
+    };
+    let read_only = hint("readOnlyHint", false);
+    let all = [
+        (read_only, "hint:read-only"),
+        (!read_only && hint("destructiveHint", true), "hint:destructive"),
+        (!read_only && hint("idempotentHint", false), "hint:idempotent"),
+        (hint("openWorldHint", true), "hint:open-world"),
+    ];
+    all.into_iter().filter(|(is, _)| *is).map(|(_, group)| group.to_owned())
 }
 
 /// The exact name first, else the longest pattern that ends in `*`.

@@ -1,15 +1,17 @@
 //! Waits for a person, or answers with a handle. The record is durable before anybody hears of it.
 
+mod poll;
 mod tell;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::call::{Call, CallId, Code, Fault, HeldAs, HoldTimes, Outcome, Refusal};
+use crate::call::{Call, CallId, Code, Fault, HeldAs, HoldTimes, Outcome, Principal, Refusal};
 use crate::clock::Clock;
 use crate::store::{CallRecord, Park, ParkError, State, Store, arguments_of};
 use crate::tasks::Draining;
 
+pub use poll::{Polls, Round};
 pub use tell::{refusal_of, reply_of};
 
 /// The hold gate.
@@ -18,6 +20,7 @@ pub struct Holds {
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
     draining: Draining,
+    polls: Polls,
 }
 
 /// A repeat of a call that is being sent waits at least this long for its end.
@@ -32,6 +35,8 @@ pub struct Presentation<'a> {
     pub page: Option<&'a str>,
     /// Caps: per agent, in all.
     pub max_held: (usize, usize),
+    /// The client may come back in rounds, and in which it is now.
+    pub rounds: Option<Option<Round>>,
 }
 
 /// What an attached call met.
@@ -46,8 +51,8 @@ pub enum Attached {
 impl Holds {
     /// Over this store.
     #[must_use]
-    pub fn new(store: Arc<Store>, clock: Arc<dyn Clock>, draining: Draining) -> Self {
-        Self { store, clock, draining }
+    pub fn new(store: Arc<Store>, clock: Arc<dyn Clock>, draining: Draining, polls: Polls) -> Self {
+        Self { store, clock, draining, polls }
     }
 
     /// Writes the hold. Nothing is reserved: a call may wait for hours.
@@ -85,14 +90,35 @@ impl Holds {
     ///
     /// # Errors
     /// When the store cannot tell.
-    pub async fn attach(&self, id: CallId, call: &Call, how: Presentation<'_>) -> Result<Attached, Refusal> {
-        let wait = call.prefer().wait.map_or(how.inline_wait, |w| w.min(Duration::from_secs(60)));
+    pub async fn attach(
+        &self,
+        id: CallId,
+        principal: &Principal,
+        call: &Call,
+        how: Presentation<'_>,
+    ) -> Result<Attached, Refusal> {
+        let again = how.rounds.flatten().is_some_and(|r| r.hold == id.hold());
+        let usual = if again { poll::ROUND } else { how.inline_wait };
+        let wait = call.prefer().wait.map_or(usual, |w| w.min(Duration::from_secs(60)));
         let record = self.wait(id, wait).await?;
         if record.state_at(self.clock.now()) == State::Approved && !record.release_by_proxy {
             return Ok(Attached::Collect(Box::new(record)));
         }
         let accepted = call.prefer().respond_async || call.operation().held_as == HeldAs::Accepted;
-        self.tell(&record, accepted, how.page).await.map(Attached::Outcome)
+        let mut outcome = self.tell(&record, accepted, how.page).await?;
+        if let (Outcome::Held { poll, hold, .. }, Some(round)) = (&mut outcome, how.rounds) {
+            let before = round.filter(|r| r.hold == *hold);
+            *poll = self.polls.next(principal, call, *hold, before, self.clock.now());
+        }
+        Ok(Attached::Outcome(outcome))
+    }
+
+    /// The round that a call is in, if its client has come back in rounds.
+    ///
+    /// # Errors
+    /// For a state that we did not give out.
+    pub fn round(&self, principal: &Principal, call: &Call) -> Result<Option<Round>, Refusal> {
+        self.polls.read(principal, call, self.clock.now())
     }
 
     /// Waits until the call has ended, its client must act, or the time is over.
@@ -148,6 +174,7 @@ impl Holds {
                 tier: record.tier,
                 times: times(record, state),
                 accepted,
+                poll: None,
                 refusal: refusal_of(record, state, self.clock.now(), page),
             },
             _ => Outcome::Refused(refusal_of(record, state, self.clock.now(), page)),

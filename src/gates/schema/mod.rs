@@ -71,6 +71,7 @@ impl Schemas {
             evidence: incoming.hints.evidence,
             source_ip: incoming.peer,
             prefer: incoming.hints.prefer,
+            poll: incoming.hints.poll,
             deadline: self.clock.instant() + operation.limits.deadline,
             operation,
         };
@@ -95,6 +96,7 @@ impl Schemas {
             evidence: call.evidence().to_vec(),
             source_ip: call.source_ip(),
             prefer: call.prefer(),
+            poll: None,
             deadline: call.deadline(),
         };
         checked(parts, principal)

@@ -12,7 +12,8 @@ use crate::journal::Reader;
 use crate::store::{Artifact, CallRecord, Known, Question, State, Step};
 
 use super::entry::{Entry, Image, fold, followed};
-use super::index::{Change, Index, IndexError};
+use super::forgotten::Forgotten;
+use super::index::{Change, Index, IndexError, Stored};
 use super::keys;
 use super::ledger::Ledgers;
 use super::tally::Tally;
@@ -40,6 +41,7 @@ pub(super) struct Core {
     pub(super) calls: HashMap<CallId, Arc<CallRecord>>,
     pub(super) ledgers: Ledgers,
     pub(super) tally: Tally,
+    pub(super) forgotten: Forgotten,
     keys: HashMap<Digest, CallId>,
     same: HashMap<Digest, Vec<CallId>>,
     seen: HashSet<Digest>,
@@ -71,6 +73,7 @@ impl Core {
             calls: HashMap::new(),
             ledgers: Ledgers::default(),
             tally: Tally::default(),
+            forgotten: Forgotten::default(),
             keys: HashMap::new(),
             same: HashMap::new(),
             seen: HashSet::new(),
@@ -123,6 +126,10 @@ impl Core {
             Entry::Artifact { artifact } => {
                 self.artifacts.insert(artifact.evidence.id, Arc::clone(artifact));
                 Ok(vec![Change::Artifact(Arc::clone(artifact))])
+            }
+            Entry::Forgotten(older) => {
+                self.forgotten = self.forgotten.and(*older);
+                Ok(Vec::new())
             }
             Entry::Note { note } => {
                 self.tally.note(note, at);
@@ -202,21 +209,30 @@ impl Core {
     /// The record of a call, from memory or index.
     pub(super) fn record(&self, id: CallId) -> Result<Option<Arc<CallRecord>>, IndexError> {
         match self.calls.get(&id) {
-            Some(record) => Ok(Some(Arc::clone(record))),
-            None => self.index.call(id)?.map(|stored| read(&self.reader, id, &stored.frames)).transpose(),
+            Some(record) => Ok(Some(Arc::clone(record)).filter(|r| !self.forgotten.has_call(r))),
+            None => self.stored(id)?.map(|stored| read(&self.reader, id, &stored.frames)).transpose(),
         }
     }
 
+    fn stored(&self, id: CallId) -> Result<Option<Stored>, IndexError> {
+        Ok(self.index.call(id)?.filter(|stored| !self.forgotten.has_stored(id, stored)))
+    }
+
     pub(super) fn artifact(&self, id: ArtifactId) -> Result<Option<Arc<Artifact>>, IndexError> {
-        match self.artifacts.get(&id) {
-            Some(artifact) => Ok(Some(Arc::clone(artifact))),
-            None => Ok(self.index.artifact(id)?.map(Arc::new)),
-        }
+        let found = match self.artifacts.get(&id) {
+            Some(artifact) => Some(Arc::clone(artifact)),
+            None => self.index.artifact(id)?.map(Arc::new),
+        };
+        Ok(found.filter(|a| !self.forgotten.has_artifact(a)))
     }
 
     /// Whether this operation succeeded on this target before.
     pub(super) fn has_seen(&self, target: &Digest) -> Result<bool, IndexError> {
-        Ok(self.seen.contains(target) || self.index.seen(target)?)
+        if self.seen.contains(target) {
+            return Ok(true);
+        }
+        let last = self.index.seen(target)?;
+        last.map_or(Ok(false), |id| Ok(self.calls.contains_key(&id) || self.stored(id)?.is_some()))
     }
 
     /// How many names of calls are in memory.
@@ -255,6 +271,7 @@ impl Core {
             calls,
             ledgers: self.ledgers.image(),
             tally: self.tally.image(),
+            forgotten: self.forgotten,
         }
     }
 
@@ -265,6 +282,7 @@ impl Core {
         self.key_id = image.key_id;
         self.ledgers = Ledgers::restore(&image.ledgers);
         self.tally = Tally::restore(&image.tally);
+        self.forgotten = image.forgotten;
         image.calls.iter().try_for_each(|record| self.insert(record).map(drop))
     }
 
@@ -299,7 +317,9 @@ impl Core {
         };
         match (id, hint.and_then(|h| h.record.as_ref())) {
             (None, _) => Ok(None),
-            (Some(id), Some(read)) if read.id == id && !self.calls.contains_key(&id) => Ok(Some(Arc::clone(read))),
+            (Some(id), Some(read)) if read.id == id && !self.calls.contains_key(&id) => {
+                Ok(Some(Arc::clone(read)).filter(|r| !self.forgotten.has_call(r)))
+            }
             (Some(id), _) => self.record(id),
         }
     }

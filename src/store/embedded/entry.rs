@@ -10,6 +10,7 @@ use crate::store::changed::Changed;
 use crate::store::{Artifact, AuditNote, CallRecord, Step};
 
 use super::Recovery;
+use super::forgotten::Forgotten;
 use super::ledger::LedgersImage;
 use super::tally::TallyImage;
 
@@ -33,6 +34,8 @@ pub(super) enum Entry {
     },
     /// An artifact was put.
     Artifact { artifact: Arc<Artifact> },
+    /// Retention took what is older.
+    Forgotten(Forgotten),
     /// Anything that is no step of a call with effects.
     Note { note: AuditNote },
     /// What an open found and did.
@@ -49,6 +52,8 @@ pub(super) struct Image {
     pub(super) calls: Vec<Arc<CallRecord>>,
     pub(super) ledgers: LedgersImage,
     pub(super) tally: TallyImage,
+    #[serde(default)]
+    pub(super) forgotten: Forgotten,
 }
 
 /// The record that these frames of one call add up to.

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::call::{ArtifactId, CallId, Digest, Timestamp};
 use crate::store::{Artifact, CallRecord, State};
 
+use super::forgotten::{Forgotten, first_bits};
 use super::keys;
 
 const VERSION: u8 = 2;
@@ -224,8 +225,9 @@ impl Index {
         })
     }
 
-    pub(super) fn seen(&self, target: &Digest) -> Result<bool> {
-        guarded(|| self.db.contains_key(name(b't', &[target.as_bytes()])))
+    /// The call that succeeded last on this target.
+    pub(super) fn seen(&self, target: &Digest) -> Result<Option<CallId>> {
+        Ok(guarded(|| self.db.get(name(b't', &[target.as_bytes()])))?.and_then(|v| call_id(&v)))
     }
 
     /// Concluded calls with ids below `before`, newest first, until `take` has enough.
@@ -246,22 +248,35 @@ impl Index {
         Ok(())
     }
 
-    /// Forgets concluded calls whose last step was before `calls`, and artifacts from before `artifacts`; `read` gives
-    /// the record of a call, whose names go with it. `stays` hears of calls that are older, but ended later. Returns how
-    /// many of each went.
+    /// Whether it has anything of what is forgotten.
+    pub(super) fn has_any(&self, forgotten: Forgotten) -> Result<bool> {
+        for item in self.until(b'c', forgotten.calls) {
+            if Stored::decode(&guarded(|| item)?.1)?.updated < forgotten.calls {
+                return Ok(true);
+            }
+        }
+        for item in self.until(b'a', forgotten.artifacts) {
+            if decode::<Artifact>(&guarded(|| item)?.1)?.evidence.at < forgotten.artifacts {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Lets go of what is forgotten; `read` gives the record of a call, whose names go with it. `stays` hears of calls
+    /// that are as old, but ended later. Returns how many calls and artifacts went.
     pub(super) fn forget(
         &self,
-        calls: Timestamp,
-        artifacts: Timestamp,
+        forgotten: Forgotten,
         read: impl Fn(&Stored) -> std::result::Result<CallRecord, String>,
         mut stays: impl FnMut(&CallRecord),
     ) -> Result<(u64, u64)> {
         let mut batch = Removal { index: self, batch: sled::Batch::default(), size: 0, entries: 0 };
-        for item in self.until(b'c', calls) {
+        for item in self.until(b'c', forgotten.calls) {
             let (key, value) = guarded(|| item)?;
             let stored = Stored::decode(&value)?;
             let record = read(&stored);
-            if stored.updated >= calls {
+            if stored.updated >= forgotten.calls {
                 record.iter().for_each(&mut stays);
                 continue;
             }
@@ -272,20 +287,20 @@ impl Index {
             }
             batch.remove(keys)?;
         }
-        let forgotten = batch.done()?;
+        let calls = batch.done()?;
         let mut batch = Removal { index: self, batch: sled::Batch::default(), size: 0, entries: 0 };
-        for item in self.until(b'a', artifacts) {
-            batch.remove(vec![guarded(|| item)?.0.to_vec()])?;
+        for item in self.until(b'a', forgotten.artifacts) {
+            let (key, value) = guarded(|| item)?;
+            if decode::<Artifact>(&value)?.evidence.at < forgotten.artifacts {
+                batch.remove(vec![key.to_vec()])?;
+            }
         }
-        Ok((forgotten, batch.done()?))
+        Ok((calls, batch.done()?))
     }
 
     /// Entries whose ids were made before `end`, oldest first.
     fn until(&self, letter: u8, end: Timestamp) -> sled::Iter {
-        // The first 48 bits of an id are the milliseconds of its making (RFC 9562, UUIDv7).
-        let millis = u64::try_from(end.as_millis()).unwrap_or(0);
-        let bits = u128::from(millis) << 80;
-        self.db.range(vec![letter]..name(letter, &[&bits.to_be_bytes()]))
+        self.db.range(vec![letter]..name(letter, &[&first_bits(end).to_be_bytes()]))
     }
 
     /// Takes its key and its target from this call, unless a newer call has them by now.

@@ -3,6 +3,7 @@
 mod checkpoint;
 mod core;
 mod entry;
+mod forgotten;
 mod health;
 mod holds;
 mod index;

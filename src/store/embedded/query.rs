@@ -16,6 +16,7 @@ use crate::store::{
 
 use super::core::view;
 use super::entry::fold;
+use super::forgotten::Forgotten;
 use super::index::{Index, IndexError};
 use super::keys;
 use super::{Counts, Inner, Store, Unavailable};
@@ -38,11 +39,17 @@ fn matches(filter: &Filter, r: &CallRecord) -> bool {
         && filter.before.is_none_or(|before| r.id < before)
 }
 
-fn concluded(index: &Index, reader: &Reader, filter: &Filter) -> Result<Vec<CallRecord>, Unavailable> {
+fn concluded(
+    index: &Index,
+    reader: &Reader,
+    forgotten: Forgotten,
+    filter: &Filter,
+) -> Result<Vec<CallRecord>, Unavailable> {
     let (mut found, mut looked) = (Vec::new(), 0);
-    index.newest(filter.before, |_, stored| {
+    index.newest(filter.before, |id, stored| {
         looked += 1;
-        if filter.states.is_empty() || filter.states.contains(&stored.state) {
+        let wanted = filter.states.is_empty() || filter.states.contains(&stored.state);
+        if wanted && !forgotten.has_stored(id, &stored) {
             let record = fold(reader, &stored.frames).map_err(IndexError::of)?;
             found.extend(Some(record).filter(|r| matches(filter, r)));
         }
@@ -147,15 +154,16 @@ impl Store {
     pub async fn list(&self, filter: Filter) -> Result<Vec<CallRecord>, Fault> {
         // Calls that are open are all in memory.
         let only_open = !filter.states.is_empty() && !filter.states.iter().any(|s| s.is_final());
-        let mut merged = {
+        let (mut merged, forgotten) = {
             let (mut core, now) = self.inner.lock()?;
             self.inner.settle_due(&mut core, now)?;
             let wanted = |r: &&Arc<CallRecord>| filter.states.is_empty() || filter.states.contains(&r.state_at(now));
-            let fresh = core.calls.values().filter(wanted).map(|r| view(r, now)).filter(|r| matches(&filter, r));
-            fresh.map(|r| (r.id, r)).collect::<BTreeMap<_, _>>()
+            let fresh = core.calls.values().filter(wanted).filter(|r| !core.forgotten.has_call(r));
+            let fresh = fresh.map(|r| view(r, now)).filter(|r| matches(&filter, r));
+            (fresh.map(|r| (r.id, r)).collect::<BTreeMap<_, _>>(), core.forgotten)
         };
         let (index, reader, limit) = (Arc::clone(&self.inner.index), self.inner.journal.reader(), filter.limit);
-        let scan = move || if only_open { Ok(Vec::new()) } else { concluded(&index, &reader, &filter) };
+        let scan = move || if only_open { Ok(Vec::new()) } else { concluded(&index, &reader, forgotten, &filter) };
         let old = tokio::task::spawn_blocking(scan).await;
         for record in old.map_err(|e| Fault::caused("listing calls", e))?? {
             merged.entry(record.id).or_insert(record);

@@ -12,6 +12,8 @@ use crate::failpoint;
 use crate::journal::{Closed, Frame};
 use crate::store::{AuditNote, CallRecord, PayloadRef};
 
+use super::entry::Entry;
+use super::forgotten::Forgotten;
 use super::health::MIN_FREE;
 use super::index::Stored;
 use super::{Inner, Store};
@@ -86,8 +88,8 @@ impl Inner {
         let reader = self.journal.reader();
         let read = |stored: &Stored| super::entry::fold(&reader, &stored.frames);
         let stays = |record: &CallRecord| needs.extend(needed(record));
-        let forgotten = self.index.forget(limits.calls, limits.artifacts, read, stays);
-        (done.calls, done.artifacts) = forgotten.map_err(io::Error::other)?;
+        let forgotten = self.say_forgotten(Forgotten { calls: limits.calls, artifacts: limits.artifacts })?;
+        (done.calls, done.artifacts) = self.index.forget(forgotten, read, stays).map_err(io::Error::other)?;
         // What the index forgot must not come back after a power cut that follows the removal of its records.
         self.index.sync().map_err(io::Error::other)?;
         let closed = self.journal.closed_segments()?;
@@ -161,13 +163,31 @@ impl Inner {
         Ok((now, open))
     }
 
+    /// Durable before the index lets go of anything: from here on nobody is told of it. Nothing is written when there is
+    /// nothing to forget.
+    pub(super) fn say_forgotten(&self, older: Forgotten) -> io::Result<Forgotten> {
+        let failed = || io::Error::other("the store cannot be written");
+        let known = self.lock().map_err(|_| failed())?.0.forgotten;
+        let all = known.and(older);
+        if all == known || !self.index.has_any(all).map_err(io::Error::other)? {
+            return Ok(all);
+        }
+        let seq = {
+            let (mut core, now) = self.lock_healthy().map_err(|_| failed())?;
+            self.commit(&mut core, now, Vec::new(), |_| Entry::Forgotten(all)).map_err(|_| failed())?
+        };
+        self.journal.durable_blocking(seq).map_err(|_| failed())?;
+        failpoint::hit("shorten.forgotten");
+        Ok(all)
+    }
+
     /// Durable before anything goes: who checks the journal can tell what retention took from what somebody cut.
     fn note_shortened(&self, now: Timestamp, first: u64) -> io::Result<()> {
         let failed = || io::Error::other("the store cannot be written");
         let note = AuditNote::plain(NOTE, BTreeMap::from([("first_seq".to_owned(), json!(first))]));
         let seq = {
             let (mut core, _) = self.lock_healthy().map_err(|_| failed())?;
-            self.commit(&mut core, now, Vec::new(), |_| super::entry::Entry::Note { note }).map_err(|_| failed())?
+            self.commit(&mut core, now, Vec::new(), |_| Entry::Note { note }).map_err(|_| failed())?
         };
         self.journal.durable_blocking(seq).map(drop).map_err(|_| failed())
     }

@@ -22,6 +22,9 @@ pub(super) fn answer(ended: Ended, asked: &Asked) -> Response<OutBody> {
         Outcome::Held { hold, times, .. } if asked.tasks => {
             super::task::answer(TaskReply::Told { hold, times, outcome: ended.outcome }, asked)
         }
+        Outcome::Held { poll: Some(state), .. } if asked.protocol == Protocol::McpModern => {
+            rpc(asked, StatusCode::OK, "result", &json!({"resultType": "input_required", "requestState": state}))
+        }
         Outcome::Held { hold, refusal, .. } => held(hold, &refusal, asked),
         Outcome::Refused(refusal) => refused(&refusal, asked),
     };

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::call::method::{END_SESSION, RESPONSE, STREAM, declares_tasks, undeclared_tasks};
 use crate::call::sentinel::{HEADER_MISMATCH, decoded};
-use crate::call::{Code, Ended, HoldId, JsonRpcId, McpCall, Message, Protocol, Refusal};
+use crate::call::{Code, Ended, HoldId, JsonRpcId, McpCall, Message, Protocol, Refusal, listen, mrtr};
 
 use super::ingress::Head;
 use super::json;
@@ -32,6 +32,8 @@ pub(super) struct Asked {
     pub(super) tool_name: Option<String>,
     /// The client understands tasks, as it says on this very message.
     pub(super) tasks: bool,
+    /// The `requestState` of ours that it came back with.
+    pub(super) poll: Option<String>,
 }
 
 /// What a message asks for.
@@ -57,7 +59,7 @@ fn is_modern(headers: &HeaderMap) -> bool {
 /// What the head alone tells.
 pub(super) fn asked(headers: &HeaderMap) -> Asked {
     let protocol = if is_modern(headers) { Protocol::McpModern } else { Protocol::McpLegacy };
-    Asked { protocol, id: None, method: String::new(), tool_name: None, tasks: false }
+    Asked { protocol, id: None, method: String::new(), tool_name: None, tasks: false, poll: None }
 }
 
 fn malformed(detail: impl Into<std::borrow::Cow<'static, str>>) -> Refusal {
@@ -99,10 +101,31 @@ pub(super) fn message(head: &Head, body: Bytes) -> Result<(Read, Asked), Box<Unr
         return Ok((Read::Tool(call(&asked, None, Value::Null, Bytes::new())), asked));
     }
     match read(head, &body, &mut asked) {
-        Ok(value) => match sorted(&asked, value, body) {
-            Ok(read) => Ok((read, asked)),
-            Err(refusal) => Err(unreadable(asked, refusal)),
-        },
+        Ok(mut value) => {
+            let body = without_ours(&mut value, body, &mut asked);
+            finished(value, body, asked)
+        }
+        Err(refusal) => Err(unreadable(asked, refusal)),
+    }
+}
+
+/// What the proxy has given out to the client is nothing to the server.
+fn without_ours(value: &mut Value, body: Bytes, asked: &mut Asked) -> Bytes {
+    let Ok(text) = std::str::from_utf8(&body) else { return body };
+    let changed = match asked.method.as_str() {
+        "tools/call" => mrtr::take_ours(value, text).map(|(state, left)| {
+            asked.poll = Some(state);
+            left
+        }),
+        "subscriptions/listen" => listen::without_ours(value, text),
+        _ => None,
+    };
+    changed.map_or(body, Bytes::from)
+}
+
+fn finished(value: Value, body: Bytes, asked: Asked) -> Result<(Read, Asked), Box<Unreadable>> {
+    match sorted(&asked, value, body) {
+        Ok(read) => Ok((read, asked)),
         Err(refusal) => Err(unreadable(asked, refusal)),
     }
 }

@@ -126,6 +126,7 @@ impl Fold {
                 let id = text(event, "/artifact/evidence/id").to_owned();
                 self.out.artifacts.entry(id).or_insert(self.epoch);
             }
+            "forgotten" => {}
             "note" => {
                 if let Some(id) = event.pointer("/note/call").and_then(Value::as_str) {
                     self.out.noted.entry(id.to_owned()).or_insert(self.epoch);
