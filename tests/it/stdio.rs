@@ -268,6 +268,23 @@ async fn a_call_with_effects_is_carried_to_its_deadline_and_is_unknown_then() {
 }
 
 #[tokio::test]
+async fn what_waits_behind_a_server_that_does_not_read_was_not_sent() {
+    let deaf = COMMAND.replace("plain } }", "deaf } }, timeout: 3s");
+    let Some(setup) = setup(&deaf) else { return };
+    let p = setup.start().await;
+    let mut comment = json!({"name": "add_comment", "arguments": {"ticketId": "t", "text": "x"}});
+    // A pipe takes 64 KiB: one call fits, one is cut, one waits.
+    comment["_meta"] = json!({"pad": "x".repeat(50_000)});
+    let asked = message(&json!(1), "tools/call", &comment);
+    let one = || post(p.agents(), SUPPORT_KEY, &[], &asked);
+    let (a, b, c) = tokio::join!(one(), one(), one());
+    let refused = |got: &Got| got.json()["result"]["_meta"]["dev.holdpoint/refusal"].clone();
+    let mut codes: Vec<String> = [&a, &b, &c].iter().map(|g| refused(g)["code"].to_string()).collect();
+    codes.sort();
+    assert_eq!(codes, ["\"outcome_unknown\"", "\"outcome_unknown\"", "\"upstream_unreachable\""], "{:?}", a.body);
+}
+
+#[tokio::test]
 async fn a_held_call_is_sent_once_when_it_is_approved() {
     let Some(setup) = setup(COMMAND) else { return };
     let p = setup.start().await;
