@@ -129,6 +129,10 @@ async fn asked_of_task(p: &Pipeline, request: TaskRequest) -> Result<TaskReply, 
     let record = p.store.get(request.hold.call()).await?;
     let own = |r: &CallRecord| r.principal.key() == principal.key() && r.tool == request.tool;
     let record = record.filter(own).ok_or_else(none)?;
+    // What is stored is for who may still see it.
+    if !s.operation(&record.operation).is_some_and(|o| s.policies.visible(&principal, o)) {
+        return Err(none());
+    }
     match request.verb {
         TaskVerb::Get => {
             let page = s.config.reviews.url.as_deref();

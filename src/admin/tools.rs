@@ -37,7 +37,7 @@ impl Paused {
         let pinned = tool.and_then(|t| t.pins.get(&drift.name)).map(|locked| &locked.definition);
         Self {
             operation: crate::call::visible(&format!("{}.{}", drift.tool, drift.name)),
-            is_new: drift.is_new,
+            is_new: drift.pin.is_none(),
             since: drift.since.to_string(),
             moved: moved(pinned, &drift.definition),
             accept: format!("holdpoint lock {}", drift.tool),

@@ -53,7 +53,8 @@ const fn read(name: &'static str, texts: &'static [&'static str]) -> KnownMethod
     KnownMethod { name, role: Role::Method, writes: false, listens: false, texts }
 }
 
-/// Every method of the published revisions (2024-11-05 to 2026-07-28) and of the tasks extension.
+/// Every method of the published revisions (2024-11-05 to 2026-07-28) and of the tasks extension; but not `tasks/list` and
+/// `tasks/result` of 2025-11-25: behind one credential they would show each agent the tasks of all.
 pub const KNOWN: &[KnownMethod] = &[
     handshake("initialize"),
     handshake("ping"),
@@ -76,9 +77,7 @@ pub const KNOWN: &[KnownMethod] = &[
     read("completion/complete", &[]),
     read("logging/setLevel", &["level"]),
     KnownMethod { listens: true, ..read("subscriptions/listen", &[]) },
-    read("tasks/list", &[]),
     read("tasks/get", &["taskId"]),
-    read("tasks/result", &["taskId"]),
     KnownMethod { writes: true, ..read("tasks/update", &["taskId"]) },
     KnownMethod { writes: true, ..read("tasks/cancel", &["taskId"]) },
 ];

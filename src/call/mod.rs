@@ -2,6 +2,7 @@
 //!
 //! Every other module speaks in these words; `docs` for each word is on its type.
 
+pub mod confusable;
 mod digest;
 mod encode;
 mod facts;

@@ -49,6 +49,26 @@ pub fn take_ours(message: &mut Value, body: &str) -> Option<(String, String)> {
     Some((ours, edits.apply(body)?))
 }
 
+/// The message of the old era for a call that the proxy sends by itself: it wants the answer, not a task of 2025-11-25
+/// that ends with the session. None when it asks for none.
+#[must_use]
+pub fn deferred_legacy(body: &str) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Message<'a> {
+        #[serde(borrow)]
+        params: Params<'a>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Params<'a> {
+        #[serde(borrow)]
+        task: &'a RawValue,
+    }
+    let message: Message<'_> = serde_json::from_str(body).ok()?;
+    let mut edits = Edits::default();
+    edits.remove_member(body, message.params.task.get());
+    edits.apply(body)
+}
+
 /// The message for a call that the proxy sends by itself: nobody is there to answer a question or to follow a task, so
 /// the capabilities for them are taken out. None when there is nothing to take out.
 #[must_use]
@@ -92,6 +112,13 @@ mod tests {
         assert!(round(br#"{"params":{"name":"pay","arguments":{"requestState":1}}}"#).is_none());
         let first = round(br#"{"params":{"name":"pay","requestState":"a"}}"#).unwrap();
         assert_ne!(first, round(br#"{"params":{"name":"pay","requestState":"b"}}"#).unwrap());
+    }
+
+    #[test]
+    fn a_task_of_the_old_era_is_not_asked_for() {
+        let body = r#"{"params":{"name":"pay","task":{"ttl":1},"arguments":{"task":1}}}"#;
+        assert_eq!(deferred_legacy(body).unwrap(), r#"{"params":{"name":"pay","arguments":{"task":1}}}"#);
+        assert!(deferred_legacy(r#"{"params":{"arguments":{"task":1}}}"#).is_none());
     }
 
     #[test]

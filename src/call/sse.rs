@@ -22,6 +22,7 @@ impl Event {
     #[must_use]
     pub fn with_data(&self, data: &str) -> Bytes {
         let text = String::from_utf8_lossy(&self.raw);
+        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
         let mut out = String::with_capacity(data.len() + 64);
         let is_data = |line: &&str| line.split(':').next() == Some("data");
         for line in text.split(['\n', '\r']).filter(|l| !l.is_empty() && !is_data(l)) {
@@ -44,6 +45,9 @@ pub struct BadStream;
 #[derive(Debug)]
 pub struct Splitter {
     buffer: BytesMut,
+    /// Where the line begins that is not yet whole.
+    line: usize,
+    /// Up to here there is no line end in it.
     scanned: usize,
     limit: usize,
 }
@@ -52,7 +56,7 @@ impl Splitter {
     /// A splitter that refuses events over `limit` bytes.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { buffer: BytesMut::new(), scanned: 0, limit }
+        Self { buffer: BytesMut::new(), line: 0, scanned: 0, limit }
     }
 
     /// Takes in bytes and gives out the events that they complete.
@@ -63,7 +67,7 @@ impl Splitter {
         self.buffer.extend_from_slice(bytes);
         let mut events = Vec::new();
         while let Some(end) = self.next_end() {
-            self.scanned = 0;
+            (self.line, self.scanned) = (0, 0);
             events.push(parse(self.buffer.split_to(end).freeze())?);
         }
         if self.buffer.len() > self.limit {
@@ -75,17 +79,17 @@ impl Splitter {
     /// What came after the last whole event.
     #[must_use]
     pub fn rest(&mut self) -> Bytes {
-        self.scanned = 0;
+        (self.line, self.scanned) = (0, 0);
         self.buffer.split().freeze()
     }
 
     /// The end of the first event in the buffer: just after its blank line.
     fn next_end(&mut self) -> Option<usize> {
         let mut at = self.scanned;
-        let mut line_start = at;
         while let Some(byte) = self.buffer.get(at) {
             if !matches!(byte, b'\n' | b'\r') {
                 at += 1;
+                self.scanned = at;
                 continue;
             }
             let end = match (byte, self.buffer.get(at + 1)) {
@@ -94,12 +98,11 @@ impl Splitter {
                 (b'\r', None) => return None,
                 _ => at + 1,
             };
-            if at == line_start {
+            if at == self.line {
                 return Some(end);
             }
             at = end;
-            line_start = end;
-            self.scanned = line_start;
+            (self.line, self.scanned) = (end, end);
         }
         None
     }

@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
 
+use crate::call::method::Role;
 use crate::call::{Code, Digest, Operation, Refusal, Timestamp, ToolKind};
 use crate::config::Config;
 use crate::config::lock::definition_digest;
@@ -19,12 +20,14 @@ pub struct Drift {
     pub tool: String,
     /// The name in `tools/call`.
     pub name: String,
-    /// The lock file has no such tool.
-    pub is_new: bool,
-    /// As the server gave it last.
+    /// What the lock file held then; none for a new tool.
+    pub pin: Option<Digest>,
+    /// As the server gave it first.
     pub definition: Value,
     /// Digest of that definition.
     pub digest: Digest,
+    /// Digest of the definition that the server gave last.
+    pub last: Digest,
     /// When it was seen first.
     pub since: Timestamp,
 }
@@ -52,24 +55,26 @@ impl Pins {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A server gave a definition: is it the accepted one, and has it been so since it was accepted?
+    /// A server gave a definition: is it the accepted one, and has it been so since it was accepted? What was seen first
+    /// is kept for operators: a server that takes it back hides nothing.
     pub fn saw(&self, tool: &str, name: &str, pin: Option<Digest>, definition: &Value, now: Timestamp) -> Saw {
         let digest = definition_digest(definition);
         let mut all = self.lock();
         let key = (tool.to_owned(), name.to_owned());
         if let Some(known) = all.get_mut(&key) {
-            let news = known.digest != digest;
-            (known.definition, known.digest) = (definition.clone(), digest);
-            return if news { Saw::News } else { Saw::Paused };
+            known.last = digest;
+            return Saw::Paused;
         }
         if pin == Some(digest) {
             return Saw::Accepted;
         }
-        if all.len() < KEPT {
-            let (tool, name) = key.clone();
-            let is_new = pin.is_none();
-            all.insert(key, Drift { tool, name, is_new, definition: definition.clone(), digest, since: now });
+        // A pinned tool is always remembered: it must not act.
+        if all.len() >= KEPT && pin.is_none() {
+            return Saw::Paused;
         }
+        let (tool, name) = key.clone();
+        let (definition, last) = (definition.clone(), digest);
+        all.insert(key, Drift { tool, name, pin, definition, digest, last, since: now });
         Saw::News
     }
 
@@ -79,7 +84,7 @@ impl Pins {
     /// # Errors
     /// `paused`.
     pub fn check(&self, operation: &Operation) -> Result<(), Refusal> {
-        if operation.tool.kind != ToolKind::Mcp {
+        if operation.tool.kind != ToolKind::Mcp || operation.role != Role::Call {
             return Ok(());
         }
         let all = self.lock();
@@ -96,15 +101,13 @@ impl Pins {
         self.lock().values().cloned().collect()
     }
 
-    /// A version of the configuration came into force: what its lock files hold is accepted.
+    /// A version of the configuration came into force: a lock file that holds what the server says now, and did not
+    /// before, is an operator's word. A reload with the same lock accepts nothing.
     pub fn accepted(&self, config: &Config) {
-        let pin = |drift: &Drift| {
-            let tool = config.tools.iter().find(|t| t.tool.name == drift.tool)?;
-            tool.pins.get(&drift.name).map(|locked| locked.digest)
-        };
         self.lock().retain(|_, drift| {
-            let gone = !config.tools.iter().any(|t| t.tool.name == drift.tool);
-            !gone && pin(drift) != Some(drift.digest)
+            let Some(tool) = config.tools.iter().find(|t| t.tool.name == drift.tool) else { return false };
+            let pin = tool.pins.get(&drift.name).map(|locked| locked.digest);
+            pin.is_none() || pin == drift.pin || pin != Some(drift.last)
         });
     }
 }
@@ -129,8 +132,8 @@ mod tests {
         let pin = Some(definition_digest(&good));
         let saw = |definition: &Value| pins.saw("tickets", "get_ticket", pin, definition, now);
         assert_eq!([saw(&good), saw(&evil), saw(&evil)], [Saw::Accepted, Saw::News, Saw::Paused]);
-        assert_eq!(saw(&good), Saw::News, "it is not the definition that an operator was shown");
         assert_eq!(saw(&good), Saw::Paused);
+        assert_eq!(pins.all()[0].definition, evil, "what an operator must see is gone");
         assert_eq!(pins.check(&read).unwrap_err().code(), Code::Paused);
         pins.check(&other).unwrap();
         assert_eq!(pins.all().len(), 1);

@@ -1,21 +1,63 @@
 //! MCP sessions: an id that an upstream gave to one principal serves no other.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use http::{HeaderMap, StatusCode};
 
-use crate::call::{Code, Draft, Principal, PrincipalKey, Refusal};
+use crate::call::{Code, Draft, Message, Principal, PrincipalKey, Protocol, Refusal};
 
 const HEADER: &str = "mcp-session-id";
 /// Sessions that are remembered; the oldest goes first.
 const REMEMBERED: usize = 50_000;
 
-type Session = (String, String);
+type Named = (String, String);
 
-/// Who owns which session, by tool and id. Shared by all cores; kept in memory.
+/// Names that upstreams gave out, by tool and name, with the principal that got each; the oldest goes first.
 #[derive(Debug, Default)]
-pub struct Sessions(Mutex<(HashMap<Session, PrincipalKey>, VecDeque<Session>)>);
+struct Owners(Mutex<(HashMap<Named, PrincipalKey>, VecDeque<Named>)>);
+
+impl Owners {
+    /// Who owns it; whoever names it first, if nobody does.
+    fn owner(&self, tool: &str, name: &str, principal: &PrincipalKey) -> PrincipalKey {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (owners, order) = &mut *known;
+        let named = (tool.to_owned(), name.to_owned());
+        if let Some(owner) = owners.get(&named) {
+            return owner.clone();
+        }
+        owners.insert(named.clone(), principal.clone());
+        order.push_back(named);
+        if order.len() > REMEMBERED
+            && let Some(oldest) = order.pop_front()
+        {
+            owners.remove(&oldest);
+        }
+        principal.clone()
+    }
+}
+
+/// Who owns which session, and which events of streams. Shared by all cores; kept in memory.
+#[derive(Debug, Default)]
+pub struct Sessions {
+    sessions: Owners,
+    events: Owners,
+}
+
+/// Notes the events of one stream as its principal's: nobody else resumes from them.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    of: Arc<Sessions>,
+    tool: String,
+    principal: PrincipalKey,
+}
+
+impl Listener {
+    /// An event with this id was told.
+    pub(crate) fn told(&self, id: &str) {
+        self.of.events.owner(&self.tool, id, &self.principal);
+    }
+}
 
 impl Sessions {
     /// A message that names a session must come from its owner. An id from before a restart belongs to the first
@@ -24,9 +66,16 @@ impl Sessions {
     /// # Errors
     /// 404 like a session that is over: the client begins anew.
     pub fn check(&self, principal: &Principal, draft: &Draft) -> Result<(), Refusal> {
-        let Some(id) = draft.incoming.headers.get(HEADER).and_then(|v| v.to_str().ok()) else { return Ok(()) };
-        let owner = self.owner(&draft.operation.tool.name, id, principal);
-        if owner == principal.key() {
+        let modern = matches!(&draft.incoming.message, Message::Mcp(m) if m.protocol == Protocol::McpModern);
+        if modern {
+            return Ok(());
+        }
+        let tool = draft.operation.tool.name.as_str();
+        let foreign = |owners: &Owners, header: &str| {
+            let named = draft.incoming.headers.get(header).and_then(|v| v.to_str().ok());
+            named.is_some_and(|name| owners.owner(tool, name, &principal.key()) != principal.key())
+        };
+        if !foreign(&self.sessions, HEADER) && !foreign(&self.events, "last-event-id") {
             return Ok(());
         }
         Err(Refusal::new(Code::UnknownTool, "no such session of yours; begin with `initialize`")
@@ -34,27 +83,16 @@ impl Sessions {
             .with("session", "unknown"))
     }
 
+    /// Notes the events that this principal is told.
+    #[must_use]
+    pub fn listener(self: &Arc<Self>, principal: &Principal, tool: &str) -> Listener {
+        Listener { of: Arc::clone(self), tool: tool.to_owned(), principal: principal.key() }
+    }
+
     /// The upstream has given out a session.
     pub fn made(&self, principal: &Principal, tool: &str, headers: &HeaderMap) {
         if let Some(id) = headers.get(HEADER).and_then(|v| v.to_str().ok()) {
-            self.owner(tool, id, principal);
+            self.sessions.owner(tool, id, &principal.key());
         }
-    }
-
-    fn owner(&self, tool: &str, id: &str, principal: &Principal) -> PrincipalKey {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (owners, order) = &mut *known;
-        let session = (tool.to_owned(), id.to_owned());
-        if let Some(owner) = owners.get(&session) {
-            return owner.clone();
-        }
-        owners.insert(session.clone(), principal.key());
-        order.push_back(session);
-        if order.len() > REMEMBERED
-            && let Some(oldest) = order.pop_front()
-        {
-            owners.remove(&oldest);
-        }
-        principal.key()
     }
 }

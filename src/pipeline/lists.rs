@@ -36,8 +36,10 @@ const QUEUE: usize = 16;
 pub(super) async fn answered(p: &Pipeline, a: &Asking<'_>, outcome: Outcome) -> Result<Outcome, Refusal> {
     let Outcome::Forwarded { call, tier, reply } = outcome else { return Ok(outcome) };
     p.sessions.made(a.principal, &a.call.operation().tool.name, &reply.headers);
-    let edited = matches!(a.call.operation().short.as_str(), "tools/list" | "server/discover" | "stream");
-    if !edited || a.call.request().rpc.is_none() || !reply.status.is_success() {
+    let operation = a.call.operation();
+    let edited = operation.role == Role::Handshake
+        && matches!(operation.short.as_str(), "tools/list" | "server/discover" | "stream");
+    if !edited || !reply.status.is_success() {
         return Ok(Outcome::Forwarded { call, tier, reply });
     }
     let editor = Editor::new(p, a);
@@ -45,7 +47,7 @@ pub(super) async fn answered(p: &Pipeline, a: &Asking<'_>, outcome: Outcome) -> 
     let body = match body {
         ReplyBody::Stream(rx) if is_events(&headers) => ReplyBody::Stream(editor.events(rx)),
         body => {
-            let bytes = whole(body, a.call.operation().limits.answer).await.map_err(|_| cut())?;
+            let bytes = whole(body, operation.limits.answer.min(EVENT)).await.map_err(|_| cut())?;
             ReplyBody::Whole(editor.message(bytes).map_err(|_| cut())?)
         }
     };
@@ -170,19 +172,26 @@ impl Editor {
 
     /// The message with what must change in it changed; none when it may pass as it is.
     fn edited(&self, text: &str) -> Result<Option<String>, Broken> {
+        // What is no object is no message: a batch has not been one since 2025-06-18.
+        if !text.trim_start().starts_with('{') {
+            return Err(Broken);
+        }
         let message: Message<'_> = serde_json::from_str(text).map_err(|_| Broken)?;
         let Some(result) = message.result.filter(|r| r.get().starts_with('{')) else { return Ok(None) };
         let result: ListResult<'_> = serde_json::from_str(result.get()).map_err(|_| Broken)?;
         let mut edits = Edits::default();
+        let offers = self.holds && result.supported_versions.is_some();
         if let Some(tools) = &result.tools {
             self.list(text, tools, &mut edits);
+        }
+        if result.tools.is_some() || offers {
             for (member, wanted) in [(result.cache_scope, "\"private\"".to_owned()), (result.ttl_ms, ttl(&result))] {
                 if let Some(member) = member.filter(|m| m.get() != wanted) {
                     edits.replace(text, member.get(), wanted);
                 }
             }
         }
-        if let (true, Some(capabilities)) = (self.holds && result.supported_versions.is_some(), result.capabilities) {
+        if let (true, Some(capabilities)) = (offers, result.capabilities) {
             offer(text, capabilities, &mut edits)?;
         }
         Ok(edits.apply(text))
@@ -244,7 +253,8 @@ impl Editor {
                 };
                 let last = !matches!(next, Some(Ok(_)));
                 let pieces = match next {
-                    None => Ok(vec![splitter.rest()]),
+                    // An event without its blank line is none.
+                    None => Ok(Vec::new()),
                     Some(bytes) => bytes.and_then(|bytes| self.pieces(&mut splitter, &bytes)),
                 };
                 if deliver(&tx, pieces).await.is_err() || last {

@@ -28,7 +28,7 @@ use crate::gates::hold::{Attached, Holds, Round};
 use crate::gates::idempotency::{Calls, NotBegun, read_outcome};
 use crate::gates::pins::Pins;
 use crate::gates::session::Sessions;
-use crate::gates::upstream::{Answer, Endpoint, Manner, Upstreams};
+use crate::gates::upstream::{Answer, Endpoint, Got, GotBody, Manner, Upstreams};
 use crate::signals::{Entry, Throttle};
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::store::{AuditNote, CallRecord, Known, Made, State, Store};
@@ -228,7 +228,13 @@ impl Pipeline {
                 support::overhead(self, "answer", came, self.clock.instant());
                 outcome
             }
-            None => lists::answered(self, a, read_outcome(answer, a.call, tier)?).await,
+            None => {
+                let edited = lists::answered(self, a, read_outcome(answer, a.call, tier)?);
+                match a.waits.clone() {
+                    Some(waits) => support::while_waited_for(waits, edited).await?,
+                    None => edited.await,
+                }
+            }
         };
         let outcome = outcome.and_then(|outcome| lists::known_task(a, outcome));
         if collects && matches!(outcome, Ok(Outcome::Forwarded { .. })) {
@@ -250,7 +256,10 @@ impl Pipeline {
         manner: Manner<'_>,
     ) -> Answer {
         let sent = self.clock.instant();
-        let answer = self.upstreams.forward(endpoint, permit, a.call, manner).await;
+        let mut answer = self.upstreams.forward(endpoint, permit, a.call, manner).await;
+        if let Answer::Got(Got { body: GotBody::Flow(flow), .. }) = &mut answer {
+            flow.heard_by(self.sessions.listener(a.principal, &a.call.operation().tool.name));
+        }
         support::count_answer(self, a.call, &answer, sent);
         probe.observe(support::is_healthy(&answer));
         answer

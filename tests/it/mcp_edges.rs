@@ -83,6 +83,9 @@ async fn the_second_of_two_equal_names_never_acts() {
         r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"nope","name":"get_ticket"}}"#,
         r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"get_ticket","arguments":{"ticketId":"a","ticket\u0049d":"b"}}}"#,
         r#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"get_ticket","Name":"delete_ticket","arguments":{}}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"ping","METHOD":"tools/call"}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"get_ticket","name\u0000":"delete_ticket"}}"#,
     ] {
         let got = post(&p, SUPPORT_KEY, &[], body).await;
         assert_eq!(got.status, 400, "{body}");
@@ -120,11 +123,7 @@ async fn a_tool_whose_description_has_changed_is_paused_until_an_operator_accept
     lists(&p, definitions());
     assert_eq!(names(&legacy(&p, "tools/list", json!({})).await).len(), 3);
     p.running.reload().await.unwrap();
-    assert_eq!(
-        names(&legacy(&p, "tools/list", json!({})).await).len(),
-        4,
-        "an operator has looked: nothing differs now"
-    );
+    assert_eq!(names(&legacy(&p, "tools/list", json!({})).await).len(), 3, "a reload for another reason accepted it");
     lists(&p, changed.clone());
     legacy(&p, "tools/list", json!({})).await;
     p.rewrite("tickets.lock.json", |_| Lock::of("tickets", changed.clone()).text());
@@ -207,7 +206,9 @@ async fn an_answer_of_16_mib_passes_and_a_longer_one_is_cut() {
 
 #[tokio::test]
 async fn a_session_is_listened_to_and_what_it_lists_is_filtered() {
-    let p = Setup::new().start().await;
+    let others = "@id(\"others\") permit (principal in Holdpoint::AgentGroup::\"others\", \
+                  action == Holdpoint::Action::\"tickets.get_ticket\", resource);\n";
+    let p = Setup::new().more_policies(others).start().await;
     let mut tools = definitions();
     tools.push(json!({"name": "drop_database", "inputSchema": {"type": "object"}}));
     let list = json!({"jsonrpc": "2.0", "id": 3, "result": {"tools": tools}}).to_string();
@@ -234,6 +235,9 @@ async fn a_session_is_listened_to_and_what_it_lists_is_filtered() {
     let other = format!("Bearer {OTHER_KEY}");
     let foreign = [("authorization", other.as_str()), ("mcp-session-id", "s-1")];
     assert_eq!(send(p.agents(), "GET", "/tickets/mcp", &foreign, b"").await.status, 404);
+    // Nor does another agent resume from an event that this one was told.
+    let stolen = [("authorization", other.as_str()), ("mcp-session-id", "s-2"), ("last-event-id", "e2")];
+    assert_eq!(send(p.agents(), "GET", "/tickets/mcp", &stolen, b"").await.status, 404);
     assert_eq!(p.upstream.count(), 1);
 }
 

@@ -1,5 +1,7 @@
 //! Conclude: what the answer means, recorded before the agent hears its end.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
@@ -18,6 +20,8 @@ use super::{Calls, InFlight};
 const KEPT: usize = 1 << 20;
 /// Pieces that may wait for a slow agent.
 const QUEUE: usize = 16;
+/// An agent that takes nothing for so long gets no more of an answer.
+const STALLED: std::time::Duration = std::time::Duration::from_secs(10);
 
 pub(super) fn unknown(code: &str, text: &str) -> Conclusion {
     ended(State::Unknown, code, text)
@@ -102,7 +106,14 @@ impl Calls {
     /// A longer answer flows as it comes; its end waits for the record.
     fn flowing(&self, flight: InFlight, call: &Call, status: StatusCode, headers: HeaderMap, flow: Box<Flow>) -> Reply {
         let (tx, rx) = mpsc::channel(QUEUE);
-        let pump = Pump { calls: self.clone(), call: call.clone(), status, headers: headers.clone(), to: tx };
+        let pump = Pump {
+            calls: self.clone(),
+            call: call.clone(),
+            status,
+            headers: headers.clone(),
+            to: tx,
+            deaf: AtomicBool::new(false),
+        };
         self.tracker.spawn(pump.run(flight, flow));
         Reply { status, headers, body: ReplyBody::Stream(rx) }
     }
@@ -115,6 +126,8 @@ struct Pump {
     status: StatusCode,
     headers: HeaderMap,
     to: mpsc::Sender<Result<Bytes, Broken>>,
+    /// Nothing more is sent to the agent.
+    deaf: AtomicBool,
 }
 
 impl Pump {
@@ -184,9 +197,15 @@ impl Pump {
         self.calls.end(flight, answered(state, self.status, &headers, kept)).await;
     }
 
+    /// An agent that has stopped reading is let go after a while: the answer is recorded all the same.
     async fn send(&self, piece: Result<Bytes, Broken>) {
-        if self.to.send(piece).await.is_err() {
-            tracing::trace!("the agent has hung up; the answer is recorded all the same");
+        if self.deaf.load(Ordering::Relaxed) {
+            return;
+        }
+        let sent = tokio::time::timeout(STALLED, self.to.send(piece)).await;
+        if !matches!(sent, Ok(Ok(()))) {
+            self.deaf.store(true, Ordering::Relaxed);
+            tracing::debug!(call.id = %self.call.id(), "the agent has hung up or does not read");
         }
     }
 }

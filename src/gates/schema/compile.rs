@@ -96,7 +96,12 @@ impl Compiled {
     pub(super) fn check_mcp(&self, arguments: &Value) -> Result<(), Vec<Violation>> {
         let Err(violations) = self.check(arguments) else { return Ok(()) };
         let required = self.schema.get("required").and_then(Value::as_array);
-        let optional = |name: &String| !required.is_some_and(|all| all.iter().any(|r| r == name.as_str()));
+        let declared = |name: &String| self.schema.get("properties").and_then(|p| p.get(name));
+        // A default would stand there if nothing had been given: null is no way round it.
+        let optional = |name: &String| {
+            declared(name).is_some_and(|d| d.get("default").is_none())
+                && !required.is_some_and(|all| all.iter().any(|r| r == name.as_str()))
+        };
         let Some(members) = arguments.as_object().filter(|m| m.iter().any(|(n, v)| v.is_null() && optional(n))) else {
             return Err(violations);
         };

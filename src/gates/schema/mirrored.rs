@@ -11,9 +11,9 @@ use crate::call::{Code, Refusal};
 /// # Errors
 /// `malformed_request` when one is missing or differs.
 pub(super) fn check(schema: &Value, arguments: &Value, headers: &HeaderMap) -> Result<(), Refusal> {
-    for (property, name) in annotated(schema) {
+    for (pointer, name) in annotated(schema, "", DEPTH) {
         let header = headers.get(format!("mcp-param-{name}")).and_then(|v| v.to_str().ok());
-        let given = arguments.get(property).filter(|v| !v.is_null());
+        let given = arguments.pointer(&pointer).filter(|v| !v.is_null());
         let agrees = match (given, header) {
             (None, None) => true,
             (Some(Value::String(text)), None) => text.is_empty(),
@@ -21,22 +21,41 @@ pub(super) fn check(schema: &Value, arguments: &Value, headers: &HeaderMap) -> R
             _ => false,
         };
         if !agrees {
-            let text = format!("`Mcp-Param-{name}` differs from the argument `{property}` in the body");
+            let text = format!("`Mcp-Param-{name}` differs from the argument `{pointer}` in the body");
             return Err(Refusal::new(Code::MalformedRequest, text).with_rpc(HEADER_MISMATCH));
         }
     }
     Ok(())
 }
 
-/// Top-level properties with the header that mirrors them; an annotation that no client may follow is left out.
-fn annotated(schema: &Value) -> impl Iterator<Item = (&str, String)> {
+/// Properties are followed so deep.
+const DEPTH: u32 = 16;
+
+/// Pointers of properties with the header that mirrors them; an annotation that no client may follow is left out.
+fn annotated(schema: &Value, at: &str, depth: u32) -> Vec<(String, String)> {
     let properties = schema.get("properties").and_then(Value::as_object);
-    properties.into_iter().flatten().filter_map(|(property, declared)| {
-        let name = declared.get("x-mcp-header")?.as_str()?;
+    let mut found = Vec::new();
+    for (property, declared) in properties.into_iter().flatten().filter(|_| depth > 0) {
+        let pointer = format!("{at}/{}", property.replace('~', "~0").replace('/', "~1"));
+        found.extend(annotated(declared, &pointer, depth - 1));
         let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-        let plain = matches!(declared.get("type")?.as_str()?, "string" | "integer" | "boolean");
-        (plain && !name.is_empty() && name.bytes().all(token)).then(|| (property.as_str(), name.to_ascii_lowercase()))
-    })
+        let name =
+            declared.get("x-mcp-header").and_then(Value::as_str).filter(|n| !n.is_empty() && n.bytes().all(token));
+        if let Some(name) = name.filter(|_| is_plain(declared)) {
+            found.push((pointer, name.to_ascii_lowercase()));
+        }
+    }
+    found
+}
+
+/// Text, a number or a truth value, or none.
+fn is_plain(declared: &Value) -> bool {
+    let plain = |t: &Value| matches!(t.as_str(), Some("string" | "integer" | "number" | "boolean" | "null"));
+    match declared.get("type") {
+        Some(Value::Array(all)) => all.iter().all(plain) && all.iter().any(|t| t != "null"),
+        Some(one) => plain(one) && one != "null",
+        None => false,
+    }
 }
 
 /// Integers by value, all else by text.
@@ -57,6 +76,7 @@ mod tests {
     fn checked(arguments: &Value, headers: &[(&str, &str)]) -> bool {
         let schema = json!({"properties": {
             "region": {"type": "string", "x-mcp-header": "Region"}, "n": {"type": "integer", "x-mcp-header": "N"},
+            "in": {"properties": {"deep": {"type": ["string", "null"], "x-mcp-header": "Deep"}}},
             "bad": {"type": "string", "x-mcp-header": "no such"}}});
         let mut map = HeaderMap::new();
         for (name, value) in headers {
@@ -74,6 +94,8 @@ mod tests {
         assert!(!checked(&both, &[("mcp-param-region", "eu")]));
         assert!(!checked(&both, &[("mcp-param-region", "=?base64?!?="), ("mcp-param-n", "42")]));
         assert!(!checked(&json!({}), &[("mcp-param-region", "eu")]));
+        assert!(!checked(&json!({"in": {"deep": "eu"}}), &[("mcp-param-deep", "us")]));
+        assert!(checked(&json!({"in": {"deep": "eu"}}), &[("mcp-param-deep", "eu")]));
         assert!(checked(&json!({"region": null, "bad": "x"}), &[("mcp-param-other", "eu")]));
     }
 }

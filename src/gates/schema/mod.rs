@@ -15,7 +15,7 @@ use crate::call::{
     Call, Checked, Code, Draft, McpCall, Message, Operation, Otherwise, OutRequest, Preference, Principal, Protocol,
     Refusal, RestCall, Target, Tool, ToolKind, Violation, encode_part, encode_path, is_redacted,
 };
-use crate::call::{mrtr, sentinel};
+use crate::call::{confusable, mrtr, sentinel};
 use crate::clock::Clock;
 
 use self::compile::Compiled;
@@ -63,7 +63,7 @@ impl Schemas {
         let parts = Checked {
             id: incoming.id,
             arguments,
-            request: OutRequest { headers: passed_on(&operation.tool, &incoming.headers, request.headers), ..request },
+            request: OutRequest { headers: passed_on(&operation.tool, &incoming.headers, &request), ..request },
             key,
             key_derived,
             named_run: incoming.hints.run,
@@ -81,8 +81,11 @@ impl Schemas {
     /// The same call for the proxy to send by itself, once people have approved it.
     #[must_use]
     pub fn deferred(&self, principal: &Principal, call: &Call) -> Call {
-        let modern = matches!(call.request().rpc, Some((_, Protocol::McpModern)));
-        let body = std::str::from_utf8(&call.request().body).ok().filter(|_| modern).and_then(mrtr::deferred);
+        let body = std::str::from_utf8(&call.request().body).ok().and_then(|body| match call.request().rpc {
+            Some((_, Protocol::McpModern)) => mrtr::deferred(body),
+            Some(_) => mrtr::deferred_legacy(body),
+            None => None,
+        });
         let Some(body) = body else { return call.clone() };
         let parts = Checked {
             id: call.id(),
@@ -192,6 +195,10 @@ impl Schemas {
         };
         let path = if base.is_empty() { "/" } else { base };
         let mut body = mcp.body;
+        if body.len() > operation.limits.body {
+            let text = format!("the message is over this operation's limit of {} bytes", operation.limits.body);
+            return Err(Refusal::new(Code::BodyTooLarge, text));
+        }
         let mut arguments = Value::Object(serde_json::Map::new());
         if mcp.method == "tools/call" {
             if mcp.id.is_none() {
@@ -203,6 +210,7 @@ impl Schemas {
             if let (Protocol::McpModern, Some(schema)) = (mcp.protocol, &operation.schema) {
                 mirrored::check(schema, &arguments, headers)?;
             }
+            confusable(operation, &arguments)?;
             if let Some(schema) = self.compiled(operation)? {
                 let filled = schema.fill(&mut arguments);
                 schema.check_mcp(&arguments).map_err(|v| invalid(operation, v))?;
@@ -251,6 +259,20 @@ fn parameters(message: &Value) -> Value {
         members.remove("_meta");
     }
     parameters
+}
+
+/// An argument that a careless reader takes for a declared one.
+fn confusable(operation: &Operation, arguments: &Value) -> Result<(), Refusal> {
+    let declared = operation.schema.as_ref().and_then(|s| s.get("properties")?.as_object());
+    let (Some(declared), Some(given)) = (declared, arguments.as_object()) else { return Ok(()) };
+    match confusable::confusable(given, declared.keys().map(String::as_str)) {
+        None => Ok(()),
+        Some(name) => {
+            let message = "could be read as a declared argument".to_owned();
+            let pointer = format!("/{}", name.replace('~', "~0").replace('/', "~1"));
+            Err(invalid(operation, vec![Violation { pointer, keyword: "confusable".into(), message }]))
+        }
+    }
 }
 
 /// The message with defaults filled in, written once.
@@ -308,16 +330,20 @@ fn key(operation: &Operation, given: Option<String>, arguments: &Value) -> Resul
 }
 
 /// Request headers that go upstream: a fixed list, what the tool lists, and those that we make from the body.
-fn passed_on(tool: &Tool, headers: &http::HeaderMap, ours: Vec<(String, String)>) -> Vec<(String, String)> {
+fn passed_on(tool: &Tool, headers: &http::HeaderMap, request: &OutRequest) -> Vec<(String, String)> {
     let fixed = ["accept", "traceparent", "tracestate", "baggage"];
-    let mcp = |name: &str| matches!(name, "mcp-session-id" | "mcp-protocol-version" | "last-event-id");
+    // Sessions and resumption ended with the old era.
+    let legacy = matches!(request.rpc, Some((_, Protocol::McpLegacy)));
+    let mcp =
+        |name: &str| name == "mcp-protocol-version" || (legacy && matches!(name, "mcp-session-id" | "last-event-id"));
     let passes = |name: &str| {
         fixed.contains(&name)
-            || (tool.kind == crate::call::ToolKind::Mcp && mcp(name))
+            || (tool.kind == ToolKind::Mcp && mcp(name))
             || tool.forward_headers.iter().any(|h| h == name)
     };
     let text = |(n, v): (&http::HeaderName, &http::HeaderValue)| {
         v.to_str().ok().map(|v| (n.as_str().to_owned(), v.to_owned()))
     };
+    let ours = request.headers.iter().cloned();
     headers.iter().filter(|(n, _)| passes(n.as_str())).filter_map(text).chain(ours).collect()
 }

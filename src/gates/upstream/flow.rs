@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 use serde_json::Value;
 
 use crate::call::sse::{Event, Splitter};
+use crate::gates::session::Listener;
 
 use super::pool::Connection;
 use super::resume::Resume;
@@ -102,6 +103,7 @@ struct Events {
     last_id: Option<String>,
     retry: Option<u64>,
     resume: Option<Box<Resume>>,
+    listener: Option<Listener>,
 }
 
 /// One event may be so long, whatever the answer may be.
@@ -115,7 +117,15 @@ impl Flow {
 
     pub(super) fn events(raw: Raw, id: &str) -> Self {
         let splitter = Splitter::new(raw.left.min(EVENT));
-        let events = Events { splitter, id: id.to_owned(), answered: false, last_id: None, retry: None, resume: None };
+        let events = Events {
+            splitter,
+            id: id.to_owned(),
+            answered: false,
+            last_id: None,
+            retry: None,
+            resume: None,
+            listener: None,
+        };
         Self { raw, ready: VecDeque::new(), events: Some(events) }
     }
 
@@ -123,6 +133,13 @@ impl Flow {
     pub(super) fn resume_by(&mut self, resume: Resume) {
         if let Some(events) = &mut self.events {
             events.resume = Some(Box::new(resume));
+        }
+    }
+
+    /// Its events are this principal's to resume from.
+    pub fn heard_by(&mut self, listener: Listener) {
+        if let Some(events) = &mut self.events {
+            events.listener = Some(listener);
         }
     }
 
@@ -184,6 +201,9 @@ impl Events {
         for event in events {
             self.last_id = event.id.clone().or(self.last_id.take());
             self.retry = event.retry.or(self.retry);
+            if let (Some(listener), Some(id)) = (&self.listener, &event.id) {
+                listener.told(id);
+            }
             let piece = told(event, &self.id);
             self.answered |= matches!(piece, Piece::Response(..));
             pieces.push(piece);

@@ -30,6 +30,7 @@ use crate::clock::Clock;
 use crate::config::UpstreamAuth;
 use crate::failpoint;
 use crate::gates::authz::Permit;
+use crate::tasks;
 
 pub use answer::{Answer, Got, GotBody, Lost};
 pub use catalog::catalog;
@@ -122,7 +123,14 @@ impl Upstreams {
         if legacy_session {
             // Its session ends with the answer: nobody listens to what is beside it.
             let answer = session::gathered(answer).await;
-            session::close(&self.pool, endpoint, call, &head).await;
+            let (pool, endpoint, call) = (Arc::clone(&self.pool), Arc::clone(endpoint), call.clone());
+            // A server that does not answer this must not cost the call its answer.
+            tasks::spawn(async move {
+                let closing = session::close(&pool, &endpoint, &call, &head);
+                if tokio::time::timeout(CONNECT, closing).await.is_err() {
+                    tracing::debug!("an own MCP session was not ended in time");
+                }
+            });
             return answer;
         }
         answer

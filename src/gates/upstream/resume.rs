@@ -16,6 +16,8 @@ use super::flow::Raw;
 use super::pool::{Freshness, Pool, SendError};
 use super::started::Started;
 
+/// A server that closes each stream at once must not be asked in a hot loop.
+const SHORTEST: Duration = Duration::from_millis(100);
 /// Unless the server says another pause; never longer than the second.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
@@ -41,7 +43,8 @@ impl Resume {
     /// # Errors
     /// Why it cannot be had: then the outcome is unknown.
     pub(super) async fn open(&self, last: &str, retry_ms: Option<u64>, left: usize) -> Result<Raw, String> {
-        tokio::time::sleep(retry_ms.map_or(PAUSE.0, Duration::from_millis).min(PAUSE.1)).await;
+        let pause = retry_ms.map_or(PAUSE.0, Duration::from_millis).clamp(SHORTEST, PAUSE.1);
+        tokio::time::sleep(pause).await;
         let mut head = self.head.clone();
         head.remove(CONTENT_TYPE);
         head.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));

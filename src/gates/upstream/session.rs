@@ -61,18 +61,20 @@ pub(super) async fn close(pool: &Arc<Pool>, endpoint: &Arc<Origin>, call: &Call,
 /// The answer whole: of a stream of events only the response counts.
 pub(super) async fn gathered(answer: Answer) -> Answer {
     let Answer::Got(Got { status, mut headers, body: GotBody::Flow(mut flow) }) = answer else { return answer };
-    if !flow.is_events() {
-        return Answer::Got(Got { status, headers, body: GotBody::Flow(flow) });
-    }
+    let mut all = Vec::new();
     while let Some(piece) = flow.next().await {
         match piece {
-            Ok(Piece::Bytes(_)) => {}
+            Ok(Piece::Bytes(_)) if flow.is_events() => {}
+            Ok(Piece::Bytes(bytes)) => all.extend_from_slice(&bytes),
             Ok(Piece::Response(_, message)) => {
                 headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
                 return Answer::Got(Got { status, headers, body: GotBody::Whole(Bytes::from(message)) });
             }
             Err(why) => return Answer::Lost(Lost::Broken(why)),
         }
+    }
+    if !flow.is_events() {
+        return Answer::Got(Got { status, headers, body: GotBody::Whole(Bytes::from(all)) });
     }
     Answer::Lost(Lost::Broken("the stream ended before the response".into()))
 }

@@ -156,6 +156,11 @@ pub(super) fn error(asked: &Asked, refusal: &Refusal) -> Response<OutBody> {
 }
 
 pub(super) fn rpc(asked: &Asked, status: StatusCode, member: &str, value: &Value) -> Response<OutBody> {
+    rpc_text(asked, status, member, &value.to_string())
+}
+
+/// The same of a value that stands as text already.
+pub(super) fn rpc_text(asked: &Asked, status: StatusCode, member: &str, value: &str) -> Response<OutBody> {
     let id = asked.id.as_ref().map_or("null", |id| id.get());
     let body = format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"{member}\":{value}}}");
     reply::whole(status, "application/json", body)

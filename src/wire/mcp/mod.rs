@@ -8,6 +8,7 @@ use http::{HeaderMap, Method, Response, StatusCode};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::call::confusable::in_message;
 use crate::call::method::{END_SESSION, RESPONSE, STREAM, declares_tasks, undeclared_tasks};
 use crate::call::sentinel::{HEADER_MISMATCH, decoded};
 use crate::call::{Code, Ended, HoldId, JsonRpcId, McpCall, Message, Protocol, Refusal, listen, mrtr};
@@ -113,7 +114,7 @@ pub(super) fn message(head: &Head, body: Bytes) -> Result<(Read, Asked), Box<Unr
 fn without_ours(value: &mut Value, body: Bytes, asked: &mut Asked) -> Bytes {
     let Ok(text) = std::str::from_utf8(&body) else { return body };
     let changed = match asked.method.as_str() {
-        "tools/call" => mrtr::take_ours(value, text).map(|(state, left)| {
+        "tools/call" if asked.protocol == Protocol::McpModern => mrtr::take_ours(value, text).map(|(state, left)| {
             asked.poll = Some(state);
             left
         }),
@@ -144,6 +145,10 @@ fn read(head: &Head, body: &Bytes, asked: &mut Asked) -> Result<Value, Refusal> 
         return Err(not_one());
     }
     asked.id = id(&value, body);
+    if let Some(name) = in_message(&value) {
+        let text = format!("the member `{}` could be read as another one", name.escape_debug());
+        return Err(malformed(text).with_rpc(-32600));
+    }
     let method = value.get("method");
     asked.method = method.and_then(Value::as_str).map_or_else(|| RESPONSE.into(), str::to_owned);
     let is_answer = value.get("result").is_some() || value.get("error").is_some();

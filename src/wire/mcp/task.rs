@@ -4,7 +4,7 @@ use http::{Response, StatusCode};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use crate::call::{Code, HoldId, HoldTimes, Outcome, Refusal, method};
+use crate::call::{Code, Executed, HoldId, HoldTimes, Outcome, Refusal, method};
 
 use super::super::own::TaskReply;
 use super::super::reply::OutBody;
@@ -18,10 +18,16 @@ const POLL_MS: u64 = 5_000;
 pub(super) fn answer(reply: TaskReply, asked: &Asked) -> Response<OutBody> {
     match reply {
         TaskReply::Told { hold, times, outcome } => {
-            let mut result = told(hold, times, outcome, asked);
+            let (mut task, end) = told(hold, times, outcome, asked);
             let made = asked.method == "tools/call";
-            result.insert("resultType".into(), if made { "task" } else { "complete" }.into());
-            answer::rpc(asked, StatusCode::OK, "result", &Value::Object(result))
+            task.insert("resultType".into(), if made { "task" } else { "complete" }.into());
+            let mut text = Value::Object(task).to_string();
+            if let (Some((name, value)), Some('}')) = (end, text.pop()) {
+                // The tool's own words, byte for byte.
+                text.push_str(&format!(",\"{name}\":{}", value.get()));
+            }
+            text.push('}');
+            answer::rpc_text(asked, StatusCode::OK, "result", &text)
         }
         TaskReply::Done => answer::rpc(asked, StatusCode::OK, "result", &json!({"resultType": "complete"})),
         TaskReply::Refused(refusal) if refusal.code() == Code::UnknownTool => {
@@ -31,20 +37,25 @@ pub(super) fn answer(reply: TaskReply, asked: &Asked) -> Response<OutBody> {
     }
 }
 
-fn told(hold: HoldId, times: HoldTimes, outcome: Outcome, asked: &Asked) -> Map<String, Value> {
+/// What a stored answer adds to a task: the member's name, and its text.
+type End = Option<(&'static str, Box<RawValue>)>;
+
+fn told(hold: HoldId, times: HoldTimes, outcome: Outcome, asked: &Asked) -> (Map<String, Value>, End) {
     let mut task = Map::new();
     task.insert("taskId".into(), hold.to_string().into());
     task.insert("createdAt".into(), times.created.to_string().into());
     task.insert("lastUpdatedAt".into(), times.updated.to_string().into());
     let ttl = times.expires.map(|e| u64::try_from(e.since(times.created).as_millis()).unwrap_or(u64::MAX));
     task.insert("ttlMs".into(), ttl.map_or(Value::Null, Into::into));
-    task.extend(standing(outcome, asked));
-    task
+    let (standing, end) = standing(outcome, asked);
+    task.extend(standing);
+    (task, end)
 }
 
 /// Status, and what belongs to it.
-fn standing(outcome: Outcome, asked: &Asked) -> Map<String, Value> {
+fn standing(outcome: Outcome, asked: &Asked) -> (Map<String, Value>, End) {
     let mut m = Map::new();
+    let mut end = None;
     let mut put = |name: &str, value: Value| drop(m.insert(name.to_owned(), value));
     match outcome {
         Outcome::Held { refusal, .. } => {
@@ -68,13 +79,20 @@ fn standing(outcome: Outcome, asked: &Asked) -> Map<String, Value> {
             put("result", answer::refused_result(&refusal, asked));
         }
         Outcome::Replayed { reply, .. } | Outcome::Forwarded { reply, .. } => match answer::stored_member(&reply) {
+            Some(StoredMember::Result(result)) if asks_back(&result) => {
+                put("status", "completed".into());
+                let text =
+                    "the tool asks its client for something, and an approved call has none; nobody can answer it";
+                let refusal = Refusal::new(Code::InvalidAnswer, text).with_executed(Executed::Unknown);
+                put("result", answer::refused_result(&refusal, asked));
+            }
             Some(StoredMember::Result(result)) => {
                 put("status", "completed".into());
-                put("result", value(&result));
+                end = Some(("result", result));
             }
             Some(StoredMember::Error(error)) => {
                 put("status", "failed".into());
-                put("error", value(&error));
+                end = Some(("error", error));
             }
             None => {
                 put("status", "failed".into());
@@ -82,11 +100,18 @@ fn standing(outcome: Outcome, asked: &Asked) -> Map<String, Value> {
             }
         },
     }
-    m
+    (m, end)
 }
 
-fn value(raw: &RawValue) -> Value {
-    serde_json::from_str(raw.get()).unwrap_or_default()
+/// Whether a result is a question, which no task can end with.
+fn asks_back(result: &RawValue) -> bool {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Kind {
+        result_type: Option<String>,
+    }
+    let kind = serde_json::from_str::<Kind>(result.get()).ok().and_then(|k| k.result_type);
+    kind.as_deref() == Some("input_required")
 }
 
 fn waiting(refusal: &Refusal) -> String {
