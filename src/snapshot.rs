@@ -14,7 +14,7 @@ use crate::gates::identity::{Fetch, Identity};
 use crate::gates::rate::Rates;
 use crate::gates::route::{Routes, Runs};
 use crate::gates::schema::Schemas;
-use crate::gates::upstream::{Endpoint, Endpoints};
+use crate::gates::upstream::{Endpoint, Endpoints, Servers};
 use crate::policy::{self, Defaults, Finding, Model, Reviewer, TierDefaults};
 
 /// One immutable version.
@@ -46,6 +46,8 @@ pub struct Lasting {
     pub clock: Arc<dyn Clock>,
     /// Runs that are open.
     pub runs: Arc<Runs>,
+    /// Tools that run as child processes.
+    pub servers: Arc<Servers>,
     /// Gets key sets.
     pub fetch: Fetch,
     /// Counts policies that could not be evaluated.
@@ -138,12 +140,13 @@ impl Snapshot {
         let policies = Policies::new(loaded, Arc::clone(&lasting.on_policy_error)).map_err(Unbuilt::Fault)?;
         let all = config.tools.iter().flat_map(crate::config::ToolConfig::operations);
         let operations: HashMap<_, _> = all.map(|o| (o.name.clone(), Arc::clone(o))).collect();
-        let bases = config.tools.iter().map(|t| (t.tool.name.clone(), t.upstream.base.clone())).collect();
+        let bases = config.tools.iter().map(|t| (t.tool.name.clone(), t.upstream.base().to_owned())).collect();
         let schemas = Schemas::new(operations.values(), bases, Arc::clone(&lasting.clock));
         Self::check_schemas(&schemas, &config)?;
         let mut endpoints = Endpoints::new();
         for t in &config.tools {
-            let endpoint = Endpoint::new(&t.tool.name, &t.tool.mount, &t.upstream).map_err(Unbuilt::Fault)?;
+            let endpoint = Endpoint::new(&t.tool.name, &t.tool.mount, &t.upstream, &lasting.servers);
+            let endpoint = endpoint.map_err(Unbuilt::Fault)?;
             endpoints.insert(t.tool.name.clone(), Arc::new(endpoint));
         }
         let rates = before.map(|b| &b.rates).filter(|r| r.same_as(&config.rates)).cloned();

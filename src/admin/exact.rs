@@ -59,7 +59,7 @@ impl Exact {
             (Some(_), true) => store.request_body(record).await.map_or(Body::Gone, Body::Bytes),
         };
         let tool = snapshot.config.tools.iter().find(|t| t.tool.name == record.tool);
-        let origin = tool.map(|t| t.upstream.origin.to_string()).unwrap_or_default();
+        let origin = tool.map(|t| t.upstream.origin()).unwrap_or_default();
         let path = if full.is_ok() { masked(&request.target.path, &secrets) } else { MASK.to_owned() };
         Self {
             method: request.target.method.clone(),

@@ -25,7 +25,7 @@ use crate::gates::idempotency::Calls;
 use crate::gates::pins::Pins;
 use crate::gates::route::Runs;
 use crate::gates::session::Sessions;
-use crate::gates::upstream::fetch;
+use crate::gates::upstream::{Servers, fetch};
 use crate::signals::Throttle;
 use crate::snapshot::{Lasting, Snapshot, Snapshots};
 use crate::store::{Options, Recovery, Store};
@@ -150,6 +150,7 @@ pub async fn start(path: PathBuf, config: Config, clock: Arc<dyn Clock>, cores: 
     });
     let router = admin::router(admin);
     crate::tasks::spawn(admin::serve(admin_listener, admin_tls, router, stopped));
+    shared.warm();
     crate::failpoint::hit("serve.listening");
     Ok(Running { agents: addresses.0, admin: addresses.1, recovery, shared, drain, stop, threads, grace })
 }
@@ -198,6 +199,7 @@ fn lasting(clock: &Arc<dyn Clock>, metrics: &Arc<Metrics>) -> Lasting {
     Lasting {
         clock: Arc::clone(clock),
         runs: Arc::new(Runs::default()),
+        servers: Arc::new(Servers::here()),
         fetch: Arc::new(move |uri| Box::pin(fetch(uri, Arc::clone(&time)))),
         on_policy_error: Arc::new(move |policy| counted.policy_errors.with_label_values(&[policy]).inc()),
     }
@@ -212,6 +214,11 @@ fn acceptors(config: &Config) -> anyhow::Result<(Option<TlsAcceptor>, Option<Tls
 }
 
 impl Shared {
+    /// Tools that are commands are started before the first call needs them.
+    fn warm(&self) {
+        self.snapshots.current().endpoints.values().for_each(|endpoint| endpoint.warm());
+    }
+
     /// The path as one core walks it.
     pub(crate) fn pipeline(&self) -> crate::pipeline::Pipeline {
         let (store, clock) = (Arc::clone(&self.store), Arc::clone(&self.clock));
@@ -266,6 +273,7 @@ impl Running {
         self.stop.send_replace(true);
         let threads = self.threads;
         let joined = tokio::task::spawn_blocking(move || threads.into_iter().all(|t| t.join().is_ok())).await;
+        self.shared.lasting.servers.stop().await;
         tracing::info!(clean = ended.is_ok() && joined.is_ok_and(|ok| ok), "stopped");
     }
 }

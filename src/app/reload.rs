@@ -56,6 +56,7 @@ pub(super) async fn reload(shared: &Shared) -> anyhow::Result<()> {
                 shared.breakers.configure(next.config.tools.iter().map(|t| (t.tool.name.clone(), t.breaker)));
                 shared.surface.store(std::sync::Arc::new(surface(&next)));
                 shared.snapshots.replace(next);
+                shared.warm();
                 Ok(())
             }
             Err(fault) => Err(anyhow::anyhow!("the new version could not be recorded: {}", fault.chain())),

@@ -9,7 +9,7 @@ use super::{Exit, runtime};
 use crate::clock::SystemClock;
 use crate::config::lock::{self, Difference, Lock, is_tool_name};
 use crate::config::{self, ToolConfig};
-use crate::gates::upstream::{Endpoint, catalog};
+use crate::gates::upstream::{Endpoint, Servers, catalog};
 use crate::wire::tls;
 
 #[derive(Debug, clap::Args)]
@@ -51,8 +51,10 @@ pub(super) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<Exit> {
 }
 
 async fn fetched(t: &ToolConfig) -> anyhow::Result<Vec<serde_json::Value>> {
-    let endpoint = Endpoint::new(&t.tool.name, &t.tool.mount, &t.upstream)?;
-    let list = catalog(&endpoint, &t.upstream.base, Arc::new(SystemClock)).await;
+    let servers = Servers::here();
+    let endpoint = Endpoint::new(&t.tool.name, &t.tool.mount, &t.upstream, &servers)?;
+    let list = catalog(&endpoint, t.upstream.base(), Arc::new(SystemClock)).await;
+    servers.stop().await;
     list.map_err(|why| anyhow::anyhow!("{}: {} ({why})", t.tool.name, t.tool.upstream))
 }
 

@@ -357,8 +357,15 @@ pub(super) enum Unlisted {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Upstream {
-    /// `http://` or `https://`, with a base path.
-    pub(super) url: String,
+    /// `http://` or `https://`, with a base path. This or `command`.
+    pub(super) url: Option<String>,
+    /// MCP: a server that speaks over its standard input and output, as program and arguments. This or `url`.
+    pub(super) command: Option<Vec<String>>,
+    /// Environment of `command` beside `PATH`, `HOME` and the like; nothing else is inherited.
+    #[serde(default)]
+    pub(super) env: BTreeMap<String, EnvValue>,
+    /// Folder that `command` runs in, relative to this file; this file's by default.
+    pub(super) cwd: Option<PathBuf>,
     /// Deadline of a call, `30s` by default.
     pub(super) timeout: Option<String>,
     /// Credential put in by the proxy, or `pass_through`.
@@ -368,6 +375,18 @@ pub(super) struct Upstream {
     pub(super) forward_headers: Vec<String>,
     /// Authority for `https`, PEM; the system's when absent.
     pub(super) ca: Option<FileRef>,
+}
+
+/// A value for a command's environment: `{ env: NAME }`, `{ file: PATH }`, or `{ value: TEXT }` when it is no secret.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EnvValue {
+    /// Name of an environment variable.
+    pub(super) env: Option<String>,
+    /// Path of a file, relative to this file; one trailing line end is left out.
+    pub(super) file: Option<PathBuf>,
+    /// The text itself.
+    pub(super) value: Option<String>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -12,9 +12,9 @@ mod used;
 pub use mistakes::{Mistake, Mistakes};
 pub use secret::Secret;
 pub use used::{
-    AgentKey, BreakerRule, BudgetRule, BudgetScope, CertAgent, Config, IdentityConfig, JwtRule, Keys, ListenConfig,
-    MtlsRule, RatePer, RateRule, ReviewRules, Reviewer, StateConfig, TlsFiles, ToolConfig, UpstreamAuth,
-    UpstreamConfig, Workflow,
+    AgentKey, BreakerRule, BudgetRule, BudgetScope, CertAgent, Config, HttpServer, IdentityConfig, JwtRule, Keys,
+    ListenConfig, MtlsRule, RatePer, RateRule, ReviewRules, Reviewer, StateConfig, StdioServer, TlsFiles, ToolConfig,
+    UpstreamAt, UpstreamAuth, UpstreamConfig, Workflow,
 };
 
 use std::collections::BTreeMap;

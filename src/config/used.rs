@@ -255,6 +255,24 @@ impl ToolConfig {
 /// The server behind a tool.
 #[derive(Debug, Clone)]
 pub struct UpstreamConfig {
+    /// How it is reached.
+    pub at: UpstreamAt,
+    /// Deadline.
+    pub timeout: Duration,
+}
+
+/// How a server is reached.
+#[derive(Debug, Clone)]
+pub enum UpstreamAt {
+    /// By HTTP.
+    Http(HttpServer),
+    /// As a child process, over its standard input and output.
+    Stdio(StdioServer),
+}
+
+/// A server that is reached by HTTP.
+#[derive(Debug, Clone)]
+pub struct HttpServer {
     /// Origin: scheme and authority.
     pub origin: Uri,
     /// Base path without a slash at its end.
@@ -263,8 +281,45 @@ pub struct UpstreamConfig {
     pub auth: UpstreamAuth,
     /// Authority for TLS, PEM.
     pub ca: Option<PathBuf>,
-    /// Deadline.
-    pub timeout: Duration,
+}
+
+/// A server that runs as a child process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StdioServer {
+    /// The program: a name that is looked up in `PATH`, or an absolute path.
+    pub program: String,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Its environment, beside what is inherited.
+    pub env: BTreeMap<String, Secret>,
+    /// The folder that it runs in.
+    pub cwd: PathBuf,
+}
+
+impl UpstreamConfig {
+    /// The origin, or `stdio:` and the command.
+    #[must_use]
+    pub fn origin(&self) -> String {
+        match &self.at {
+            UpstreamAt::Http(http) => http.origin.to_string().trim_end_matches('/').to_owned(),
+            UpstreamAt::Stdio(s) => {
+                let command: Vec<&str> = std::iter::once(&s.program).chain(&s.args).map(String::as_str).collect();
+                format!("stdio:{}", serde_json::json!(command))
+            }
+        }
+    }
+
+    /// Base path without a slash at its end; a command has none.
+    #[must_use]
+    pub fn base(&self) -> &str {
+        if let UpstreamAt::Http(http) = &self.at { &http.base } else { "" }
+    }
+
+    /// Whether the client's own credential goes there.
+    #[must_use]
+    pub fn passes_through(&self) -> bool {
+        matches!(&self.at, UpstreamAt::Http(HttpServer { auth: UpstreamAuth::PassThrough, .. }))
+    }
 }
 
 /// The credential that goes upstream.

@@ -32,7 +32,7 @@ impl Pipeline {
         let Some(call) = restored.ok().filter(|call| call.digest() == record.digest && same_key) else {
             return Err(Fault::new("its operation is not the one that was sent"));
         };
-        let base = s.config.tools.iter().find(|t| t.tool.name == record.tool).map_or("", |t| &t.upstream.base);
+        let base = s.config.tools.iter().find(|t| t.tool.name == record.tool).map_or("", |t| t.upstream.base());
         let asked = self.clock.now();
         let probed = self.upstreams.probe(endpoint, base, rule, &call).await;
         let probed = probed.map_err(|why| Fault::caused("the read said nothing", why))?;

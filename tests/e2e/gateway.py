@@ -46,7 +46,7 @@ unless { context.approval.granted };
 
 
 class Gateway:
-    """`with Gateway({"fixture": {"url": …, "operations": {…}}}) as g:` serves each tool at `/name`."""
+    """`with Gateway({"fixture": {"url": …, "operations": {…}}}) as g:` serves each tool at `/name`; `command` in place of `url` is run."""
 
     def __init__(self, tools, policies=ALLOW_ALL, lock_from=None):
         self.tools, self.policies, self.lock_from = tools, policies, lock_from or {}
@@ -59,9 +59,9 @@ class Gateway:
             (self.path / "policies").mkdir()
             (self.path / "policies/policies.cedar").write_text(self.policies)
             # What the lock is made from may be another server that offers the same.
-            self.write({name: self.lock_from.get(name, tool["url"]) for name, tool in self.tools.items()})
+            self.write({name: self.lock_from.get(name, tool.get("url")) for name, tool in self.tools.items()})
             self.run("lock")
-            self.write({name: tool["url"] for name, tool in self.tools.items()})
+            self.write({name: tool.get("url") for name, tool in self.tools.items()})
             self.run("check", "--write-schema")
             self.log = stack.enter_context(open(self.path / "log", "w+"))
             self.process = subprocess.Popen([BINARY, "serve"], cwd=self.path, env=self.env, stderr=self.log)
@@ -81,7 +81,8 @@ class Gateway:
         # JSON is YAML.
         tools = {}
         for name, tool in self.tools.items():
-            made = {"kind": "mcp", "owner": "leads", "mount": f"/{name}", "upstream": {"url": urls[name], **tool.get("upstream", {})}}
+            at = {"url": urls[name]} if urls[name] else {"command": tool["command"]}
+            made = {"kind": "mcp", "owner": "leads", "mount": f"/{name}", "upstream": {**at, **tool.get("upstream", {})}}
             made |= {"lock": f"{name}.lock.json", "operations": tool.get("operations", {"*": {"effect": "read"}})}
             tools[name] = made | {key: tool[key] for key in ("methods",) if key in tool}
         lines = "".join(f"  {name}: {json.dumps(tool)}\n" for name, tool in tools.items())

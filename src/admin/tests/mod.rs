@@ -154,6 +154,7 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::at(Timestamp::from_millis(NOW)));
         let lasting = Lasting {
+            servers: Arc::default(),
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             runs: Arc::new(Runs::default()),
             fetch: Arc::new(|_| Box::pin(async { Err(crate::call::Fault::new("no network in tests")) })),

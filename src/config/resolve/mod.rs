@@ -5,6 +5,7 @@ mod methods;
 mod operations;
 mod reconcile;
 mod tools;
+mod upstream;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};

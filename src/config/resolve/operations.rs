@@ -11,7 +11,7 @@ use crate::call::method::Role;
 use crate::call::{Cost, Digest, Effects, HeldAs, IDLE, IdempotencyRule, Limits, Operation, Otherwise, Release};
 
 use super::super::lock::{Lock, is_tool_name};
-use super::super::used::ToolConfig;
+use super::super::used::{ToolConfig, UpstreamAt};
 use super::{Ctx, file, methods, reconcile, tools, units};
 
 const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
@@ -207,6 +207,9 @@ fn operation(
     if config.tool.pass_through && o.release == Some(file::Release::Approval) {
         ctx.err(format!("{at}/release"), "with `auth: pass_through` only `collect` is possible: no credential is kept");
     }
+    if matches!(config.upstream.at, UpstreamAt::Stdio(_)) {
+        no_http(ctx, at, o);
+    }
     pointers(ctx, at, o);
     urls(ctx, at, o, &path_params);
     let limits = limits(ctx, &format!("{at}/limits"), o.limits.as_ref(), config.upstream.timeout);
@@ -304,6 +307,17 @@ pub(super) fn idempotency(
         keep: ctx.duration(&format!("{at}/keep"), given.and_then(|g| g.keep.as_ref()), Duration::from_secs(86_400)),
         upstream_header: given.is_some_and(|g| g.upstream.is_some()),
         repeatable: given.is_some_and(|g| g.repeatable),
+    }
+}
+
+/// A command gets no header, has no status and no path: what stands on one of them would never come true.
+fn no_http(ctx: &mut Ctx<'_>, at: &str, o: &file::Operation) {
+    let keys = [
+        ("idempotency/upstream", o.idempotency.as_ref().is_some_and(|i| i.upstream.is_some())),
+        ("not_now", !o.not_now.is_empty()),
+    ];
+    for (key, _) in keys.iter().filter(|(_, given)| *given) {
+        ctx.err(format!("{at}/{key}"), "needs an upstream with a `url`, not a `command`");
     }
 }
 

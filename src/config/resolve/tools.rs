@@ -4,14 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Uri;
-use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
-
 use crate::call::{Tool, ToolKind};
 
-use super::super::Secret;
-use super::super::used::{BreakerRule, ToolConfig, UpstreamAuth, UpstreamConfig};
-use super::{Ctx, file, operations};
+use super::super::used::{BreakerRule, ToolConfig};
+use super::{Ctx, file, operations, upstream};
 
 pub(super) fn tools(ctx: &mut Ctx<'_>, all: &BTreeMap<String, file::Tool>) -> Vec<ToolConfig> {
     if all.is_empty() {
@@ -41,7 +37,7 @@ fn tool(ctx: &mut Ctx<'_>, name: &str, t: &file::Tool) -> Option<ToolConfig> {
         ctx.err(format!("{at}/env"), format!("`{env}` is not `prod`, `staging` or `dev`"));
     }
     let mount = mount(ctx, &format!("{at}/mount"), &t.mount)?;
-    let upstream = upstream(ctx, &format!("{at}/upstream"), &t.upstream)?;
+    let upstream = upstream::upstream(ctx, &format!("{at}/upstream"), t.kind, &t.upstream)?;
     let tool = Arc::new(Tool {
         name: name.to_owned(),
         kind: if t.kind == file::Kind::Rest { ToolKind::Rest } else { ToolKind::Mcp },
@@ -49,9 +45,9 @@ fn tool(ctx: &mut Ctx<'_>, name: &str, t: &file::Tool) -> Option<ToolConfig> {
         owner: t.owner.clone(),
         data_classes: t.data_classes.clone(),
         mount,
-        upstream: format!("{}{}", upstream.origin.to_string().trim_end_matches('/'), upstream.base),
+        upstream: format!("{}{}", upstream.origin(), upstream.base()),
         forward_headers: t.upstream.forward_headers.iter().map(|h| h.to_ascii_lowercase()).collect(),
-        pass_through: matches!(upstream.auth, UpstreamAuth::PassThrough),
+        pass_through: upstream.passes_through(),
     });
     let mut config = ToolConfig {
         breaker: breaker(ctx, &format!("{at}/breaker"), t.breaker.as_ref()),
@@ -92,78 +88,6 @@ fn mount(ctx: &mut Ctx<'_>, at: &str, text: &str) -> Option<Vec<String>> {
     };
     ctx.err(at, message);
     None
-}
-
-fn upstream(ctx: &mut Ctx<'_>, at: &str, u: &file::Upstream) -> Option<UpstreamConfig> {
-    let url = format!("{at}/url");
-    let uri = u.url.parse::<Uri>().map_err(|e| format!("`{}` is not a URL: {e}", u.url));
-    let uri = ctx.ok(&url, uri)?;
-    let (Some(scheme @ ("http" | "https")), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-        ctx.err(url, "must begin with `http://` or `https://`");
-        return None;
-    };
-    if authority.as_str().contains('@') || uri.query().is_some() {
-        ctx.err(url, "must have no user, password or query; credentials go in `auth`");
-        return None;
-    }
-    let origin = ctx.ok(&url, format!("{scheme}://{authority}").parse::<Uri>().map_err(|e| e.to_string()))?;
-    for (i, name) in u.forward_headers.iter().enumerate() {
-        if name.parse::<HeaderName>().is_err() || is_ours(name) {
-            ctx.err(format!("{at}/forward_headers/{i}"), format!("`{name}` cannot be forwarded"));
-        }
-    }
-    let ca = u.ca.as_ref().map(|c| ctx.path(&c.file));
-    if let Some(missing) = ca.as_ref().filter(|c| !c.is_file()) {
-        ctx.err(format!("{at}/ca"), format!("`{}` is not a file", missing.display()));
-    }
-    Some(UpstreamConfig {
-        origin,
-        base: uri.path().trim_end_matches('/').to_owned(),
-        auth: u.auth.as_ref().map_or(Some(UpstreamAuth::None), |a| auth(ctx, &format!("{at}/auth"), a))?,
-        ca,
-        timeout: ctx.duration(&format!("{at}/timeout"), u.timeout.as_ref(), Duration::from_secs(30)),
-    })
-}
-
-/// Fields that decide framing, identity or routing never come from a client.
-fn is_ours(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    let fixed = [
-        "authorization",
-        "connection",
-        "content-length",
-        "content-encoding",
-        "cookie",
-        "expect",
-        "forwarded",
-        "host",
-        "idempotency-key",
-        "keep-alive",
-        "proxy-authorization",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "x-api-key",
-        "x-real-ip",
-    ];
-    fixed.contains(&name.as_str()) || name.starts_with("x-forwarded-") || name.starts_with("holdpoint-")
-}
-
-fn auth(ctx: &mut Ctx<'_>, at: &str, a: &file::Auth) -> Option<UpstreamAuth> {
-    let (name, value) = match a {
-        file::Auth::PassThrough => return Some(UpstreamAuth::PassThrough),
-        file::Auth::Bearer(reference) => (AUTHORIZATION, format!("Bearer {}", ctx.secret(at, reference)?)),
-        file::Auth::Header { name, value } => {
-            let parsed = name.parse::<HeaderName>().map_err(|_| format!("`{name}` is not a header name"));
-            (ctx.ok(at, parsed)?, ctx.secret(at, value)?)
-        }
-    };
-    if HeaderValue::from_str(&value).is_err() {
-        ctx.err(at, "the secret cannot stand in a header: it has control characters");
-        return None;
-    }
-    Some(UpstreamAuth::Header(name, Secret::new(value)))
 }
 
 fn breaker(ctx: &mut Ctx<'_>, at: &str, b: Option<&file::Breaker>) -> BreakerRule {

@@ -7,7 +7,7 @@ use hyper::body::Incoming;
 
 use crate::call::Call;
 
-use super::endpoint::Endpoint;
+use super::endpoint::Origin;
 use super::flow::{Flow, Raw};
 use super::pool::Connection;
 use super::unsent::Unsent;
@@ -61,7 +61,7 @@ pub(super) async fn take_in(
     response: Response<Incoming>,
     connection: Connection,
     call: &Call,
-    endpoint: &Endpoint,
+    endpoint: &Origin,
 ) -> Answer {
     let (parts, body) = response.into_parts();
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
@@ -111,7 +111,7 @@ async fn collect(mut raw: Raw) -> Result<Collected, String> {
 }
 
 /// Hop-by-hop fields, `Set-Cookie`, framing, and redirects elsewhere do not pass (rules R16, R17).
-fn passing(headers: &HeaderMap, endpoint: &Endpoint) -> HeaderMap {
+fn passing(headers: &HeaderMap, endpoint: &Origin) -> HeaderMap {
     const DROPPED: [&str; 14] = [
         "connection",
         "content-length",

@@ -1,7 +1,6 @@
 //! What an MCP server offers: `tools/list`, in the era that it speaks, page by page.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,20 +15,34 @@ use crate::config::UpstreamAuth;
 
 use super::Out;
 use super::answer::is;
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, Origin};
 use super::flow::{Flow, Piece, Raw};
 use super::pool::{Freshness, Pool, SendError};
+use super::started::Started;
 
 const MODERN: &str = "2026-07-28";
 const LEGACY: &str = "2025-11-25";
 const TIME: Duration = Duration::from_secs(60);
-const PAGES: usize = 1_000;
+pub(super) const PAGES: usize = 1_000;
 
 /// All tool definitions of the server.
 ///
 /// # Errors
 /// Why they cannot be had.
 pub async fn catalog(endpoint: &Endpoint, base: &str, clock: Arc<dyn Clock>) -> Result<Vec<Value>, String> {
+    let listed = async {
+        match endpoint {
+            Endpoint::Http(origin) => list(origin, base, clock).await,
+            Endpoint::Stdio(server) => server.list().await,
+        }
+    };
+    match tokio::time::timeout(TIME, listed).await {
+        Ok(list) => list,
+        Err(_) => Err("no answer in time".into()),
+    }
+}
+
+async fn list(endpoint: &Origin, base: &str, clock: Arc<dyn Clock>) -> Result<Vec<Value>, String> {
     let client = Client {
         endpoint,
         path: if base.is_empty() { "/".to_owned() } else { base.to_owned() },
@@ -37,13 +50,10 @@ pub async fn catalog(endpoint: &Endpoint, base: &str, clock: Arc<dyn Clock>) -> 
         head: head(endpoint)?,
         modern: true,
     };
-    match tokio::time::timeout(TIME, client.list()).await {
-        Ok(list) => list,
-        Err(_) => Err("no answer in time".into()),
-    }
+    client.list().await
 }
 
-fn head(endpoint: &Endpoint) -> Result<HeaderMap, String> {
+fn head(endpoint: &Origin) -> Result<HeaderMap, String> {
     let mut head = HeaderMap::new();
     head.insert(HOST, endpoint.host_header().clone());
     head.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
@@ -65,7 +75,7 @@ fn head(endpoint: &Endpoint) -> Result<HeaderMap, String> {
 }
 
 struct Client<'a> {
-    endpoint: &'a Endpoint,
+    endpoint: &'a Origin,
     path: String,
     pool: Arc<Pool>,
     head: HeaderMap,
@@ -108,7 +118,7 @@ impl Client<'_> {
     async fn goodbye(&mut self) {
         if self.head.contains_key("mcp-session-id") {
             let request = || self.request(Method::DELETE, Bytes::new(), &HeaderMap::new());
-            let sent = self.pool.send(self.endpoint, "", Freshness::Recent, &AtomicBool::new(false), request).await;
+            let sent = self.pool.send(self.endpoint, "", Freshness::Recent, &Started::default(), request).await;
             tracing::debug!(ok = sent.is_ok(), "session ended");
         }
     }
@@ -148,7 +158,7 @@ impl Client<'_> {
         let body = Bytes::from(message.to_string());
         let more = more.unwrap_or_default();
         let request = || self.request(Method::POST, body.clone(), &more);
-        let sent = self.pool.send(self.endpoint, "", Freshness::Recent, &AtomicBool::new(false), request).await;
+        let sent = self.pool.send(self.endpoint, "", Freshness::Recent, &Started::default(), request).await;
         let (response, connection) = sent.map_err(SendError::why)?;
         if let Some(id) = response.headers().get("mcp-session-id") {
             self.head.insert("mcp-session-id", id.clone());

@@ -11,10 +11,47 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::TlsConnector;
 
 use crate::call::Fault;
-use crate::config::{UpstreamAuth, UpstreamConfig};
+use crate::config::{HttpServer, UpstreamAt, UpstreamAuth, UpstreamConfig};
+
+use super::stdio::{Server, Servers};
 
 /// One upstream.
-pub struct Endpoint {
+#[derive(Debug)]
+pub enum Endpoint {
+    /// By HTTP.
+    Http(Arc<Origin>),
+    /// A child process.
+    Stdio(Arc<Server>),
+}
+
+impl Endpoint {
+    /// The upstream of the tool `name`, mounted at `mount`; a command is not started yet.
+    ///
+    /// # Errors
+    /// A fault, when its authority file cannot be used or its host is no server name.
+    pub fn new(name: &str, mount: &[String], config: &UpstreamConfig, servers: &Servers) -> Result<Self, Fault> {
+        match &config.at {
+            UpstreamAt::Http(http) => Ok(Self::Http(Arc::new(Origin::new(name, mount, http)?))),
+            UpstreamAt::Stdio(command) => Ok(Self::Stdio(servers.of(name, command))),
+        }
+    }
+
+    /// Whether it gets the client's own credential, which is never kept.
+    #[must_use]
+    pub(crate) fn passes_through(&self) -> bool {
+        matches!(self, Self::Http(origin) if origin.passes_through())
+    }
+
+    /// A command is started, so that the first call need not wait for it.
+    pub fn warm(&self) {
+        if let Self::Stdio(server) = self {
+            server.start();
+        }
+    }
+}
+
+/// A server that is reached by HTTP.
+pub struct Origin {
     id: String,
     host: String,
     port: u16,
@@ -26,21 +63,21 @@ pub struct Endpoint {
     auth: UpstreamAuth,
 }
 
-impl std::fmt::Debug for Endpoint {
+impl std::fmt::Debug for Origin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Endpoint({})", self.origin)
+        write!(f, "Origin({})", self.origin)
     }
 }
 
 /// The upstreams of one configuration version, by tool.
 pub type Endpoints = HashMap<String, Arc<Endpoint>>;
 
-impl Endpoint {
+impl Origin {
     /// The upstream of the tool `name`, mounted at `mount`.
     ///
     /// # Errors
     /// A fault, when its authority file cannot be used or its host is no server name.
-    pub fn new(name: &str, mount: &[String], config: &UpstreamConfig) -> Result<Self, Fault> {
+    pub(super) fn new(name: &str, mount: &[String], config: &HttpServer) -> Result<Self, Fault> {
         let tls = config.origin.scheme_str() == Some("https");
         let host = config.origin.host().unwrap_or_default().to_owned();
         let port = config.origin.port_u16().unwrap_or(if tls { 443 } else { 80 });

@@ -1,7 +1,6 @@
 //! Gets a small document, such as a key set, by URL.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,11 +10,12 @@ use http_body_util::Full;
 
 use crate::call::{Fault, IDLE};
 use crate::clock::Clock;
-use crate::config::{UpstreamAuth, UpstreamConfig};
+use crate::config::{HttpServer, UpstreamAuth};
 
-use super::endpoint::Endpoint;
+use super::endpoint::Origin;
 use super::flow::{Flow, Piece, Raw};
 use super::pool::{Freshness, Pool, SendError};
+use super::started::Started;
 
 const LIMIT: usize = 1 << 20;
 const TIME: Duration = Duration::from_secs(10);
@@ -32,9 +32,8 @@ pub async fn fetch(uri: Uri, clock: Arc<dyn Clock>) -> Result<Bytes, Fault> {
 }
 
 async fn get(uri: Uri, clock: Arc<dyn Clock>) -> Result<Bytes, String> {
-    let config =
-        UpstreamConfig { origin: uri.clone(), base: String::new(), auth: UpstreamAuth::None, ca: None, timeout: TIME };
-    let endpoint = Endpoint::new("fetch", &[], &config).map_err(|e| e.chain())?;
+    let config = HttpServer { origin: uri.clone(), base: String::new(), auth: UpstreamAuth::None, ca: None };
+    let endpoint = Origin::new("fetch", &[], &config).map_err(|e| e.chain())?;
     let pool = Arc::new(Pool::new(clock));
     let target: Uri = uri.path_and_query().map_or("/", |p| p.as_str()).parse().map_err(|_| "not a URL")?;
     let request = || {
@@ -43,7 +42,7 @@ async fn get(uri: Uri, clock: Arc<dyn Clock>) -> Result<Bytes, String> {
         request.headers_mut().insert(HOST, endpoint.host_header().clone());
         request
     };
-    let sent = pool.send(&endpoint, "", Freshness::Any, &AtomicBool::new(false), request).await;
+    let sent = pool.send(&endpoint, "", Freshness::Any, &Started::default(), request).await;
     let (response, connection) = sent.map_err(SendError::why)?;
     if response.status() != http::StatusCode::OK {
         return Err(format!("status {}", response.status()));

@@ -13,35 +13,60 @@ use crate::gates::session::Listener;
 
 use super::pool::Connection;
 use super::resume::Resume;
+use super::stdio::Telling;
 
-/// The raw body with its connection.
+/// The raw body, and where it comes from.
 #[derive(Debug)]
 pub(super) struct Raw {
-    body: Incoming,
-    connection: Connection,
+    from: Source,
     left: usize,
     idle: Duration,
+}
+
+#[derive(Debug)]
+enum Source {
+    Http(Incoming, Connection),
+    /// Events that are made of what a child process says.
+    Stdio(Box<Telling>),
+}
+
+impl Source {
+    /// The next bytes; none of trailers, which do not pass.
+    async fn next(&mut self) -> Option<Result<Option<Bytes>, String>> {
+        match self {
+            Self::Stdio(telling) => telling.next().await.map(|told| told.map(Some)),
+            Self::Http(body, connection) => match body.frame().await {
+                None => {
+                    connection.give_back();
+                    None
+                }
+                Some(Err(e)) => Some(Err(e.to_string())),
+                Some(Ok(frame)) => Some(Ok(frame.into_data().ok())),
+            },
+        }
+    }
 }
 
 impl Raw {
     /// At most `limit` bytes, and never silent for longer than `idle`.
     pub(super) fn new(body: Incoming, connection: Connection, limit: usize, idle: Duration) -> Self {
-        Self { body, connection, left: limit, idle }
+        Self { from: Source::Http(body, connection), left: limit, idle }
+    }
+
+    /// The same, of a child process.
+    pub(super) fn of(telling: Telling, limit: usize, idle: Duration) -> Self {
+        Self { from: Source::Stdio(Box::new(telling)), left: limit, idle }
     }
 
     pub(super) async fn next(&mut self) -> Option<Result<Bytes, String>> {
         loop {
-            let frame = match tokio::time::timeout(self.idle, self.body.frame()).await {
+            let bytes = match tokio::time::timeout(self.idle, self.from.next()).await {
                 Err(_) => return Some(Err("the answer stopped coming".into())),
-                Ok(None) => {
-                    self.connection.give_back();
-                    return None;
-                }
-                Ok(Some(Err(e))) => return Some(Err(e.to_string())),
-                Ok(Some(Ok(frame))) => frame,
+                Ok(None) => return None,
+                Ok(Some(Err(why))) => return Some(Err(why)),
+                Ok(Some(Ok(None))) => continue,
+                Ok(Some(Ok(Some(bytes)))) => bytes,
             };
-            // Trailers do not pass.
-            let Ok(bytes) = frame.into_data() else { continue };
             match self.left.checked_sub(bytes.len()) {
                 Some(left) => self.left = left,
                 None => return Some(Err("the answer is over the operation's limit".into())),

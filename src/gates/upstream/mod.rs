@@ -10,10 +10,11 @@ mod pool;
 mod probe;
 mod resume;
 mod session;
+mod started;
+mod stdio;
 mod unsent;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,14 +34,16 @@ use crate::tasks;
 
 pub use answer::{Answer, Got, GotBody, Lost};
 pub use catalog::catalog;
-pub use endpoint::{Endpoint, Endpoints};
+pub use endpoint::{Endpoint, Endpoints, Origin};
 pub use fetch::fetch;
 pub use flow::{Flow, Piece};
 pub use pool::Pool;
 pub use probe::{Finding, Probed};
+pub use stdio::{Server, Servers};
 pub use unsent::Unsent;
 
 use self::pool::{Freshness, SendError};
+use self::started::Started;
 
 /// A request as hyper sends it.
 pub(crate) type Out = Request<Full<Bytes>>;
@@ -77,17 +80,23 @@ impl Upstreams {
         debug_assert_eq!(permit.call(), call.id());
         drop(permit);
         let left = call.deadline().saturating_duration_since(self.clock.instant());
-        let started = AtomicBool::new(false);
-        match tokio::time::timeout(left, self.send(endpoint, call, manner, &started)).await {
+        let started = Arc::new(Started::default());
+        let sent = async {
+            match &**endpoint {
+                Endpoint::Http(origin) => self.send(origin, call, manner, &started).await,
+                Endpoint::Stdio(server) => server.send(call, manner, &started).await,
+            }
+        };
+        match tokio::time::timeout(left, sent).await {
             Ok(answer) => answer,
-            Err(_) if !started.load(Ordering::Relaxed) => {
+            Err(_) if started.withdraw() => {
                 Answer::NotSent(Unsent::Ours("the deadline passed before anything was sent".into()))
             }
             Err(_) => Answer::Lost(Lost::Deadline),
         }
     }
 
-    async fn send(&self, endpoint: &Arc<Endpoint>, call: &Call, manner: Manner<'_>, started: &AtomicBool) -> Answer {
+    async fn send(&self, endpoint: &Arc<Origin>, call: &Call, manner: Manner<'_>, started: &Started) -> Answer {
         let mut head = match head(endpoint, call, manner.token) {
             Ok(head) => head,
             Err(why) => return Answer::NotSent(Unsent::Ours(why)),
@@ -130,7 +139,7 @@ impl Upstreams {
 
 impl Upstreams {
     /// A call with effects is carried to its end, whatever its server closes on the way.
-    fn resumable(&self, answer: &mut Answer, endpoint: &Arc<Endpoint>, call: &Call, (key, head): (String, HeaderMap)) {
+    fn resumable(&self, answer: &mut Answer, endpoint: &Arc<Origin>, call: &Call, (key, head): (String, HeaderMap)) {
         let Answer::Got(Got { body: GotBody::Flow(flow), .. }) = answer else { return };
         if call.operation().effects.is_read() || !head.contains_key("mcp-session-id") {
             return;
@@ -147,13 +156,13 @@ impl Upstreams {
 }
 
 /// Pools are kept apart by upstream and credential (rule R15).
-fn pool_key(endpoint: &Endpoint, token: Option<&str>) -> String {
+fn pool_key(endpoint: &Origin, token: Option<&str>) -> String {
     let own = token.filter(|_| endpoint.passes_through()).map(|t| Digest::of(t.as_bytes()).to_string());
     format!("{}\n{}", endpoint.id(), own.unwrap_or_default())
 }
 
 /// The outgoing head: from an allow-list, with the proxy's own `Host` and credential (rule R9).
-fn head(endpoint: &Endpoint, call: &Call, token: Option<&str>) -> Result<HeaderMap, String> {
+fn head(endpoint: &Origin, call: &Call, token: Option<&str>) -> Result<HeaderMap, String> {
     let mut head = HeaderMap::new();
     for (name, value) in &call.request().headers {
         if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(value)) {
@@ -172,13 +181,13 @@ fn head(endpoint: &Endpoint, call: &Call, token: Option<&str>) -> Result<HeaderM
 }
 
 /// What every request of ours carries.
-fn own(head: &mut HeaderMap, endpoint: &Endpoint) {
+fn own(head: &mut HeaderMap, endpoint: &Origin) {
     head.insert(HOST, endpoint.host_header().clone());
     head.insert(USER_AGENT, HeaderValue::from_static(concat!("holdpoint/", env!("CARGO_PKG_VERSION"))));
     head.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
 }
 
-fn credential(head: &mut HeaderMap, endpoint: &Endpoint, token: Option<&str>) -> Result<(), String> {
+fn credential(head: &mut HeaderMap, endpoint: &Origin, token: Option<&str>) -> Result<(), String> {
     match endpoint.auth() {
         UpstreamAuth::None => {}
         UpstreamAuth::Header(name, secret) => {

@@ -1,7 +1,6 @@
 //! Connections to upstreams, kept by the core that made them. Nothing is ever re-sent unless it was provably unsent.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,7 +17,8 @@ use crate::clock::Clock;
 use crate::failpoint;
 use crate::tasks;
 
-use super::endpoint::Endpoint;
+use super::endpoint::Origin;
+use super::started::Started;
 use super::unsent::Unsent;
 use super::{CONNECT, Out};
 
@@ -127,12 +127,12 @@ impl Pool {
     }
 
     /// Sends one request; `started` is set from the moment on at which a byte may be on the wire. A kept connection that turns out dead before anything went out is replaced once.
-    pub(crate) async fn send(
+    pub(super) async fn send(
         self: &Arc<Self>,
-        endpoint: &Endpoint,
+        endpoint: &Origin,
         key: &str,
         freshness: Freshness,
-        started: &AtomicBool,
+        started: &Started,
         request: impl Fn() -> Out,
     ) -> Result<(Response<Incoming>, Connection), SendError> {
         if let Some(sender) = self.take(key, freshness) {
@@ -151,13 +151,15 @@ impl Pool {
         self: &Arc<Self>,
         key: &str,
         mut sender: Sender,
-        started: &AtomicBool,
+        started: &Started,
         request: Out,
     ) -> Result<(Response<Incoming>, Connection), SendError> {
         if let Err(e) = sender.ready().await {
             return Err(SendError::NotSent(Unsent::GivenBack(e.to_string())));
         }
-        started.store(true, Ordering::Relaxed);
+        if !started.begin() {
+            return Err(SendError::NotSent(Unsent::Ours("the caller gave up".into())));
+        }
         failpoint::hit("send.request");
         match failpoint::after("send.handed", sender.try_send_request(request)).await {
             Ok(response) => {
@@ -167,7 +169,7 @@ impl Pool {
             }
             Err(mut e) => match e.take_message() {
                 Some(_) => {
-                    started.store(false, Ordering::Relaxed);
+                    started.undo();
                     Err(SendError::NotSent(Unsent::GivenBack(e.error().to_string())))
                 }
                 None => Err(SendError::Broken(e.error().to_string())),
@@ -176,7 +178,7 @@ impl Pool {
     }
 }
 
-async fn connect(endpoint: &Endpoint) -> Result<Sender, String> {
+async fn connect(endpoint: &Origin) -> Result<Sender, String> {
     let (host, port) = endpoint.address();
     let made = tokio::time::timeout(CONNECT, async {
         let stream = TcpStream::connect((host, port)).await.map_err(|e| format!("cannot connect: {e}"))?;
@@ -218,10 +220,10 @@ mod tests {
         let (ours, theirs) = tokio::io::duplex(1 << 10);
         let sender = handshake(ours).await.unwrap();
         drop(theirs);
-        let started = AtomicBool::new(false);
+        let started = Started::default();
         let sent = pool.attempt("k", sender, &started, Out::new(Full::default())).await;
         assert!(matches!(sent, Err(SendError::NotSent(Unsent::GivenBack(_)))), "{sent:?}");
-        assert!(!started.load(Ordering::Relaxed), "a deadline that passes now would call it lost");
+        assert!(!started.is_begun(), "a deadline that passes now would call it lost");
     }
 
     #[tokio::test]
@@ -232,7 +234,7 @@ mod tests {
         let reads = tasks::spawn(async move {
             tokio::io::AsyncReadExt::read(&mut theirs, &mut [0; 1]).await.unwrap();
         });
-        let sent = pool.attempt("k", sender, &AtomicBool::new(false), Out::new(Full::default())).await;
+        let sent = pool.attempt("k", sender, &Started::default(), Out::new(Full::default())).await;
         assert!(matches!(sent, Err(SendError::Broken(_))), "{sent:?}");
         reads.await.unwrap();
     }

@@ -1,7 +1,6 @@
 //! Asks an upstream with a plain read what became of a call whose outcome is unknown.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, HeaderMap, HeaderValue};
@@ -11,9 +10,10 @@ use serde_json::Value;
 
 use crate::call::{Call, Digest, IDLE, Part, ProbeRule, encode_part, encode_path};
 
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, Origin};
 use super::flow::{Flow, Piece, Raw};
 use super::pool::{Freshness, SendError};
+use super::started::Started;
 use super::{Upstreams, credential, own, pool_key};
 
 /// A longer answer says nothing.
@@ -49,11 +49,12 @@ impl Upstreams {
     /// Why it could not be asked: that says nothing of the call.
     pub async fn probe(
         &self,
-        endpoint: &Arc<Endpoint>,
+        endpoint: &Endpoint,
         base: &str,
         rule: &ProbeRule,
         call: &Call,
     ) -> Result<Probed, String> {
+        let Endpoint::Http(endpoint) = endpoint else { return Err("a command has no such read".into()) };
         let target = target(rule, call)?;
         let _place = self.probes.try_acquire().map_err(|_| "too many such reads are under way".to_owned())?;
         let path = format!("{base}{target}");
@@ -65,7 +66,7 @@ impl Upstreams {
         Ok(Probed { finding, target, answer: (status.as_u16(), Digest::of(&body)) })
     }
 
-    async fn read(&self, endpoint: &Arc<Endpoint>, path: &str) -> Result<(StatusCode, Bytes), String> {
+    async fn read(&self, endpoint: &Arc<Origin>, path: &str) -> Result<(StatusCode, Bytes), String> {
         let uri: Uri = path.parse().map_err(|_| "the target is no URL".to_owned())?;
         let mut head = HeaderMap::new();
         own(&mut head, endpoint);
@@ -78,7 +79,7 @@ impl Upstreams {
             request
         };
         let key = pool_key(endpoint, None);
-        let sent = self.pool.send(endpoint, &key, Freshness::Any, &AtomicBool::new(false), request).await;
+        let sent = self.pool.send(endpoint, &key, Freshness::Any, &Started::default(), request).await;
         let (response, connection) = sent.map_err(SendError::why)?;
         let status = response.status();
         let mut flow = Flow::bytes(Raw::new(response.into_body(), connection, LIMIT, IDLE), Bytes::new());

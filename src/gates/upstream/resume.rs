@@ -2,7 +2,6 @@
 //! transports). A client does so by itself for a read; a call with effects is carried to its end here.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,9 +11,10 @@ use http_body_util::Full;
 
 use super::Out;
 use super::answer::is;
-use super::endpoint::Endpoint;
+use super::endpoint::Origin;
 use super::flow::Raw;
 use super::pool::{Freshness, Pool, SendError};
+use super::started::Started;
 
 /// A server that closes each stream at once must not be asked in a hot loop.
 const SHORTEST: Duration = Duration::from_millis(100);
@@ -24,7 +24,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 /// How the stream of one call is asked for again.
 pub(super) struct Resume {
     pub(super) pool: Arc<Pool>,
-    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) endpoint: Arc<Origin>,
     pub(super) key: String,
     pub(super) path: String,
     pub(super) head: HeaderMap,
@@ -56,7 +56,7 @@ impl Resume {
             *request.headers_mut() = head.clone();
             request
         };
-        let sent = self.pool.send(&self.endpoint, &self.key, Freshness::Any, &AtomicBool::new(false), request).await;
+        let sent = self.pool.send(&self.endpoint, &self.key, Freshness::Any, &Started::default(), request).await;
         let (response, connection) = sent.map_err(SendError::why)?;
         if !response.status().is_success() || !is(response.headers(), "text/event-stream") {
             return Err(format!("the stream ended before the response, and cannot be resumed: {}", response.status()));

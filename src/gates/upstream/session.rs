@@ -2,7 +2,6 @@
 //! gone by the time people have decided.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -15,16 +14,17 @@ use crate::call::{Call, IDLE};
 
 use super::Out;
 use super::answer::{Answer, Got, GotBody, Lost};
-use super::endpoint::Endpoint;
+use super::endpoint::Origin;
 use super::flow::{Flow, Piece, Raw};
 use super::pool::{Connection, Freshness, Pool, SendError};
+use super::started::Started;
 
 const SESSION: &str = "mcp-session-id";
 
 /// Opens a session; gives the head of the call with its id in it.
 pub(super) async fn open(
     pool: &Arc<Pool>,
-    endpoint: &Arc<Endpoint>,
+    endpoint: &Arc<Origin>,
     call: &Call,
     head: &HeaderMap,
 ) -> Result<HeaderMap, String> {
@@ -52,7 +52,7 @@ pub(super) async fn open(
 }
 
 /// Ends it; whether that works makes no difference to the call.
-pub(super) async fn close(pool: &Arc<Pool>, endpoint: &Arc<Endpoint>, call: &Call, head: &HeaderMap) {
+pub(super) async fn close(pool: &Arc<Pool>, endpoint: &Arc<Origin>, call: &Call, head: &HeaderMap) {
     if let Err(why) = send(pool, endpoint, call, head, Method::DELETE, String::new()).await {
         tracing::debug!(why, "an own MCP session was not ended");
     }
@@ -81,7 +81,7 @@ pub(super) async fn gathered(answer: Answer) -> Answer {
 
 async fn send(
     pool: &Arc<Pool>,
-    endpoint: &Endpoint,
+    endpoint: &Origin,
     call: &Call,
     head: &HeaderMap,
     method: Method,
@@ -96,7 +96,7 @@ async fn send(
         request
     };
     let key = format!("{}\nown session", endpoint.id());
-    pool.send(endpoint, &key, Freshness::Recent, &AtomicBool::new(false), request).await.map_err(SendError::why)
+    pool.send(endpoint, &key, Freshness::Recent, &Started::default(), request).await.map_err(SendError::why)
 }
 
 /// Reads an answer to its end, or to the response in its stream of events.
