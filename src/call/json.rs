@@ -22,6 +22,16 @@ pub struct NotStrict(String);
 /// # Errors
 /// [`NotStrict`] with what is wrong, and where.
 pub fn read(bytes: &[u8]) -> Result<Value, NotStrict> {
+    let value = read_any_number(bytes)?;
+    numbers(std::str::from_utf8(bytes).map_err(|_| NotStrict("the body is not UTF-8".into()))?)?;
+    Ok(value)
+}
+
+/// Reads a whole text in which numbers decide nothing, such as the bounds in a tool's schema.
+///
+/// # Errors
+/// [`NotStrict`] with what is wrong, and where.
+pub fn read_any_number(bytes: &[u8]) -> Result<Value, NotStrict> {
     let text = std::str::from_utf8(bytes).map_err(|_| NotStrict("the body is not UTF-8".into()))?;
     if text.starts_with('\u{feff}') {
         return Err(NotStrict("the body begins with a byte order mark".into()));
@@ -31,7 +41,6 @@ pub fn read(bytes: &[u8]) -> Result<Value, NotStrict> {
     let seed = Strict { depth: DEPTH, nodes: &mut nodes };
     let value = seed.deserialize(&mut de).map_err(|e| NotStrict(format!("not JSON as accepted here: {e}")))?;
     de.end().map_err(|e| NotStrict(format!("not JSON as accepted here: {e}")))?;
-    numbers(text)?;
     Ok(value)
 }
 

@@ -209,7 +209,7 @@ impl Editor {
 
     fn shows(&self, definition: &str) -> bool {
         // Read strictly: what two readers may read differently is not what was accepted.
-        let Ok(definition) = json::read(definition.as_bytes()) else {
+        let Ok(definition) = json::read_any_number(definition.as_bytes()) else {
             tracing::warn!(tool.name = self.tool.name, "a tool's definition is no JSON as accepted; it is not shown");
             return false;
         };

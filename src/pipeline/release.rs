@@ -64,9 +64,11 @@ impl Pipeline {
         entry: &mut Entry,
     ) -> Result<Outcome, Refusal> {
         let id = record.id;
-        let outcome = self
-            .release(a.s, record, Some(Client { token: a.token, headers: Some(&a.call.request().headers) }), entry)
-            .await?;
+        let modern = |rpc: &(String, Protocol)| rpc.1 == Protocol::McpModern;
+        let same_era = a.call.request().rpc.as_ref().map(modern) == record.request.rpc.as_ref().map(|(_, m)| *m);
+        // Headers of one era say nothing of a message of the other.
+        let headers = same_era.then_some(a.call.request().headers.as_slice());
+        let outcome = self.release(a.s, record, Some(Client { token: a.token, headers }), entry).await?;
         if a.call.request().rpc.is_none() || !matches!(outcome, Outcome::Forwarded { .. }) {
             return Ok(outcome);
         }

@@ -3,7 +3,7 @@
 use http::HeaderMap;
 use serde_json::Value;
 
-use crate::call::sentinel::{HEADER_MISMATCH, decoded};
+use crate::call::sentinel::{HEADER_MISMATCH, decoded, encoded};
 use crate::call::{Code, Refusal};
 
 /// Checks the headers that a tool's schema asks for with `x-mcp-header`, where they are mirrored at all.
@@ -26,6 +26,18 @@ pub(super) fn check(schema: &Value, arguments: &Value, headers: &HeaderMap) -> R
         }
     }
     Ok(())
+}
+
+/// The headers that a default, filled in by us, makes necessary.
+pub(super) fn missing(schema: &Value, arguments: &Value, headers: &HeaderMap) -> Vec<(String, String)> {
+    let text = |value: &Value| match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
+        _ => None,
+    };
+    let absent = annotated(schema, "", DEPTH).into_iter().map(|(p, n)| (p, format!("mcp-param-{n}")));
+    let absent = absent.filter(|(_, name)| !headers.contains_key(name.as_str()));
+    absent.filter_map(|(p, name)| Some((name, encoded(&arguments.pointer(&p).and_then(text)?)))).collect()
 }
 
 /// Properties are followed so deep.
@@ -83,6 +95,14 @@ mod tests {
             map.insert(http::HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
         }
         check(&schema, arguments, &map).is_ok()
+    }
+
+    #[test]
+    fn a_default_that_is_filled_in_is_mirrored_too() {
+        let schema = json!({"properties": {"region": {"type": "string", "default": "eu", "x-mcp-header": "Region"}}});
+        let made = missing(&schema, &json!({"region": "eu"}), &HeaderMap::new());
+        assert_eq!(made, [("mcp-param-region".to_owned(), "eu".to_owned())]);
+        assert!(missing(&schema, &json!({}), &HeaderMap::new()).is_empty());
     }
 
     #[test]

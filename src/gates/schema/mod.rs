@@ -200,6 +200,7 @@ impl Schemas {
             return Err(Refusal::new(Code::BodyTooLarge, text));
         }
         let mut arguments = Value::Object(serde_json::Map::new());
+        let mut made = Vec::new();
         if mcp.method == "tools/call" {
             if mcp.id.is_none() {
                 return Err(Refusal::new(Code::MalformedRequest, "`tools/call` needs an id"));
@@ -216,6 +217,8 @@ impl Schemas {
                 schema.check_mcp(&arguments).map_err(|v| invalid(operation, v))?;
                 if filled {
                     body = rewritten(mcp.message, &arguments);
+                    let declared = operation.schema.as_deref().filter(|_| mcp.protocol == Protocol::McpModern);
+                    made = declared.map(|d| mirrored::missing(d, &arguments, headers)).unwrap_or_default();
                 }
             }
         } else if operation.role == Role::Method {
@@ -224,7 +227,8 @@ impl Schemas {
                 schema.check(&arguments).map_err(|v| invalid(operation, v))?;
             }
         }
-        let routing = routing(&mcp.method, mcp.name.as_deref(), mcp.protocol, headers);
+        let mut routing = routing(&mcp.method, mcp.name.as_deref(), mcp.protocol, headers);
+        routing.extend(made);
         let id = mcp.id.map(|id| id.get().to_owned()).unwrap_or_default();
         let era = if mcp.protocol == Protocol::McpModern { Protocol::McpModern } else { Protocol::McpLegacy };
         let content_type = (!body.is_empty()).then(|| "application/json".to_owned());

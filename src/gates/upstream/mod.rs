@@ -101,7 +101,9 @@ impl Upstreams {
             Ok(head) => head,
             Err(why) => return Answer::NotSent(Unsent::Ours(why)),
         };
-        let legacy_session = head.contains_key("mcp-session-id") && manner.own_session;
+        // A stored call has no session that lives: `(own)` stands in its place.
+        let stored = |v: &HeaderValue| manner.own_session || v == "(own)";
+        let legacy_session = head.get("mcp-session-id").is_some_and(stored);
         if legacy_session {
             match session::open(&self.pool, endpoint, call, &head).await {
                 Ok(own) => head = own,
