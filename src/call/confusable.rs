@@ -32,6 +32,23 @@ pub fn confusable<'a, 'k>(
     members.keys().find(odd).map(String::as_str)
 }
 
+/// The first name among arguments, however deep, that could be read as one that the schema declares there.
+#[must_use]
+pub fn in_arguments<'a>(schema: &Value, value: &'a Value) -> Option<&'a str> {
+    match value {
+        Value::Object(members) => {
+            let declared = schema.get("properties").and_then(Value::as_object)?;
+            let own = confusable(members, declared.keys().map(String::as_str));
+            own.or_else(|| members.iter().find_map(|(name, inner)| in_arguments(declared.get(name)?, inner)))
+        }
+        Value::Array(items) => {
+            let each = schema.get("items")?;
+            items.iter().find_map(|item| in_arguments(each, item))
+        }
+        _ => None,
+    }
+}
+
 /// Every name in a message of MCP that something is decided by.
 const MESSAGE: &[&str] = &["jsonrpc", "id", "method", "params", "result", "error"];
 const PARAMS: &[&str] = &[
@@ -72,6 +89,13 @@ pub fn in_message(message: &Value) -> Option<&str> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn arguments_are_looked_at_as_deep_as_they_are_declared() {
+        let schema = json!({"properties": {"all": {"items": {"properties": {"amount": {}}}}, "free": {}}});
+        assert_eq!(in_arguments(&schema, &json!({"all": [{"amount": 1}, {"Amount": 2}]})), Some("Amount"));
+        assert_eq!(in_arguments(&schema, &json!({"all": [{"amount": 1}], "free": {"A": 1, "a": 2}})), None);
+    }
 
     #[test]
     fn names_that_a_careless_reader_mixes_up_are_found() {

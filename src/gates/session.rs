@@ -37,11 +37,48 @@ impl Owners {
     }
 }
 
-/// Who owns which session, and which events of streams. Shared by all cores; kept in memory.
+/// Who was told an event of this id. Servers count events per session, so many may own one.
+#[derive(Debug, Default)]
+struct Told(Mutex<(Hearers, VecDeque<Named>)>);
+
+type Hearers = HashMap<Named, Vec<PrincipalKey>>;
+
+/// Principals that are remembered for one event id; beyond, it says nothing any more.
+const TELLERS: usize = 64;
+
+impl Told {
+    fn add(&self, tool: &str, id: &str, principal: &PrincipalKey) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (told, order) = &mut *known;
+        let named = (tool.to_owned(), id.to_owned());
+        if let Some(all) = told.get_mut(&named) {
+            if all.len() <= TELLERS && !all.contains(principal) {
+                all.push(principal.clone());
+            }
+            return;
+        }
+        told.insert(named.clone(), vec![principal.clone()]);
+        order.push_back(named);
+        if order.len() > REMEMBERED
+            && let Some(oldest) = order.pop_front()
+        {
+            told.remove(&oldest);
+        }
+    }
+
+    /// Others were told it, and this principal was not.
+    fn is_foreign(&self, tool: &str, id: &str, principal: &PrincipalKey) -> bool {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = known.0.get(&(tool.to_owned(), id.to_owned()));
+        all.is_some_and(|all| all.len() <= TELLERS && !all.contains(principal))
+    }
+}
+
+/// Who owns which session, and who was told which events of streams. Shared by all cores; kept in memory.
 #[derive(Debug, Default)]
 pub struct Sessions {
     sessions: Owners,
-    events: Owners,
+    events: Told,
 }
 
 /// Notes the events of one stream as its principal's: nobody else resumes from them.
@@ -55,7 +92,7 @@ pub struct Listener {
 impl Listener {
     /// An event with this id was told.
     pub(crate) fn told(&self, id: &str) {
-        self.of.events.owner(&self.tool, id, &self.principal);
+        self.of.events.add(&self.tool, id, &self.principal);
     }
 }
 
@@ -71,11 +108,10 @@ impl Sessions {
             return Ok(());
         }
         let tool = draft.operation.tool.name.as_str();
-        let foreign = |owners: &Owners, header: &str| {
-            let named = draft.incoming.headers.get(header).and_then(|v| v.to_str().ok());
-            named.is_some_and(|name| owners.owner(tool, name, &principal.key()) != principal.key())
-        };
-        if !foreign(&self.sessions, HEADER) && !foreign(&self.events, "last-event-id") {
+        let named = |header: &str| draft.incoming.headers.get(header).and_then(|v| v.to_str().ok());
+        let key = principal.key();
+        let session = named(HEADER).is_some_and(|id| self.sessions.owner(tool, id, &key) != key);
+        if !session && !named("last-event-id").is_some_and(|id| self.events.is_foreign(tool, id, &key)) {
             return Ok(());
         }
         Err(Refusal::new(Code::UnknownTool, "no such session of yours; begin with `initialize`")

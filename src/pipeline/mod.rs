@@ -28,7 +28,7 @@ use crate::gates::hold::{Attached, Holds, Round};
 use crate::gates::idempotency::{Calls, NotBegun, read_outcome};
 use crate::gates::pins::Pins;
 use crate::gates::session::Sessions;
-use crate::gates::upstream::{Answer, Endpoint, Got, GotBody, Manner, Upstreams};
+use crate::gates::upstream::{Answer, Endpoint, Got, GotBody, Lost, Manner, Unsent, Upstreams};
 use crate::signals::{Entry, Throttle};
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::store::{AuditNote, CallRecord, Known, Made, State, Store};
@@ -261,7 +261,11 @@ impl Pipeline {
             flow.heard_by(self.sessions.listener(a.principal, &a.call.operation().tool.name));
         }
         support::count_answer(self, a.call, &answer, sent);
-        probe.observe(support::is_healthy(&answer));
+        // What is our own or the client's doing says nothing of the upstream.
+        match &answer {
+            Answer::NotSent(Unsent::Ours(_)) | Answer::Lost(Lost::Cancelled) => drop(probe),
+            answer => probe.observe(support::is_healthy(answer)),
+        }
         answer
     }
 

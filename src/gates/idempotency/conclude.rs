@@ -1,6 +1,6 @@
 //! Conclude: what the answer means, recorded before the agent hears its end.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::{Bytes, BytesMut};
@@ -105,15 +105,10 @@ impl Calls {
 
     /// A longer answer flows as it comes; its end waits for the record.
     fn flowing(&self, flight: InFlight, call: &Call, status: StatusCode, headers: HeaderMap, flow: Box<Flow>) -> Reply {
-        let (tx, rx) = mpsc::channel(QUEUE);
-        let pump = Pump {
-            calls: self.clone(),
-            call: call.clone(),
-            status,
-            headers: headers.clone(),
-            to: tx,
-            deaf: AtomicBool::new(false),
-        };
+        let (tx, rx) = mpsc::channel(QUEUE + 1);
+        let last_word = Mutex::new(tx.clone().try_reserve_owned().ok());
+        let pump =
+            Pump { calls: self.clone(), call: call.clone(), status, headers: headers.clone(), to: tx, last_word };
         self.tracker.spawn(pump.run(flight, flow));
         Reply { status, headers, body: ReplyBody::Stream(rx) }
     }
@@ -126,8 +121,8 @@ struct Pump {
     status: StatusCode,
     headers: HeaderMap,
     to: mpsc::Sender<Result<Bytes, Broken>>,
-    /// Nothing more is sent to the agent.
-    deaf: AtomicBool,
+    /// Room for saying that the answer is broken, to an agent that does not read; taken once that was said.
+    last_word: Mutex<Option<mpsc::OwnedPermit<Result<Bytes, Broken>>>>,
 }
 
 impl Pump {
@@ -197,15 +192,20 @@ impl Pump {
         self.calls.end(flight, answered(state, self.status, &headers, kept)).await;
     }
 
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<mpsc::OwnedPermit<Result<Bytes, Broken>>>> {
+        self.last_word.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// An agent that has stopped reading is let go after a while: the answer is recorded all the same.
     async fn send(&self, piece: Result<Bytes, Broken>) {
-        if self.deaf.load(Ordering::Relaxed) {
+        if self.lock().is_none() {
             return;
         }
         let sent = tokio::time::timeout(STALLED, self.to.send(piece)).await;
         if !matches!(sent, Ok(Ok(()))) {
-            self.deaf.store(true, Ordering::Relaxed);
-            tracing::debug!(call.id = %self.call.id(), "the agent has hung up or does not read");
+            // What it has read so far must not look whole.
+            let said = self.lock().take().map(|room| room.send(Err(Broken))).is_some();
+            tracing::debug!(call.id = %self.call.id(), said, "the agent has hung up or does not read");
         }
     }
 }
@@ -290,6 +290,7 @@ pub fn read_outcome(answer: Answer, call: &Call, tier: Tier) -> Result<Outcome, 
             refuse(Code::UpstreamUnreachable, "the upstream cannot be reached")
         }
         Answer::Lost(Lost::Deadline) => refuse(Code::UpstreamTimeout, "the upstream did not answer in time"),
+        Answer::Lost(Lost::Cancelled) => refuse(Code::Withdrawn, "it was cancelled before its answer came"),
         Answer::Lost(Lost::Broken(why)) => {
             tracing::warn!(call.id = %call.id(), why, "an answer broke off");
             refuse(Code::UpstreamUnreachable, "the upstream's answer broke off")

@@ -92,14 +92,24 @@ impl Compiled {
         Err(self.validator.iter_errors(arguments).take(100).flat_map(|e| explain(&e)).collect())
     }
 
-    /// The same for MCP, whose clients say `null` for an optional argument that is not given; policies see none, too.
+    /// A null for an argument that may not be null and has a default is its absence: the default will stand there.
+    pub(super) fn absent_nulls(&self, arguments: &mut Value) {
+        if self.validator.is_valid(arguments) {
+            return;
+        }
+        let properties = self.schema.get("properties").and_then(Value::as_object);
+        let (Some(properties), Some(members)) = (properties, arguments.as_object_mut()) else { return };
+        let defaulted = |name: &str| properties.get(name).and_then(|p| p.get("default")).is_some_and(|d| !d.is_null());
+        members.retain(|name, value| !(value.is_null() && defaulted(name)));
+    }
+
+    /// [`Self::check`] for MCP, whose clients say `null` for an optional argument that is not given; policies see none, too.
     pub(super) fn check_mcp(&self, arguments: &Value) -> Result<(), Vec<Violation>> {
         let Err(violations) = self.check(arguments) else { return Ok(()) };
         let required = self.schema.get("required").and_then(Value::as_array);
         let declared = |name: &String| self.schema.get("properties").and_then(|p| p.get(name));
-        // A default would stand there if nothing had been given: null is no way round it.
         let optional = |name: &String| {
-            declared(name).is_some_and(|d| d.get("default").is_none())
+            declared(name).is_some_and(|d| d.get("default").is_none_or(Value::is_null))
                 && !required.is_some_and(|all| all.iter().any(|r| r == name.as_str()))
         };
         let Some(members) = arguments.as_object().filter(|m| m.iter().any(|(n, v)| v.is_null() && optional(n))) else {
@@ -147,7 +157,8 @@ fn fill_members(properties: &Map<String, Value>, members: &mut Map<String, Value
         match members.get_mut(name) {
             Some(given) => filled |= fill(schema, given),
             None => {
-                if let Some(default) = schema.get("default") {
+                // Null stands for absence: to write it would be to say something.
+                if let Some(default) = schema.get("default").filter(|d| !d.is_null()) {
                     members.insert(name.clone(), default.clone());
                     filled = true;
                 }

@@ -213,6 +213,7 @@ impl Schemas {
             }
             confusable(operation, &arguments)?;
             if let Some(schema) = self.compiled(operation)? {
+                schema.absent_nulls(&mut arguments);
                 let filled = schema.fill(&mut arguments);
                 schema.check_mcp(&arguments).map_err(|v| invalid(operation, v))?;
                 if filled {
@@ -267,9 +268,7 @@ fn parameters(message: &Value) -> Value {
 
 /// An argument that a careless reader takes for a declared one.
 fn confusable(operation: &Operation, arguments: &Value) -> Result<(), Refusal> {
-    let declared = operation.schema.as_ref().and_then(|s| s.get("properties")?.as_object());
-    let (Some(declared), Some(given)) = (declared, arguments.as_object()) else { return Ok(()) };
-    match confusable::confusable(given, declared.keys().map(String::as_str)) {
+    match operation.schema.as_deref().and_then(|schema| confusable::in_arguments(schema, arguments)) {
         None => Ok(()),
         Some(name) => {
             let message = "could be read as a declared argument".to_owned();

@@ -28,6 +28,8 @@ pub enum Answer {
 pub enum Lost {
     /// The deadline passed.
     Deadline,
+    /// Its client cancelled it, or its server was stopped by us: that says nothing of the server.
+    Cancelled,
     /// The connection broke.
     Broken(String),
     /// The answer is not one that may pass.

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
+use crate::call::mrtr;
 use crate::call::splice::Edits;
 use crate::call::{OutRequest, Protocol};
 
@@ -84,19 +85,8 @@ const INVALID_REQUEST: i32 = -32600;
 const NOT_FOUND: i64 = -32601;
 
 /// Methods that the modern era does not have, or that a server of the old era has not: it is not asked.
-const NOT_MODERN: [&str; 11] = [
-    "initialize",
-    "ping",
-    "logging/setLevel",
-    "resources/subscribe",
-    "resources/unsubscribe",
-    "subscriptions/listen",
-    "tasks/list",
-    "tasks/get",
-    "tasks/result",
-    "tasks/update",
-    "tasks/cancel",
-];
+const NOT_MODERN: [&str; 6] =
+    ["initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe", "subscriptions/listen"];
 
 impl Told {
     fn error(id: &str, status: StatusCode, code: i64, text: &str) -> Self {
@@ -129,15 +119,18 @@ pub(super) fn read(out: &OutRequest) -> Result<Read, &'static str> {
         let text = "this protocol version is not spoken here";
         return Ok(Read::Told(Told::error(&id, StatusCode::BAD_REQUEST, INVALID_REQUEST.into(), text)));
     }
-    if modern && NOT_MODERN.contains(&method) {
-        return Ok(Read::Told(Told::error(&id, StatusCode::NOT_FOUND, NOT_FOUND, "this method is not spoken here")));
+    // Tasks would be in common: the server takes all agents for one.
+    if method.starts_with("tasks/") || (modern && NOT_MODERN.contains(&method)) {
+        let status = if modern { StatusCode::NOT_FOUND } else { StatusCode::OK };
+        return Ok(Read::Told(Told::error(&id, status, NOT_FOUND, "this method is not spoken here")));
     }
     let params = params(message.params)?;
     if matches!((method, modern), ("initialize", false) | ("server/discover", true)) {
         return Ok(Read::Greet(Greeting { id, modern, version: params.protocol_version.map(Cow::into_owned) }));
     }
     let token = meta(&params)?.get(TOKEN).map(|t| t.get().to_owned());
-    Ok(Read::Forward(Request { body: body.to_owned(), id, method: method.to_owned(), modern, token }))
+    let body = mrtr::deferred_legacy(body).unwrap_or_else(|| body.to_owned());
+    Ok(Read::Forward(Request { body, id, method: method.to_owned(), modern, token }))
 }
 
 /// What demands no answer ends here: the server was told by us what a client tells, and asked the client nothing.

@@ -53,6 +53,8 @@ pub(super) enum Unanswered {
     NotSent(String),
     /// It was written: it may have happened.
     Lost(String),
+    /// It was written, and then its client cancelled it or its server was stopped.
+    Cancelled,
 }
 
 /// Nobody waits any more.

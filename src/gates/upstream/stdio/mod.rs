@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::call::Call;
 use crate::config::StdioServer;
+use crate::gates::idempotency::Calls;
 use crate::tasks::Tracker;
 
 use super::Manner;
@@ -152,7 +153,7 @@ impl Server {
     }
 
     /// Sends one call, and takes in what comes of it.
-    pub(super) async fn send(&self, call: &Call, manner: Manner<'_>, started: &Arc<Started>) -> Answer {
+    pub(super) async fn send(self: &Arc<Self>, call: &Call, manner: Manner<'_>, started: &Arc<Started>) -> Answer {
         match era::read(call.request()) {
             Err(why) => Answer::NotSent(Unsent::Ours(why.into())),
             Ok(Read::Told(told)) => got(told),
@@ -169,10 +170,17 @@ impl Server {
         }
     }
 
-    async fn carry(&self, request: Request, call: &Call, manner: Manner<'_>, started: &Arc<Started>) -> Answer {
+    async fn carry(
+        self: &Arc<Self>,
+        request: Request,
+        call: &Call,
+        manner: Manner<'_>,
+        started: &Arc<Started>,
+    ) -> Answer {
         let accepts = |(name, value): &(String, String)| name == "accept" && value.contains("text/event-stream");
         let streams = request.wants_progress() && !manner.own_session && call.request().headers.iter().any(accepts);
-        let reads = call.operation().effects.is_read();
+        // What was begun durably is carried to its end, too.
+        let reads = !Calls::is_claimed(call);
         let mut waiting = match self.ask(request, reads, started).await {
             Ok(waiting) => waiting,
             Err(unanswered) => return unanswered.into(),
@@ -205,7 +213,12 @@ impl Server {
     }
 
     /// Puts a request where it is written, once the server is there.
-    async fn ask(&self, request: Request, cancel: bool, started: &Arc<Started>) -> Result<Waiting, Unanswered> {
+    async fn ask(
+        self: &Arc<Self>,
+        request: Request,
+        cancel: bool,
+        started: &Arc<Started>,
+    ) -> Result<Waiting, Unanswered> {
         self.hello().await.map_err(Unanswered::NotSent)?;
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let line = request.line(id).map_err(|why| Unanswered::NotSent(why.into()))?;
@@ -214,6 +227,7 @@ impl Server {
         let order = Order { id, line, started: Arc::clone(started), to: Caller { answer, progress } };
         let gone = self.gone.clone();
         let waiting = Waiting {
+            _server: Arc::clone(self),
             id,
             request,
             answered,
@@ -233,7 +247,7 @@ impl Server {
     ///
     /// # Errors
     /// Why they cannot be had.
-    pub(super) async fn list(&self) -> Result<Vec<Value>, String> {
+    pub(super) async fn list(self: &Arc<Self>) -> Result<Vec<Value>, String> {
         let mut all = Vec::new();
         let mut params = json!({});
         for _ in 0..PAGES {
@@ -260,6 +274,7 @@ impl From<Unanswered> for Answer {
         match unanswered {
             Unanswered::NotSent(why) => Self::NotSent(Unsent::NoConnection(why)),
             Unanswered::Lost(why) => Self::Lost(Lost::Broken(why)),
+            Unanswered::Cancelled => Self::Lost(Lost::Cancelled),
         }
     }
 }
@@ -268,6 +283,7 @@ impl From<Unanswered> for String {
     fn from(unanswered: Unanswered) -> Self {
         match unanswered {
             Unanswered::NotSent(why) | Unanswered::Lost(why) => why,
+            Unanswered::Cancelled => "it was cancelled".into(),
         }
     }
 }
@@ -305,6 +321,8 @@ fn got(told: Told) -> Answer {
 /// A client that waits for its response.
 #[derive(Debug)]
 struct Waiting {
+    /// A reload that drops the tool ends its server only once nobody waits any more.
+    _server: Arc<Server>,
     id: u64,
     request: Request,
     answered: oneshot::Receiver<Result<Bytes, Unanswered>>,
@@ -339,7 +357,7 @@ impl Waiting {
     /// It was cancelled, or whoever was to answer is gone.
     fn dropped(&self) -> Unanswered {
         let why = "the request was cancelled, or the server was stopped".to_owned();
-        if self.started.withdraw() { Unanswered::NotSent(why) } else { Unanswered::Lost(why) }
+        if self.started.withdraw() { Unanswered::NotSent(why) } else { Unanswered::Cancelled }
     }
 
     fn told(&self, line: &Bytes) -> Result<Told, &'static str> {

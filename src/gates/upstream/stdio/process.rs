@@ -16,6 +16,8 @@ use super::lines::{Line, Lines};
 /// What a child inherits; everything else it is given by name.
 const INHERITED: [&str; 11] =
     ["PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "TZ", "USER", "LOGNAME", "SHELL", "TERM"];
+/// Values of its environment from this length on are hidden in the log: shorter ones are modes and numbers, not secrets.
+const HIDDEN: usize = 12;
 /// A line of its standard error may be so long in the log.
 const LOG_LINE: usize = 2 << 10;
 /// How long it may take to end when its standard input is closed, on SIGTERM, and on SIGKILL.
@@ -32,6 +34,10 @@ const CHUNK: usize = 64 << 10;
 #[derive(Debug)]
 pub(super) struct Process {
     tool: String,
+    /// Its process group, which may outlive it.
+    group: Option<Pid>,
+    /// What it was given by reference, which no log may show.
+    secrets: Vec<String>,
     child: Child,
     stderr: Option<ChildStderr>,
     read: BytesMut,
@@ -53,7 +59,17 @@ pub(super) fn start(tool: &str, server: &StdioServer) -> Result<(Process, ChildS
     let (Some(stdin), Some(stdout)) = (stdin, stdout) else { return Err("it has no pipes".into()) };
     let stderr = child.stderr.take();
     tracing::info!(tool.name = tool, pid = child.id(), "the tool's server was started");
-    let process = Process { tool: tool.to_owned(), child, stderr, read: BytesMut::new(), said: Lines::new(LOG_LINE) };
+    let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    let secrets = server.env.values().map(|value| value.reveal().to_owned()).filter(|v| v.len() >= HIDDEN).collect();
+    let process = Process {
+        tool: tool.to_owned(),
+        group,
+        secrets,
+        child,
+        stderr,
+        read: BytesMut::new(),
+        said: Lines::new(LOG_LINE),
+    };
     Ok((process, stdin, stdout))
 }
 
@@ -89,7 +105,10 @@ impl Process {
             Line::Whole(bytes) => (bytes, ""),
             Line::TooLong(bytes) => (bytes, "…"),
         };
-        let said = format!("{}{cut}", visible(&String::from_utf8_lossy(bytes)));
+        let mut said = format!("{}{cut}", visible(&String::from_utf8_lossy(bytes)));
+        for secret in &self.secrets {
+            said = said.replace(secret.as_str(), "***");
+        }
         tracing::info!(tool.name = self.tool, said, "the tool's server says");
     }
 
@@ -105,6 +124,8 @@ impl Process {
                 break;
             }
         }
+        // A program like `npx` may be gone before the server that it started.
+        self.signal(Signal::TERM);
         let last = async {
             while let Some(stderr) = &mut self.stderr {
                 self.read.reserve(CHUNK);
@@ -115,14 +136,14 @@ impl Process {
         if tokio::time::timeout(LAST_WORDS, last).await.is_err() {
             tracing::debug!(tool.name = self.tool, "its standard error is still open: a child of its own lives on");
         }
+        self.signal(Signal::KILL);
         tracing::info!(tool.name = self.tool, status, "the tool's server has ended");
         status
     }
 
     /// To its whole group: a program like `npx` has the server as a child of its own.
     fn signal(&self, signal: Signal) {
-        let pid = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        let sent = pid.map(|pid| kill_process_group(pid, signal));
+        let sent = self.group.map(|group| kill_process_group(group, signal));
         tracing::debug!(tool.name = self.tool, ?signal, ?sent, "asked to end");
     }
 }
