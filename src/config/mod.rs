@@ -1,6 +1,7 @@
 //! The configuration: the file as written (`file`), then all mistakes at once (`resolve`), then [`Config`] as used.
 
 mod file;
+mod file_tools;
 pub mod lock;
 mod mistakes;
 mod resolve;
