@@ -17,21 +17,12 @@ import unittest
 import urllib.request
 
 import servers
+import gateway
 from gateway import BINARY, KEY, MAYA
 
 HERE = pathlib.Path(__file__).resolve().parent
 
-CONFIG = """
-version: 1
-listen: { agents: 127.0.0.1:0, admin: 127.0.0.1:0 }
-state: { path: state }
-policies: { dir: policies }
-identity:
-  org: e2e
-  agents: { api_keys: [ { agent: bot, group: bots, key: { env: BOT_KEY } } ] }
-  reviewers: { tokens: [ { user: maya, groups: [leads], mfa: true, token: { env: MAYA_TOKEN } } ] }
-workflows: { work: { owner: leads } }
-tools:
+CONFIG = gateway.CONFIG + """\
   shop:
     kind: rest
     owner: leads
@@ -58,7 +49,6 @@ tools:
     upstream: { url: "http://127.0.0.1:RELAY/mcp" }
     lock: everything.lock.json
     operations: { "get-*": { effect: write }, echo: { effect: irreversible } }
-reviews: { inline_wait: 0s }
 """
 
 POLICIES = """
