@@ -25,7 +25,9 @@ enum Kind {
 
 /// Parses strict YAML: duplicate keys are errors, anchors are bounded.
 pub(super) fn parse(text: &str, path: &Path) -> Result<Tree, Mistakes> {
-    serde_saphyr::from_str::<Tree>(text).map_err(|e| {
+    // `n`, `y`, `on` and `off` are words.
+    let options = serde_saphyr::options! { strict_booleans: true };
+    serde_saphyr::from_str_with_options::<Tree>(text, options).map_err(|e| {
         let line = e.location().map(|l| l.line());
         let text = e.without_snippet().to_string();
         Mistakes::one(path, line, "", format!("not YAML as we accept it: {text}"))
@@ -137,6 +139,12 @@ mod tests {
         assert_eq!(t.line("/b/c/1"), 3);
         assert_eq!(t.line("/b/d/e"), 4);
         assert_eq!(t.line("/b/d/none"), 4);
+    }
+
+    #[test]
+    fn only_true_and_false_are_truth_values() {
+        let t = parse("[n, y, no, on, off, true, 'true']", Path::new("f")).unwrap();
+        assert_eq!(t.value(), serde_json::json!(["n", "y", "no", "on", "off", true, "true"]));
     }
 
     #[test]
