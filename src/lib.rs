@@ -31,6 +31,7 @@
 //! | [`store`] | durable state: domain steps over journal and index |
 //! | [`journal`], [`audit`] | the append-only log, and its proof |
 //! | [`snapshot`] | one version of routes, schemas, policies, limits |
+//! | [`workbench`] | what policy authors use before a change rules: tests, explanations, replays |
 //! | [`config`] | the file as written, all mistakes at once, the configuration as used |
 //! | [`admin`] | reviewers and operators: API, page, health, metrics |
 //! | [`inquiry`] | `/-/…`: what an agent may ask about its own calls |
@@ -65,6 +66,7 @@ pub mod journal;
 
 pub mod config;
 pub mod snapshot;
+pub mod workbench;
 
 pub mod admin;
 pub mod inquiry;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::call::{Digest, Fault, Operation};
+use crate::call::{Digest, Fault, Operation, Timestamp};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::gates::authz::{ErrorHook, Policies};
@@ -36,6 +36,8 @@ pub struct Snapshot {
     pub budgets: Budgets,
     /// Where to.
     pub endpoints: Endpoints,
+    /// When it was built.
+    pub since: Timestamp,
     operations: HashMap<String, Arc<Operation>>,
 }
 
@@ -103,6 +105,9 @@ pub fn model(config: &Config) -> Model {
         agent_groups: keys.chain(certificates).cloned().collect::<BTreeSet<_>>(),
         teams: owners.chain(jwt_owner).cloned().collect(),
         workflows: config.workflows.iter().map(|(n, w)| (n.clone(), Some(w.owner.clone()))).collect(),
+        default_workflow: config.default_workflow.clone(),
+        stages: config.workflows.iter().map(|(n, w)| (n.clone(), w.stage.clone())).collect(),
+        stages_in_force: config.workflows.values().map(|w| w.stage.clone()).collect(),
         reviewers: Some(
             identity
                 .reviewers
@@ -138,6 +143,7 @@ impl Snapshot {
     pub fn build(config: Config, lasting: &Lasting, before: Option<&Self>) -> Result<Self, Unbuilt> {
         let loaded = policy::load(&config.policy_dir, &model(&config), defaults(&config)).map_err(Unbuilt::Policies)?;
         let policies = Policies::new(loaded, Arc::clone(&lasting.on_policy_error)).map_err(Unbuilt::Fault)?;
+        let policies = if config.observe { policies.observing() } else { policies };
         let all = config.tools.iter().flat_map(crate::config::ToolConfig::operations);
         let operations: HashMap<_, _> = all.map(|o| (o.name.clone(), Arc::clone(o))).collect();
         let bases = config.tools.iter().map(|t| (t.tool.name.clone(), t.upstream.base().to_owned())).collect();
@@ -158,6 +164,7 @@ impl Snapshot {
             policies,
             budgets: Budgets::new(config.budgets.clone()),
             endpoints,
+            since: lasting.clock.now(),
             operations,
             config,
         })

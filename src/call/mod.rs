@@ -28,7 +28,7 @@ mod title;
 
 pub use digest::{Digest, canonical};
 pub use encode::{encode_part, encode_path};
-pub use facts::{Facts, History, Meter, Meters};
+pub use facts::{Asked, Beside, Facts, History, Judgement, Meter, Meters, Would};
 pub use fault::Fault;
 pub use id::{ArtifactId, CallId, HoldId, IdError, ReceiptId, short_code};
 pub use incoming::{

@@ -299,6 +299,12 @@ impl Refusal {
         &self.0.detail
     }
 
+    /// Every violation of the schema.
+    #[must_use]
+    pub fn errors(&self) -> &[Violation] {
+        &self.0.errors
+    }
+
     /// A further member of the problem document.
     #[must_use]
     pub fn extra(&self, name: &str) -> Option<&Value> {

@@ -4,11 +4,16 @@ mod audit;
 mod check;
 mod client;
 mod doctor;
+mod explain;
 mod hold_text;
 pub mod holds;
 mod lock;
+mod paint;
+mod replay;
 mod schema;
 mod serve;
+mod set;
+mod test;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -67,6 +72,12 @@ enum Verb {
     },
     /// Check configuration, schemas and policies; every mistake at once. Exit 2 when rejected.
     Check(check::Args),
+    /// Run the test files beside the policies. Exit 2 when one fails.
+    Test(test::Args),
+    /// Why a call is judged as it is, and the closest change that would alter it.
+    Explain(explain::Args),
+    /// Ask other policies about recorded calls: what would move, what would loosen. Exit 3 when anything does.
+    Replay(replay::Args),
     /// Fetch an MCP server's tools/list, show the difference to the lock file, write it.
     Lock(lock::Args),
     /// Look at held calls and decide them, over the admin API.
@@ -121,6 +132,9 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Serve { config, cores } => serve::run(&config, cores),
         Verb::Demo { script } => crate::demo::run(script, &mut out),
         Verb::Check(args) => check::run(&args, &mut out),
+        Verb::Test(args) => test::run(&args, &mut out),
+        Verb::Explain(args) => explain::run(&args, &mut out),
+        Verb::Replay(args) => replay::run(&args, &mut out),
         Verb::Lock(args) => lock::run(&args, &mut out),
         Verb::Holds(verb) => runtime()?.block_on(holds::run(verb.into(), &mut out)),
         Verb::Calls(verb) => runtime()?.block_on(holds::run(verb.into(), &mut out)),

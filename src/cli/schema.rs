@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use super::Exit;
+use crate::workbench::suite;
 use crate::{app, config, policy, snapshot};
 
 #[derive(Debug, clap::Args)]
@@ -19,6 +20,8 @@ pub(super) struct Args {
 enum What {
     /// JSON Schema of the configuration file.
     Config,
+    /// JSON Schema of test files.
+    Test,
     /// The Cedar schema generated from the configuration and the tools' schemas.
     Policy,
 }
@@ -26,6 +29,7 @@ enum What {
 pub(super) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<Exit> {
     match args.what {
         What::Config => writeln!(out, "{}", serde_json::to_string_pretty(&config::json_schema())?)?,
+        What::Test => writeln!(out, "{}", serde_json::to_string_pretty(&suite::json_schema())?)?,
         What::Policy => {
             let config = match app::load(&args.config) {
                 Ok(config) => config,

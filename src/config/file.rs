@@ -124,6 +124,18 @@ pub(super) struct Keep {
 pub(super) struct Policies {
     /// Folder of `*.cedar` files.
     pub(super) dir: PathBuf,
+    /// Whether policy rules, or is only asked and its answers recorded.
+    pub(super) mode: Option<PolicyMode>,
+}
+
+/// Whether policy rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum PolicyMode {
+    /// What policy says is done.
+    Enforce,
+    /// Every call runs; what policy would have said is recorded. Everything but policy stays.
+    Observe,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

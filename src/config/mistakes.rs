@@ -72,26 +72,27 @@ fn dotted(pointer: &str) -> String {
 }
 
 /// Every violation of the file's own schema: unknown keys, wrong types, missing keys.
-pub(super) fn against_schema(value: &Value, schema: &Value) -> Vec<(String, String)> {
+/// `what` is the name under which `holdpoint schema` prints it.
+pub(super) fn against_schema(value: &Value, schema: &Value, what: &str) -> Vec<(String, String)> {
     let Ok(validator) = jsonschema::validator_for(schema) else {
-        return vec![(String::new(), "internal: the configuration schema does not compile".into())];
+        return vec![(String::new(), "internal: the schema of this file does not compile".into())];
     };
-    validator.iter_errors(value).flat_map(|e| explain(&e)).collect()
+    validator.iter_errors(value).flat_map(|e| explain(&e, what)).collect()
 }
 
-fn explain(error: &jsonschema::ValidationError<'_>) -> Vec<(String, String)> {
+fn explain(error: &jsonschema::ValidationError<'_>, what: &str) -> Vec<(String, String)> {
     use jsonschema::error::ValidationErrorKind as Kind;
     let at = error.instance_path().to_string();
     match error.kind() {
         Kind::AdditionalProperties { unexpected } => unexpected
             .iter()
-            .map(|key| (format!("{at}/{}", key.replace('~', "~0").replace('/', "~1")), unknown_key(key)))
+            .map(|key| (format!("{at}/{}", key.replace('~', "~0").replace('/', "~1")), unknown_key(key, what)))
             .collect(),
         Kind::Required { property } => vec![(at, format!("the key {property} is missing"))],
         _ => vec![(at, error.to_string())],
     }
 }
 
-fn unknown_key(key: &str) -> String {
-    format!("unknown key `{key}`; `holdpoint schema config` prints the keys that exist")
+fn unknown_key(key: &str, what: &str) -> String {
+    format!("unknown key `{key}`; `holdpoint schema {what}` prints the keys that exist")
 }

@@ -1,5 +1,6 @@
 //! The configuration: the file as written (`file`), then all mistakes at once (`resolve`), then [`Config`] as used.
 
+mod document;
 mod file;
 mod file_tools;
 pub mod lock;
@@ -10,8 +11,10 @@ mod tree;
 mod units;
 mod used;
 
+pub use document::Document;
 pub use mistakes::{Mistake, Mistakes};
 pub use secret::Secret;
+pub use units::duration;
 pub use used::{
     AgentKey, BreakerRule, BudgetRule, BudgetScope, CertAgent, Config, HttpServer, IdentityConfig, JwtRule, Keys,
     ListenConfig, MtlsRule, RatePer, RateRule, ReviewRules, Reviewer, StateConfig, StdioServer, TlsFiles, ToolConfig,
@@ -58,7 +61,7 @@ pub fn load_unlocked(path: &Path) -> Result<(Config, BTreeMap<String, PathBuf>),
 fn read(text: &str, path: &Path, unlocked: bool) -> Result<(Config, BTreeMap<String, PathBuf>), Mistakes> {
     let tree = tree::parse(text, path)?;
     let value = tree.value();
-    let wrong = mistakes::against_schema(&value, &json_schema());
+    let wrong = mistakes::against_schema(&value, &json_schema(), "config");
     if !wrong.is_empty() {
         return Err(Mistakes::at(path, &tree, wrong));
     }

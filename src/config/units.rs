@@ -5,7 +5,10 @@ use std::time::Duration;
 use crate::call::decimals;
 
 /// `250ms`, `90s`, `15m`, `4h`, `30d`.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+///
+/// # Errors
+/// When it is none, with how one is written.
+pub fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is not a duration; write `250ms`, `90s`, `15m`, `4h` or `30d`");
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at_checked(digits).ok_or_else(wrong)?;

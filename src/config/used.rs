@@ -25,6 +25,8 @@ pub struct Config {
     pub state: StateConfig,
     /// Folder of `*.cedar` files.
     pub policy_dir: PathBuf,
+    /// `policies.mode: observe`: policy is asked, and not obeyed.
+    pub observe: bool,
     /// Identities.
     pub identity: IdentityConfig,
     /// Workflows by name.

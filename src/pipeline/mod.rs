@@ -19,7 +19,10 @@ use futures_util::FutureExt;
 use tokio::sync::watch;
 
 use crate::call::method::Role;
-use crate::call::{Call, CallId, Code, Ended, Fault, HeldAs, Incoming, Outcome, Principal, Refusal, Terms, Tier};
+use crate::call::{
+    Call, CallId, Code, Ended, Facts, Fault, HeldAs, Incoming, Judgement, Outcome, Principal, Refusal, Terms, Tier,
+    Would,
+};
 use crate::clock::Clock;
 use crate::gates::authz::{Permit, Verdict};
 use crate::gates::breaker::{Breakers, Probe};
@@ -88,6 +91,16 @@ struct Asking<'a> {
     waits: Option<watch::Receiver<()>>,
     /// In which round of a held call its client has come back.
     round: Option<Round>,
+    /// What policy was told and has said; none before it was asked, and for what was judged long ago.
+    judged: Option<&'a Told>,
+}
+
+/// What policy was told of a call, and what it would have said where it does not rule.
+#[derive(Debug)]
+struct Told {
+    facts: Facts,
+    judgement: Judgement,
+    would: Vec<Would>,
 }
 
 /// What begins.
@@ -128,7 +141,7 @@ impl Pipeline {
         Budgets::money(&call)?;
         entry.call(&call);
         let round = self.holds.round(&principal, &call)?;
-        let a = Asking { s, principal: &principal, call: &call, token: token.as_deref(), waits, round };
+        let a = Asking { s, principal: &principal, call: &call, token: token.as_deref(), waits, round, judged: None };
         if call.operation().role == Role::Handshake {
             let permit = s.policies.admit(&principal, &call, &self.facts(&a, None).await?)?;
             return self.perform(&a, permit, Start::Read, entry).await;
@@ -140,7 +153,12 @@ impl Pipeline {
         }
         let facts = self.facts(&a, None).await?;
         support::budget_header(entry, &a, self);
-        match self.doubted(&a, self.authorize(&a, &facts)?)? {
+        let (verdict, told) = self.judge(&a, facts);
+        let a = Asking { judged: Some(&told), ..a };
+        if verdict.is_err() || !Calls::is_claimed(&call) {
+            entry.asked(a.asked());
+        }
+        match self.doubted(&a, verdict?)? {
             Verdict::Allow(permit) if Calls::is_claimed(&call) => self.perform(&a, permit, Start::Fresh, entry).await,
             Verdict::Allow(permit) => self.perform(&a, permit, Start::Read, entry).await,
             Verdict::Hold(terms) => self.park(&a, terms, entry).await,
@@ -292,7 +310,10 @@ impl Pipeline {
         let money = Budgets::money(a.call)?;
         let (config_digest, policy_digest) = a.s.digests();
         let charges = if state == State::Held { Vec::new() } else { charges };
-        let made = Made { state, tier, policies, terms, charges, money, config_digest, policy_digest, now };
+        let facts = a.judged.map(|told| told.facts.clone());
+        let would = a.judged.map(|told| told.would.clone()).unwrap_or_default();
+        let made =
+            Made { state, tier, policies, facts, would, terms, charges, money, config_digest, policy_digest, now };
         Ok(CallRecord::fresh(a.call, a.principal, made))
     }
 

@@ -122,6 +122,9 @@ impl Pipeline {
         if !s.identity.still_active(&record.principal) {
             return Err(revoked("the agent is not one that may act any more"));
         }
+        if proposes(s, &record) {
+            return Err(revoked(PROPOSAL));
+        }
         let call = self.restored(s, &record, client).await?;
         if call.digest() != record.digest {
             return Err(revoked("the request is not the one that was approved: its tool has moved"));
@@ -134,6 +137,7 @@ impl Pipeline {
             token: client.and_then(|c| c.token),
             waits: None,
             round: None,
+            judged: None,
         };
         let facts = self.facts(&a, Some(&record)).await?;
         let given = approvals(&record);
@@ -227,6 +231,18 @@ const fn waits(code: Code) -> bool {
 fn note(refusal: &Refusal) -> Note {
     Note { code: refusal.code().as_str().into(), text: refusal.public_text().to_owned(), by: None }
 }
+
+/// The end of every proposal that people found good.
+const PROPOSAL: &str = "it was judged as a proposal: its workflow is in stage `assist`, so nothing was sent";
+
+/// Whether the call's workflow only made proposals when it was asked, or does so now.
+fn proposes(s: &Snapshot, record: &CallRecord) -> bool {
+    let now = s.config.workflows.get(&record.context.workflow).map(|w| w.stage.as_str());
+    record.context.stage == ASSIST || now == Some(ASSIST)
+}
+
+/// The stage in which writes are proposals.
+const ASSIST: &str = "assist";
 
 fn revoked(text: &'static str) -> Refusal {
     Refusal::new(Code::Revoked, text)

@@ -1,13 +1,14 @@
 //! Small steps of the path that decide nothing: facts, headers, counters, filtered lists.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::call::{Call, Code, Facts, Fault, Meters, Refusal, Timestamp};
-use crate::gates::authz::{Permit, Verdict};
+use crate::call::{Asked, Beside, Call, Code, Facts, Fault, Meters, Refusal, Timestamp, redacted};
+use crate::gates::authz::{Judged, Permit, Verdict};
 use crate::gates::budget::Budgets;
 use crate::gates::hold::Presentation;
 use crate::gates::idempotency::{InFlight, NotBegun};
@@ -16,7 +17,7 @@ use crate::gates::upstream::{Answer, Got, GotBody, Lost};
 use crate::signals::{self, Entry};
 use crate::store::{AuditNote, CallRecord, Resend, State};
 
-use super::{Asking, Pipeline, Start};
+use super::{Asking, Pipeline, Start, Told};
 
 impl Asking<'_> {
     pub(super) fn presentation(&self) -> Presentation<'_> {
@@ -24,6 +25,19 @@ impl Asking<'_> {
         let rounds = (reviews.mrtr_poll && self.call.request().rpc.is_some()).then_some(self.round);
         let (page, max_held) = (reviews.url.as_deref(), reviews.max_held);
         Presentation { inline_wait: reviews.inline_wait, page, max_held, rounds }
+    }
+
+    /// The question as a note keeps it.
+    pub(super) fn asked(&self) -> Option<Asked> {
+        let told = self.judged?;
+        Some(Asked {
+            principal: Arc::new(self.principal.clone()),
+            context: self.call.context().clone(),
+            arguments: redacted(self.call.arguments(), &self.call.operation().redact),
+            facts: told.facts.clone(),
+            judgement: told.judgement,
+            would: told.would.clone(),
+        })
     }
 }
 
@@ -52,12 +66,18 @@ impl Pipeline {
         Ok(a.s.budgets.meters(&ledgers, &self.store.balances(&keys)?))
     }
 
-    pub(super) fn authorize(&self, a: &Asking<'_>, facts: &Facts) -> Result<Verdict, Refusal> {
+    /// Asks policy, and tells what it was told.
+    pub(super) fn judge(&self, a: &Asking<'_>, facts: Facts) -> (Result<Verdict, Refusal>, Told) {
         let asked = self.clock.instant();
-        let verdict = a.s.policies.authorize(a.principal, a.call, facts);
+        let Judged { verdict, judgement, would } = a.s.policies.judge(a.principal, a.call, &facts);
         let took = self.clock.instant().saturating_duration_since(asked);
         self.metrics.policy_seconds.with_label_values::<&str>(&[]).observe(took.as_secs_f64());
-        verdict
+        for other in &would {
+            let by = if other.by == Beside::Shadow { "shadow" } else { "observed" };
+            let labels = [&a.call.operation().name, by, judgement.as_str(), other.judgement.as_str()];
+            self.metrics.shadow_decisions.with_label_values(&labels).inc();
+        }
+        (verdict, Told { facts, judgement, would })
     }
 
     /// Claim, reservations and intent in one durable step; nothing for a plain read.

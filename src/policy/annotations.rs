@@ -45,6 +45,8 @@ pub struct Annotations {
     pub degrade: Option<String>,
     /// `@severity`.
     pub severity: Option<String>,
+    /// `@mode("shadow")`: asked beside the others, never enforced.
+    pub shadow: bool,
 }
 
 /// Keys that belong on a forbid with an approval clause.
@@ -89,7 +91,8 @@ impl Annotations {
             "sample" => self.sample = Some(sample(value)?),
             "degrade" => self.degrade = Some(degrade(value)?),
             "severity" => self.severity = Some(severity(value)?),
-            "mode" => return Err("`@mode` is not built yet; take the policy out, or enforce it".to_owned()),
+            "mode" if value == "shadow" => self.shadow = true,
+            "mode" => return Err("`@mode` knows one value, `shadow`".to_owned()),
             "owner" | "ticket" => {}
             key if key.starts_with("x_") => {}
             key => return Err(format!("`@{key}` is no annotation that Holdpoint knows")),
@@ -241,7 +244,7 @@ mod tests {
             ("grant", "max=forever"),
             ("sample", "200%"),
             ("justify", "yes"),
-            ("mode", "shadow"),
+            ("mode", "silent"),
             ("reasn", "typo"),
             ("reason", ""),
         ] {

@@ -158,7 +158,7 @@ impl Source {
 
 /// The known word nearest to `word`, when it is near enough to be meant.
 #[must_use]
-pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let best = known.into_iter().map(|k| (distance(word, k), k)).min()?;
     (best.0 <= 1 + word.chars().count() / 4).then_some(best.1)
 }

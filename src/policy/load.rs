@@ -16,6 +16,7 @@ use super::model::{Defaults, Model};
 use super::quorum;
 use super::schema::{self, Generated};
 use super::set::{Loaded, Plane, Policy};
+use super::stages;
 use crate::call::Digest;
 
 /// Loads every `*.cedar` file below `dir`, but for hidden files and folders, in the order of their names.
@@ -91,11 +92,18 @@ pub fn load_sources(sources: &[Source], model: &Model, defaults: Defaults) -> Re
     let generated = schema::generate(model);
     let mut loader = Loader { model, defaults, findings: generated.findings.clone() };
     let mut parsed = sources.iter().flat_map(|s| loader.parse(s)).collect::<Vec<_>>();
+    let own = parsed.len();
     if sources.iter().all(|s| s.text.trim().is_empty()) || (parsed.is_empty() && !loader.failed()) {
         loader.findings.push(empty());
     }
-    let policies = parsed.iter_mut().map(|p| loader.judge(p, &generated)).collect::<Vec<_>>();
-    if !parsed.is_empty() && !policies.iter().any(|p| p.plane == Plane::Agent && !p.is_forbid()) {
+    let built_in = stages::sources(&model.stages_in_force);
+    parsed.extend(built_in.iter().flat_map(|s| loader.parse(s)));
+    let mut policies = parsed.iter_mut().map(|p| loader.judge(p, &generated)).collect::<Vec<_>>();
+    policies.iter_mut().skip(own).for_each(|p| p.built_in = true);
+    loader
+        .findings
+        .retain(|f| f.severity != Severity::Note || built_in.iter().all(|s| f.file.as_ref() != Some(&s.name)));
+    if own > 0 && !policies.iter().any(|p| p.plane == Plane::Agent && !p.is_forbid() && !p.shadow) {
         let text = "no policy permits any call, so every call will be refused";
         loader.findings.push(Finding::new(Severity::Warning, "policy-empty", text));
     }
@@ -223,6 +231,8 @@ impl Loader<'_> {
             at: format!("{}:{line}", short(&parsed.source.name)),
             plane,
             lift: Lift::Never,
+            shadow: annotations.shadow,
+            built_in: false,
             annotations,
             reads: None,
             cedar: parsed.cedar.clone(),
@@ -315,6 +325,7 @@ impl Loader<'_> {
             let wanted = match key {
                 "sample" if forbid => "a permit",
                 "degrade" if !forbid || holds => "a forbid without an approval clause",
+                "mode" if policy.plane == Plane::Admin => "policies for calls of agents",
                 key if HOLD_KEYS.contains(&key) && !holds => "a forbid with an approval clause",
                 _ => continue,
             };

@@ -16,12 +16,15 @@ mod quorum;
 pub(crate) mod sample;
 pub mod schema;
 mod set;
+mod stages;
 #[cfg(test)]
 mod tests;
+mod thresholds;
 
 pub use annotations::{Annotations, Approvers, TOOL_OWNER, WORKFLOW_OWNER};
-pub use finding::{Finding, Severity, Snippet, Source};
+pub use finding::{Finding, Severity, Snippet, Source, nearest};
 pub use lint::Lift;
 pub use load::{load, load_sources};
 pub use model::{Defaults, Model, Reviewer, TierDefaults};
 pub use set::{Counts, Loaded, Plane, Policy};
+pub use thresholds::{Border, Literal, borders};

@@ -28,6 +28,12 @@ pub struct Model {
     pub teams: BTreeSet<String>,
     /// Workflows and the team that owns each.
     pub workflows: BTreeMap<String, Option<String>>,
+    /// The workflow of agents that name none.
+    pub default_workflow: String,
+    /// The stage of each workflow.
+    pub stages: BTreeMap<String, String>,
+    /// Stages that some workflow is in: what they demand of writes is part of the set.
+    pub stages_in_force: BTreeSet<String>,
     /// Every reviewer, when the identity source can list them; `None` when it cannot.
     pub reviewers: Option<Vec<Reviewer>>,
 }

@@ -106,6 +106,9 @@ pub(crate) fn model() -> Model {
         agent_groups: BTreeSet::from(["support".to_owned()]),
         teams: BTreeSet::new(),
         workflows: BTreeMap::from([("refunds".to_owned(), Some("support-leads".to_owned()))]),
+        default_workflow: "refunds".to_owned(),
+        stages: BTreeMap::from([("refunds".to_owned(), "checkpointed".to_owned())]),
+        stages_in_force: BTreeSet::from(["checkpointed".to_owned()]),
         reviewers: Some(vec![
             reviewer("maya", "support-leads"),
             reviewer("noor", "support-leads"),

@@ -35,6 +35,10 @@ pub struct Policy {
     pub plane: Plane,
     /// How far approval lifts it, for forbids.
     pub lift: Lift,
+    /// `@mode("shadow")`: asked beside the others, never enforced.
+    pub shadow: bool,
+    /// It stands in no file: it is what a stage demands.
+    pub built_in: bool,
     /// All that its annotations say.
     pub annotations: Annotations,
     /// The context members that it reads, as paths; `None` when that cannot be told.
@@ -83,11 +87,13 @@ pub struct Counts {
     pub never: usize,
     /// Policies of the admin plane.
     pub admin: usize,
+    /// Policies in shadow, in none of the others.
+    pub shadow: usize,
 }
 
 impl std::fmt::Display for Counts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { low, medium, high, never, admin } = self;
+        let Self { low, medium, high, never, admin, shadow: _ } = self;
         write!(f, "low {low} · medium {medium} · high {high} · nobody can release {never} · admin {admin}")
     }
 }
@@ -165,8 +171,9 @@ impl Loaded {
     #[must_use]
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::default();
-        for policy in &self.policies {
+        for policy in self.policies.iter().filter(|p| !p.built_in) {
             let counter = match (policy.plane, policy.is_forbid(), policy.lift) {
+                _ if policy.shadow => &mut counts.shadow,
                 (Plane::Admin, ..) => &mut counts.admin,
                 (Plane::Agent, false, _) => &mut counts.low,
                 (Plane::Agent, true, Lift::Granted) => &mut counts.medium,
@@ -182,7 +189,19 @@ impl Loaded {
     /// deciding by the whole set, since a policy outside it fails on its action scope, which cannot err.
     #[must_use]
     pub fn slice(&self, operation: &Operation) -> Vec<&Arc<Policy>> {
+        self.with_shadow(operation).into_iter().filter(|p| !p.shadow).collect()
+    }
+
+    /// The slice of an operation as it would be if policies in shadow were enforced.
+    #[must_use]
+    pub fn with_shadow(&self, operation: &Operation) -> Vec<&Arc<Policy>> {
         self.policies.iter().filter(|p| p.plane == Plane::Agent && p.covers(operation)).collect()
+    }
+
+    /// Policies in shadow.
+    #[must_use]
+    pub fn shadows(&self) -> Vec<&str> {
+        self.policies.iter().filter(|p| p.shadow).map(|p| p.id.as_str()).collect()
     }
 
     /// The policies of the admin plane: those whose scope names an admin action or `Action::"admin"`.
@@ -194,7 +213,7 @@ impl Loaded {
     /// Forbids that no approval lifts.
     #[must_use]
     pub fn nobody_can_release(&self) -> BTreeSet<&str> {
-        let never = |p: &&Arc<Policy>| p.plane == Plane::Agent && p.is_forbid() && p.lift == Lift::Never;
+        let never = |p: &&Arc<Policy>| p.plane == Plane::Agent && p.is_forbid() && p.lift == Lift::Never && !p.shadow;
         self.policies.iter().filter(never).map(|p| p.id.as_str()).collect()
     }
 }

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 
-use crate::call::{Call, CallId, Code, Digest, Fault, Incoming, Operation, Outcome, Principal, Refusal, Timestamp};
+use crate::call::{
+    Asked, Call, CallId, Code, Digest, Fault, Incoming, Operation, Outcome, Principal, Refusal, Timestamp,
+};
 use crate::store::{AuditNote, CallRecord};
 use crate::telemetry::Metrics;
 
@@ -23,6 +25,8 @@ pub struct Entry {
     context: Option<(String, String)>,
     digest: Option<Digest>,
     digests: (Digest, Digest),
+    /// What policy was asked, for calls that no step of the store records.
+    asked: Option<Box<Asked>>,
     /// A step of the store has recorded it.
     recorded: bool,
     sent: bool,
@@ -43,6 +47,7 @@ impl Entry {
             context: None,
             digest: None,
             digests,
+            asked: None,
             recorded: false,
             sent: false,
             headers: HeaderMap::new(),
@@ -62,6 +67,7 @@ impl Entry {
             context: Some((record.context.workflow.clone(), record.context.run.clone())),
             digest: Some(record.digest),
             digests,
+            asked: None,
             recorded: true,
             sent: false,
             headers: HeaderMap::new(),
@@ -83,6 +89,11 @@ impl Entry {
     pub fn call(&mut self, call: &Call) {
         self.context = Some((call.context().workflow.clone(), call.context().run.clone()));
         self.digest = Some(call.digest());
+    }
+
+    /// What policy was asked about it.
+    pub fn asked(&mut self, asked: Option<Asked>) {
+        self.asked = asked.map(Box::new);
     }
 
     /// A step of the store has recorded this call: no note of ours is needed.
@@ -170,7 +181,8 @@ impl Entry {
         }
     }
 
-    /// The audit note, unless the store has recorded the call itself. Nothing of the arguments stands in it.
+    /// The audit note, unless the store has recorded the call itself. What was asked of policy stands in it, without
+    /// redacted arguments.
     #[must_use]
     pub fn note(&self, outcome: &Outcome) -> Option<AuditNote> {
         let principal = self.principal.as_ref()?;
@@ -189,6 +201,9 @@ impl Entry {
         more.insert("policy_digest".to_owned(), self.digests.1.to_string().into());
         if let Some(digest) = self.digest {
             more.insert("digest".to_owned(), digest.to_string().into());
+        }
+        if let Some(asked) = self.asked.as_ref().and_then(|asked| serde_json::to_value(asked).ok()) {
+            more.insert("asked".to_owned(), asked);
         }
         let code = match outcome {
             Outcome::Refused(r) => {

@@ -80,6 +80,8 @@ pub(crate) fn record(state: State, fingerprint: &str, key: Option<&str>) -> Call
         policy_digest: Digest::of(b"policy"),
         tier: if held { Tier::Medium } else { Tier::Low },
         policies: vec![],
+        facts: None,
+        would: Vec::new(),
         terms: held.then(|| terms(Tier::Medium, &[(&["ops", "lead"], false)], 1)),
         release_by_proxy: false,
         title: "Refund".into(),

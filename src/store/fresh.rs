@@ -5,7 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::call::{
-    Call, Digest, Needs, Operation, Principal, Protocol, Release, Terms, Tier, Timestamp, redacted, scrubbed, title,
+    Call, Digest, Facts, Needs, Operation, Principal, Protocol, Release, Terms, Tier, Timestamp, Would, redacted,
+    scrubbed, title,
 };
 
 use super::{CallRecord, Charge, Resend, ResendBy, State, StoredRequest};
@@ -21,6 +22,10 @@ pub struct Made {
     pub policies: Vec<String>,
     /// Terms of a hold.
     pub terms: Option<Terms>,
+    /// What was known when policy was asked.
+    pub facts: Option<Facts>,
+    /// What policy would have said where it does not rule.
+    pub would: Vec<Would>,
     /// What it will charge.
     pub charges: Vec<Charge>,
     /// Money that it moves.
@@ -65,6 +70,8 @@ impl CallRecord {
             policy_digest: made.policy_digest,
             tier: made.tier,
             policies: made.policies,
+            facts: made.facts.map(Arc::new),
+            would: made.would,
             terms: made.terms,
             release_by_proxy: operation.release == Release::Approval,
             approvals: Vec::new(),

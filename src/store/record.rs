@@ -6,7 +6,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::call::{ArtifactId, CallContext, CallId, Digest, Principal, QUIET, Target, Terms, Tier, Timestamp};
+use crate::call::{
+    ArtifactId, CallContext, CallId, Digest, Facts, Principal, QUIET, Target, Terms, Tier, Timestamp, Would,
+};
 
 /// The state of a call with effects (`lifecycle.md`, section 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -247,6 +249,12 @@ pub struct CallRecord {
     pub tier: Tier,
     /// Policies that allowed or held it.
     pub policies: Vec<String>,
+    /// What was known when policy was asked first; absent in records of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub facts: Option<Arc<Facts>>,
+    /// What policy would have said where it does not rule.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub would: Vec<Would>,
     /// Terms of the hold; `None` for a call that ran by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terms: Option<Terms>,

@@ -20,6 +20,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("signals", &["call", "store", "clock", "telemetry"]),
     ("gates", &["call", "config", "policy", "store", "signals", "clock", "telemetry", "tasks"]),
     ("snapshot", &["call", "clock", "config", "policy", "gates"]),
+    ("workbench", &["audit", "call", "clock", "config", "gates", "journal", "policy", "snapshot", "store"]),
     ("wire", &["call", "clock", "telemetry", "tasks"]),
     ("pipeline", &["call", "clock", "config", "gates", "signals", "snapshot", "store", "tasks", "telemetry"]),
     ("inquiry", &["call", "gates", "pipeline", "store", "wire"]),
@@ -44,6 +45,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "tasks",
             "telemetry",
             "wire",
+            "workbench",
         ],
     ),
 ];

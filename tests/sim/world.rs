@@ -328,6 +328,8 @@ impl<'a> World<'a> {
             policy_digest: Digest::of(b"policy"),
             tier: c.demand.as_ref().map_or(Tier::Low, |d| if d.high { Tier::High } else { Tier::Medium }),
             policies: vec![],
+            facts: None,
+            would: Vec::new(),
             terms: c.demand.as_ref().map(terms),
             release_by_proxy: false,
             title: "Refund".into(),

@@ -125,6 +125,7 @@ pub(super) fn resolve(file: file::File, base: &Path, text: &str, unlocked: bool)
         listen,
         state,
         policy_dir,
+        observe: file.policies.mode == Some(file::PolicyMode::Observe),
         identity,
         workflows,
         default_workflow,

@@ -2,10 +2,36 @@
 
 use cedar_policy::{AuthorizationError, Authorizer, Context, Decision, Entities, EntityUid, Request};
 
+use serde_json::Value;
+
 use super::context;
 use super::entities::{self, Kind};
 use super::slice::Slice;
-use crate::call::{Call, Facts, Fault, Principal, Refusal, Tier};
+use crate::call::{Call, CallContext, Facts, Fault, Operation, Principal, Refusal, Tier};
+
+/// All that policy is asked about a call, but the approval. A call on its way makes one, and so does whoever wants to
+/// know what policy would say.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// Who asks.
+    pub principal: &'a Principal,
+    /// For what.
+    pub operation: &'a Operation,
+    /// The one argument object.
+    pub arguments: &'a Value,
+    /// In which work.
+    pub context: &'a CallContext,
+    /// What the proxy knows beside.
+    pub facts: &'a Facts,
+}
+
+impl<'a> Question<'a> {
+    /// The question of a call.
+    #[must_use]
+    pub fn of(principal: &'a Principal, call: &'a Call, facts: &'a Facts) -> Self {
+        Self { principal, operation: call.operation(), arguments: call.arguments(), context: call.context(), facts }
+    }
+}
 
 /// All of a question but the approval: built once, put at each rung.
 pub(super) struct Asking<'a> {
@@ -26,7 +52,8 @@ pub(super) struct Asked {
 }
 
 impl<'a> Asking<'a> {
-    pub(super) fn new(slice: &'a Slice, p: &Principal, c: &Call, f: &Facts) -> Result<Self, Refusal> {
+    pub(super) fn new(slice: &'a Slice, q: &Question<'_>) -> Result<Self, Refusal> {
+        let p = q.principal;
         let principal = entities::uid(Kind::Agent, &p.agent)?;
         let mut own = vec![entities::agent_entity(principal.clone(), p)?];
         if let Some(person) = p.acting_for.as_deref().filter(|_| slice.wants.member("call", "onBehalfOf")) {
@@ -34,7 +61,7 @@ impl<'a> Asking<'a> {
         }
         let entities = slice.fixed.clone().add_entities(own, None);
         let entities = entities.map_err(|e| Fault::caused("entities do not fit", e))?;
-        let context = context::build(&slice.wants, &slice.input, p, c, f)?;
+        let context = context::build(&slice.wants, &slice.input, q)?;
         Ok(Self { slice, principal, entities, context })
     }
 
@@ -48,9 +75,8 @@ impl<'a> Asking<'a> {
         decide(authorizer, &request, &self.slice.set, &self.entities)
     }
 
-    /// The question as plain Cedar would be asked.
-    #[cfg(test)]
-    pub(super) fn plain(&self, tier: Tier) -> Result<(Request, &Entities), Fault> {
+    /// The question as Cedar is asked.
+    pub(super) fn at(&self, tier: Tier) -> Result<(Request, &Entities), Fault> {
         Ok((self.request(tier)?, &self.entities))
     }
 

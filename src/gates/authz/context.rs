@@ -3,27 +3,28 @@
 use cedar_policy::{Context, RestrictedExpression as Expr};
 use serde_json::{Map, Number, Value};
 
+use super::Question;
 use super::entities::{Kind, text, texts, uid};
 use super::slice::Wants;
-use crate::call::{Call, Code, Facts, Fault, History, Meter, Principal, Refusal, Tier, Violation};
+use crate::call::{Code, Facts, Fault, History, Meter, Refusal, Tier, Violation};
 use crate::policy::input::{InputType, Member, Record};
 
 type Pairs = Vec<(String, Expr)>;
 
 /// Everything but the approval, as far as the policies read it.
-pub(super) fn build(wants: &Wants, input: &Record, p: &Principal, c: &Call, f: &Facts) -> Result<Context, Refusal> {
+pub(super) fn build(wants: &Wants, input: &Record, q: &Question<'_>) -> Result<Context, Refusal> {
     let mut all = Pairs::new();
     if wants.group("input") {
-        all.push(("input".to_owned(), record(arguments(wants, input, c.arguments())?)?));
+        all.push(("input".to_owned(), record(arguments(wants, input, q.arguments)?)?));
     }
     if wants.group("call") {
-        all.push(("call".to_owned(), record(call(wants, p, c, f)?)?));
+        all.push(("call".to_owned(), record(call(wants, q)?)?));
     }
     if wants.group("budget") {
-        all.push(("budget".to_owned(), record(budget(wants, f)?)?));
+        all.push(("budget".to_owned(), record(budget(wants, q.facts)?)?));
     }
     if wants.group("history") {
-        all.push(("history".to_owned(), record(history(&f.history))?));
+        all.push(("history".to_owned(), record(history(&q.facts.history))?));
     }
     Context::from_pairs(all).map_err(|e| Fault::caused("a context could not be built", e).into())
 }
@@ -49,8 +50,8 @@ fn long(value: i64) -> Expr {
     Expr::new_long(value)
 }
 
-fn call(wants: &Wants, p: &Principal, c: &Call, f: &Facts) -> Result<Pairs, Fault> {
-    let at = c.context();
+fn call(wants: &Wants, q: &Question<'_>) -> Result<Pairs, Fault> {
+    let (p, at, f) = (q.principal, q.context, q.facts);
     let mut all = Pairs::new();
     let mut put = |name: &str, value: &dyn Fn() -> Result<Option<Expr>, Fault>| {
         if wants.member("call", name)

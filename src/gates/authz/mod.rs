@@ -6,8 +6,11 @@
 
 mod admin;
 mod ask;
+mod atoms;
 mod context;
 mod entities;
+mod inspect;
+mod judge;
 mod obligations;
 mod session;
 mod slice;
@@ -21,6 +24,11 @@ use std::sync::Arc;
 use cedar_policy::{Authorizer, PolicySet};
 
 pub use admin::{AdminAnswer, AdminQuestion, AdminResource, HoldFacts};
+
+pub use ask::Question;
+pub use atoms::Match;
+pub use inspect::{Inspection, Matched, RungAnswer};
+pub use judge::Judged;
 
 use self::ask::{Asked, Asking};
 use self::slice::Slice;
@@ -114,6 +122,9 @@ pub struct Policies {
     loaded: Loaded,
     by_id: HashMap<String, (usize, Arc<Policy>)>,
     slices: HashMap<String, Slice>,
+    /// As [`Policies::slices`], with policies in shadow, for the operations that have any.
+    shadows: HashMap<String, Slice>,
+    observes: bool,
     admin: PolicySet,
     authorizer: Authorizer,
     on_error: ErrorHook,
@@ -138,12 +149,18 @@ impl Policies {
     /// A fault, when Cedar does not take what it has validated.
     pub fn new(loaded: Loaded, on_error: ErrorHook) -> Result<Self, Fault> {
         let mut slices = HashMap::new();
+        let mut shadows = HashMap::new();
         for operation in &loaded.model().operations {
-            slices.insert(operation.name.clone(), Slice::new(&loaded, operation)?);
+            slices.insert(operation.name.clone(), Slice::new(&loaded, operation, &loaded.slice(operation))?);
+            let with_shadow = loaded.with_shadow(operation);
+            if with_shadow.iter().any(|p| p.shadow) {
+                shadows.insert(operation.name.clone(), Slice::new(&loaded, operation, &with_shadow)?);
+            }
         }
         let admin = slice::set(&loaded.admin())?;
         let by_id = loaded.policies().iter().enumerate().map(|(i, p)| (p.id.clone(), (i, Arc::clone(p)))).collect();
-        Ok(Self { loaded, by_id, slices, admin, authorizer: Authorizer::new(), on_error })
+        let authorizer = Authorizer::new();
+        Ok(Self { loaded, by_id, slices, shadows, observes: false, admin, authorizer, on_error })
     }
 
     /// The set as it was loaded.
@@ -163,10 +180,11 @@ impl Policies {
     /// # Errors
     /// [`Code::Forbidden`] when no approval would help, or a policy could not be evaluated.
     pub fn authorize(&self, p: &Principal, c: &Call, f: &Facts) -> Result<Verdict, Refusal> {
-        let asking = self.asking(p, c, f)?;
+        let q = Question::of(p, c, f);
+        let asking = self.asking(&q)?;
         match self.climb(&asking).map_err(|policy| broken(c, Code::Forbidden, &policy))? {
             Rung::Allowed { tier: Tier::Low, policies, .. } => Ok(Verdict::Allow(self.permit(c, Tier::Low, policies))),
-            Rung::Allowed { tier, why, .. } => Ok(Verdict::Hold(self.terms(c, tier, why)?)),
+            Rung::Allowed { tier, why, .. } => Ok(Verdict::Hold(self.terms(&q, tier, why)?)),
             Rung::Denied(ids) => Err(self.denied(c, Code::Forbidden, &ids)),
         }
     }
@@ -182,7 +200,8 @@ impl Policies {
         f: &Facts,
         approvals: &GivenApprovals,
     ) -> Result<Release, Refusal> {
-        let asking = self.asking(p, c, f)?;
+        let q = Question::of(p, c, f);
+        let asking = self.asking(&q)?;
         let given = approvals.tier();
         let revoked = |policy: String| broken(c, Code::Revoked, &policy);
         let asked = self.ask(&asking, given).map_err(revoked)?;
@@ -190,7 +209,7 @@ impl Policies {
             return Ok(Release::Allow(self.permit(c, given, asked.policies)));
         }
         match self.climb(&asking).map_err(revoked)? {
-            Rung::Allowed { tier, why, .. } if tier > given => Ok(Release::Stronger(self.terms(c, tier, why)?)),
+            Rung::Allowed { tier, why, .. } if tier > given => Ok(Release::Stronger(self.terms(&q, tier, why)?)),
             Rung::Allowed { .. } => Err(self.denied(c, Code::Revoked, &asked.policies)),
             Rung::Denied(ids) => Err(self.denied(c, Code::Revoked, &ids)),
         }
@@ -201,10 +220,11 @@ impl Policies {
     /// # Errors
     /// [`Code::Revoked`] when policy denies it now, or could not be evaluated.
     pub fn demands(&self, p: &Principal, c: &Call, f: &Facts) -> Result<Option<Terms>, Refusal> {
-        let asking = self.asking(p, c, f)?;
+        let q = Question::of(p, c, f);
+        let asking = self.asking(&q)?;
         match self.climb(&asking).map_err(|policy| broken(c, Code::Revoked, &policy))? {
             Rung::Allowed { tier: Tier::Low, .. } => Ok(None),
-            Rung::Allowed { tier, why, .. } => self.terms(c, tier, why).map(Some),
+            Rung::Allowed { tier, why, .. } => self.terms(&q, tier, why).map(Some),
             Rung::Denied(ids) => Err(self.denied(c, Code::Revoked, &ids)),
         }
     }
@@ -212,19 +232,21 @@ impl Policies {
     /// Whether a principal may know of an operation: some permit's scope fits, and no unconditional forbid does.
     #[must_use]
     pub fn visible(&self, p: &Principal, operation: &Operation) -> bool {
-        self.slices.get(&operation.name).is_some_and(|s| s.visibility.shows(p))
+        self.slices.get(&operation.name).is_some_and(|s| self.observes || s.visibility.shows(p))
     }
 
     /// Whether a call of this operation by this principal may come to be held.
     #[must_use]
     pub fn may_hold(&self, p: &Principal, operation: &Operation) -> bool {
-        self.slices.get(&operation.name).is_some_and(|s| s.asks_approval && s.visibility.shows(p))
+        !self.observes && self.slices.get(&operation.name).is_some_and(|s| s.asks_approval && s.visibility.shows(p))
     }
 
-    fn asking<'a>(&'a self, p: &Principal, c: &Call, f: &Facts) -> Result<Asking<'a>, Refusal> {
-        let unknown = || Fault::new("an operation is unknown to the policy set");
-        let slice = self.slices.get(&c.operation().name).ok_or_else(unknown)?;
-        Asking::new(slice, p, c, f)
+    fn asking<'a>(&'a self, q: &Question<'_>) -> Result<Asking<'a>, Refusal> {
+        Asking::new(self.slice(q)?, q)
+    }
+
+    fn slice(&self, q: &Question<'_>) -> Result<&Slice, Fault> {
+        self.slices.get(&q.operation.name).ok_or_else(|| Fault::new("an operation is unknown to the policy set"))
     }
 
     /// The ladder. Errs with the id of a policy that could not be evaluated.
@@ -285,11 +307,15 @@ impl Policies {
             notes => notes.iter().map(|n| format!("{} (policy `{}`)", n.reason, n.id)).collect::<Vec<_>>().join(" "),
         };
         let mut refusal = Refusal::new(code, text).for_call(call.id()).with_policies(notes);
-        let degrade = ids.iter().filter_map(|id| self.by_id.get(id)).find_map(|(_, p)| p.annotations.degrade.clone());
-        if let Some(instead) = degrade {
+        if let Some(instead) = self.degrade(ids) {
             refusal = refusal.with("degrade", instead);
         }
         refusal
+    }
+
+    /// What to do instead, where a policy among these says so.
+    fn degrade(&self, ids: &[String]) -> Option<String> {
+        ids.iter().filter_map(|id| self.by_id.get(id)).find_map(|(_, p)| p.annotations.degrade.clone())
     }
 }
 

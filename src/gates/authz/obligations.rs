@@ -4,17 +4,17 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Policies;
-use crate::call::{Call, Code, Needs, Refusal, Requirement, Terms, Tier, Why};
+use super::{Policies, Question};
+use crate::call::{Code, Needs, Refusal, Requirement, Terms, Tier, Why};
 use crate::policy::{Approvers, Policy, TOOL_OWNER, TierDefaults, WORKFLOW_OWNER};
 
 impl Policies {
     /// What lifts the forbids that decided.
-    pub(super) fn terms(&self, call: &Call, tier: Tier, why: Vec<Why>) -> Result<Terms, Refusal> {
+    pub(super) fn terms(&self, q: &Question<'_>, tier: Tier, why: Vec<Why>) -> Result<Terms, Refusal> {
         let found = why.iter().filter_map(|w| Some((w.rung, &self.by_id.get(&w.policy)?.1)));
         let (rungs, policies): (Vec<u8>, Vec<&Arc<Policy>>) = found.unzip();
         let clocks: Vec<TierDefaults> = rungs.iter().zip(&policies).map(|(rung, p)| self.clocks(*rung, p)).collect();
-        let requirements = policies.iter().filter_map(|p| self.requirement(p, call).transpose());
+        let requirements = policies.iter().filter_map(|p| self.requirement(p, q).transpose());
         let requirements: Vec<Requirement> = requirements.collect::<Result<_, _>>()?;
         let evidence: BTreeSet<&String> = policies.iter().flat_map(|p| &p.annotations.evidence).collect();
         Ok(Terms {
@@ -45,19 +45,19 @@ impl Policies {
         }
     }
 
-    fn requirement(&self, policy: &Policy, call: &Call) -> Result<Option<Requirement>, Refusal> {
+    fn requirement(&self, policy: &Policy, q: &Question<'_>) -> Result<Option<Requirement>, Refusal> {
         let Some(Approvers { groups, all }) = &policy.annotations.approvers else { return Ok(None) };
-        let groups = groups.iter().map(|g| self.resolve(g, call)).collect::<Result<_, _>>()?;
+        let groups = groups.iter().map(|g| self.resolve(g, q)).collect::<Result<_, _>>()?;
         Ok(Some(Requirement { policy: policy.id.clone(), groups, all: *all }))
     }
 
-    fn resolve(&self, group: &str, call: &Call) -> Result<String, Refusal> {
+    fn resolve(&self, group: &str, q: &Question<'_>) -> Result<String, Refusal> {
         match group {
-            TOOL_OWNER => Ok(call.operation().tool.owner.clone()),
+            TOOL_OWNER => Ok(q.operation.tool.owner.clone()),
             WORKFLOW_OWNER => {
-                let owner = self.loaded.model().workflows.get(&call.context().workflow).cloned().flatten();
+                let owner = self.loaded.model().workflows.get(&q.context.workflow).cloned().flatten();
                 let text = "the workflow of this call has no owner who could approve it";
-                owner.ok_or_else(|| Refusal::new(Code::Forbidden, text).for_call(call.id()))
+                owner.ok_or_else(|| Refusal::new(Code::Forbidden, text))
             }
             named => Ok(named.to_owned()),
         }

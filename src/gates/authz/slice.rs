@@ -35,14 +35,13 @@ pub(super) struct Slice {
 }
 
 impl Slice {
-    pub(super) fn new(loaded: &Loaded, operation: &Operation) -> Result<Self, Fault> {
-        let policies = loaded.slice(operation);
+    pub(super) fn new(loaded: &Loaded, operation: &Operation, policies: &[&Arc<Policy>]) -> Result<Self, Fault> {
         let input = loaded.inputs().get(&operation.name).cloned();
-        let wants = Wants::of(&policies);
+        let wants = Wants::of(policies);
         let fixed = [entities::action_entity(operation)?, entities::tool_entity(&operation.tool)?];
         let fixed = Entities::from_entities(fixed, None).map_err(|e| Fault::caused("entities do not fit", e))?;
         Ok(Self {
-            set: set(&policies)?,
+            set: set(policies)?,
             asks_approval: policies.iter().any(|p| p.lift != Lift::Never),
             approvals: if wants.group("approval") { context::approvals()? } else { Vec::new() },
             wants,
@@ -50,7 +49,7 @@ impl Slice {
             action: entities::action(&operation.name)?,
             tool: entities::uid(Kind::Tool, &operation.tool.name)?,
             fixed,
-            visibility: Visibility::of(&policies, operation),
+            visibility: Visibility::of(policies, operation),
         })
     }
 }

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use super::ask::Asking;
 use super::slice::{Slice, Wants};
 use super::{
-    AdminAnswer, AdminQuestion, AdminResource, GivenApprovals, HoldFacts, Permit, Policies, Release, Verdict, context,
+    AdminAnswer, AdminQuestion, AdminResource, GivenApprovals, HoldFacts, Permit, Policies, Question, Release, Verdict,
+    context,
 };
 use crate::call::{Code, Facts, Principal, Refusal, Terms, Tier, Timestamp};
 use crate::policy::sample::{call, facts, loaded, model, shipped, support_bot};
@@ -174,8 +175,8 @@ fn erring(body: &str) -> (Policies, Arc<Mutex<Vec<String>>>) {
 fn plain_cedar(set: &Policies, arguments: Value, tier: Tier) -> Decision {
     let c = call(set.loaded().model(), "crm.refund", arguments);
     let slice = &set.slices["crm.refund"];
-    let asking = Asking::new(slice, &support_bot(), &c, &facts()).unwrap();
-    let (request, entities) = asking.plain(tier).unwrap();
+    let asking = Asking::new(slice, &Question::of(&support_bot(), &c, &facts())).unwrap();
+    let (request, entities) = asking.at(tier).unwrap();
     Authorizer::new().is_authorized(&request, &slice.set, entities).decision()
 }
 
@@ -374,12 +375,12 @@ fn whole(
     tier: Tier,
 ) -> (Decision, Vec<String>) {
     let c = call(set.loaded().model(), name, arguments.clone());
-    let mut full = Slice::new(set.loaded(), c.operation()).unwrap();
+    let mut full = Slice::new(set.loaded(), c.operation(), &set.loaded().slice(c.operation())).unwrap();
     full.wants = Wants::everything();
     full.approvals = context::approvals().unwrap();
     let schema = set.loaded().schema();
-    let asking = Asking::new(&full, p, &c, f).unwrap();
-    let (request, entities) = asking.plain(tier).unwrap();
+    let asking = Asking::new(&full, &Question::of(p, &c, f)).unwrap();
+    let (request, entities) = asking.at(tier).unwrap();
     let (principal, action) = (request.principal().unwrap().clone(), request.action().unwrap().clone());
     let context = request.context().unwrap().clone();
     let request = Request::new(principal, action, request.resource().unwrap().clone(), context, Some(schema)).unwrap();
@@ -400,7 +401,7 @@ proptest! {
         for set in [shared(), scopes()] {
             let p = Principal { groups: groups.clone(), ..support_bot() };
             let c = call(set.loaded().model(), name, arguments.clone());
-            let asking = set.asking(&p, &c, &f).unwrap();
+            let asking = set.asking(&Question::of(&p, &c, &f)).unwrap();
             for tier in [Tier::Low, Tier::Medium, Tier::High] {
                 let mut asked = set.ask(&asking, tier).unwrap();
                 asked.policies.sort();
@@ -414,7 +415,7 @@ proptest! {
     fn more_approval_never_refuses_what_less_allowed((name, arguments) in any_call(), f in any_facts()) {
         let set = shared();
         let c = call(set.loaded().model(), name, arguments);
-        let asking = set.asking(&support_bot(), &c, &f).unwrap();
+        let asking = set.asking(&Question::of(&support_bot(), &c, &f)).unwrap();
         let rungs = [Tier::Low, Tier::Medium, Tier::High].map(|t| set.ask(&asking, t).unwrap().allowed);
         assert!(rungs[0] <= rungs[1] && rungs[1] <= rungs[2]);
     }
@@ -483,7 +484,7 @@ fn every_kind_of_argument_fits_the_generated_schema() {
     for bad in [json!({"rate": 0.00001, "lines": []}), json!({"rate": 1}), json!({"rate": "1", "lines": []})] {
         let c = call(&m, "shop.order", bad.clone());
         let input = &set.loaded().inputs()["shop.order"];
-        let refusal = context::build(&Wants::everything(), input, &p, &c, &facts()).unwrap_err();
+        let refusal = context::build(&Wants::everything(), input, &Question::of(&p, &c, &facts())).unwrap_err();
         assert_eq!(refusal.code(), Code::InvalidArguments, "{bad}");
     }
 }

@@ -1,0 +1,65 @@
+//! The policies that a verb is about: a configuration, and a folder that may be another one than it names.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use crate::app;
+use crate::config::Config;
+use crate::workbench::Bench;
+use crate::workbench::case::Unasked;
+
+/// Which configuration and which policies.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct Which {
+    /// The configuration.
+    #[arg(long, default_value = "holdpoint.yaml", value_name = "FILE")]
+    pub(super) config: PathBuf,
+    /// Other policies than the configuration names.
+    #[arg(long, value_name = "DIR")]
+    pub(super) policies: Option<PathBuf>,
+}
+
+impl Which {
+    /// The configuration; `None` after its mistakes were printed.
+    pub(super) fn config(&self) -> Option<Config> {
+        app::load(&self.config).map_err(complain).ok()
+    }
+
+    /// The folder of the policies.
+    pub(super) fn dir(&self, config: &Config) -> PathBuf {
+        self.policies.clone().unwrap_or_else(|| config.policy_dir.clone())
+    }
+}
+
+/// The policies of a folder, ready to be asked; `None` after their mistakes were printed.
+pub(super) fn bench(config: &Config, dir: &Path) -> Option<Bench> {
+    let opened = Bench::open(config, dir);
+    opened.map_err(|all| all.iter().filter(|f| f.severity == crate::policy::Severity::Error).for_each(complain)).ok()
+}
+
+/// A mistake in what was given, on stderr.
+pub(super) fn complain(mistake: impl std::fmt::Display) {
+    drop(writeln!(std::io::stderr(), "{mistake}"));
+}
+
+/// The one whose id ends so.
+pub(super) fn only<T>(all: Vec<T>, suffix: &str, id: impl Fn(&T) -> String) -> anyhow::Result<T> {
+    let bare = suffix.rsplit('_').next().unwrap_or(suffix);
+    let mut found: Vec<T> = all.into_iter().filter(|t| !bare.is_empty() && id(t).ends_with(bare)).collect();
+    match (found.len(), found.pop()) {
+        (1, Some(one)) => Ok(one),
+        (0, _) => {
+            anyhow::bail!("no recorded call `{suffix}` of which policy was asked; `holdpoint calls ls` lists ids")
+        }
+        (n, _) => anyhow::bail!("{n} recorded calls end in `{suffix}`; give more of the id"),
+    }
+}
+
+/// Why a recorded call cannot be asked about.
+pub(super) fn unasked(why: &Unasked) -> String {
+    match why {
+        Unasked::Unknown(name) => format!("the configuration has no operation `{name}`"),
+        Unasked::Unfit(what) => format!("the recorded arguments do not fit ({what})"),
+        Unasked::Redacted(what) => format!("policies read an argument that records do not show ({what})"),
+    }
+}

@@ -1,0 +1,265 @@
+//! Why a call is judged as it is, and the smallest changes that would make it be judged otherwise.
+
+use serde_json::{Value, json};
+
+use crate::call::{Judgement, Refusal};
+use crate::gates::authz::{Inspection, Match};
+use crate::policy::{Border, Literal, borders};
+
+use super::{Bench, Case};
+
+/// One policy of the operation's slice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Looked {
+    /// Its id.
+    pub policy: String,
+    /// `file:line`.
+    pub at: String,
+    /// Whether it forbids.
+    pub forbid: bool,
+    /// How it took the call.
+    pub how: Match,
+}
+
+/// A single change that would make the call be judged otherwise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// What policy would say then.
+    pub judgement: Judgement,
+    /// The member: `amountMinor`, `budget.worstPct`.
+    pub member: String,
+    /// Its value then; `None` when it is left out.
+    pub value: Option<Value>,
+}
+
+/// All that is to be said about one call.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Explanation {
+    /// What policy says, rung by rung.
+    pub seen: Inspection,
+    /// Every policy that can apply to the operation, in the order of the set.
+    pub looked: Vec<Looked>,
+    /// What is closest: at most one change for each other judgement and member.
+    pub closest: Vec<Change>,
+}
+
+/// Explains a case.
+///
+/// # Errors
+/// When the question cannot be put.
+pub fn explain(bench: &Bench, case: &Case) -> Result<Explanation, Refusal> {
+    let question = case.question();
+    let seen = bench.policies.inspect(&question)?;
+    let looked = bench.policies.matches(&question)?.into_iter().map(|m| Looked {
+        policy: m.policy.id.clone(),
+        at: m.policy.at.clone(),
+        forbid: m.policy.is_forbid(),
+        how: m.how,
+    });
+    let looked = looked.collect();
+    let closest = closest(bench, case, seen.judgement);
+    Ok(Explanation { seen, looked, closest })
+}
+
+/// The borders of all policies that can apply.
+fn all_borders(bench: &Bench, case: &Case) -> Vec<Border> {
+    let mut all: Vec<Border> = Vec::new();
+    for border in bench.policies.loaded().slice(&case.operation).iter().flat_map(|p| borders(p)) {
+        if !all.contains(&border) {
+            all.push(border);
+        }
+    }
+    all
+}
+
+/// Asks again with each member at, below and above each value that a policy compares it with; keeps what is nearest to
+/// the case for each judgement.
+fn closest(bench: &Bench, case: &Case, now: Judgement) -> Vec<Change> {
+    let mut found: Vec<(Change, u128)> = Vec::new();
+    for border in all_borders(bench, case) {
+        for (value, distance) in candidates(&border, case) {
+            let Some(varied) = varied(case, &border.path, value.as_ref()) else { continue };
+            if bench.schemas.recheck(&case.operation, &varied.arguments).is_err() {
+                continue;
+            }
+            let Ok(seen) = bench.policies.inspect(&varied.question()) else { continue };
+            if seen.judgement == now {
+                continue;
+            }
+            let change = Change { judgement: seen.judgement, member: member(&border.path), value };
+            let known = found.iter_mut().find(|(c, _)| c.judgement == change.judgement && c.member == change.member);
+            match known {
+                Some((_, nearer)) if *nearer <= distance => {}
+                Some(known) => *known = (change, distance),
+                None => found.push((change, distance)),
+            }
+        }
+    }
+    found.sort_by_key(|(change, _)| change.judgement);
+    // Whoever is held or refused wants to know what is easier; that it could be worse is told where it cannot.
+    let easier = found.iter().any(|(change, _)| change.judgement < now);
+    found.into_iter().map(|(change, _)| change).filter(|c| !easier || c.judgement < now).collect()
+}
+
+fn member(path: &[String]) -> String {
+    let path = path.strip_prefix(&["input".to_owned()]).unwrap_or(path);
+    path.join(".")
+}
+
+/// The value of a member in the case as a policy reads it.
+fn current(case: &Case, path: &[String]) -> Option<Value> {
+    let (group, rest) = path.split_first()?;
+    match group.as_str() {
+        "input" => rest.iter().try_fold(&case.arguments, |at, name| at.get(name)).cloned(),
+        "budget" if rest == ["worstPct"] => Some(case.facts.budget.worst_pct().into()),
+        "history" => {
+            let h = &case.facts.history;
+            Some(match rest.first()?.as_str() {
+                "callsThisRun" => h.calls_this_run.into(),
+                "callsLastHour" => h.calls_last_hour.into(),
+                "deniedLastHour" => h.denied_last_hour.into(),
+                "sumMinorToday" => h.sum_minor_today.into(),
+                "firstTimeTarget" => h.first_time_target.into(),
+                _ => return None,
+            })
+        }
+        "call" if rest == ["stage"] => Some(case.context.stage.clone().into()),
+        "call" if rest == ["workflow"] => Some(case.context.workflow.clone().into()),
+        _ => None,
+    }
+}
+
+/// Values to try for a member, each with how far it is from the value that it has.
+fn candidates(border: &Border, case: &Case) -> Vec<(Option<Value>, u128)> {
+    let now = current(case, &border.path);
+    if border.presence {
+        // What is given can be left out; what is not has no value that we could make up.
+        return if now.is_some() { vec![(None, 1)] } else { Vec::new() };
+    }
+    match (&border.at, now) {
+        (Literal::Long(at), Some(Value::Number(n))) => {
+            let now = n.as_i64().unwrap_or_default();
+            let around = [at.checked_sub(1), Some(*at), at.checked_add(1)].into_iter().flatten();
+            let far = |v: i64| (i128::from(v) - i128::from(now)).unsigned_abs();
+            around.filter(|v| *v != now).map(|v| (Some(v.into()), far(v))).collect()
+        }
+        (Literal::Decimal(at), Some(Value::Number(n))) => {
+            let (Ok(at), Some(now)) = (at.parse::<f64>(), n.as_f64()) else { return Vec::new() };
+            let around = [at - 0.01, at, at + 0.01].map(|v| (v * 100.0).round() / 100.0);
+            around.into_iter().map(|v| (Some(json!(v)), rank((v - now).abs()))).collect()
+        }
+        (Literal::Text(at), Some(Value::String(now))) if *at != now => vec![(Some(at.clone().into()), 1)],
+        (Literal::Bool(_), Some(Value::Bool(now))) => vec![(Some((!now).into()), 1)],
+        _ => Vec::new(),
+    }
+}
+
+/// A distance as a whole number of hundredths.
+fn rank(distance: f64) -> u128 {
+    format!("{:.0}", distance * 100.0).parse().unwrap_or(u128::MAX)
+}
+
+/// The case with one member changed.
+fn varied(case: &Case, path: &[String], value: Option<&Value>) -> Option<Case> {
+    let (group, rest) = path.split_first()?;
+    let mut case = case.clone();
+    match group.as_str() {
+        "input" => set(&mut case.arguments, rest, value)?,
+        "budget" => {
+            let pct = value?.as_i64()?;
+            let all = &mut case.facts.budget;
+            [&mut all.step, &mut all.run, &mut all.user].into_iter().for_each(|m| m.used_pct = m.used_pct.min(pct));
+            all.org.used_pct = pct;
+        }
+        "history" => {
+            let h = &mut case.facts.history;
+            match rest.first()?.as_str() {
+                "callsThisRun" => h.calls_this_run = value?.as_i64()?,
+                "callsLastHour" => h.calls_last_hour = value?.as_i64()?,
+                "deniedLastHour" => h.denied_last_hour = value?.as_i64()?,
+                "sumMinorToday" => h.sum_minor_today = value?.as_i64()?,
+                "firstTimeTarget" => h.first_time_target = value?.as_bool()?,
+                _ => return None,
+            }
+        }
+        "call" => match rest.first()?.as_str() {
+            "stage" => value?.as_str()?.clone_into(&mut case.context.stage),
+            "workflow" => value?.as_str()?.clone_into(&mut case.context.workflow),
+            _ => return None,
+        },
+        _ => return None,
+    }
+    Some(case)
+}
+
+fn set(at: &mut Value, path: &[String], value: Option<&Value>) -> Option<()> {
+    let (last, way) = path.split_last()?;
+    let members = way.iter().try_fold(at, |at, name| at.get_mut(name))?.as_object_mut()?;
+    match value {
+        Some(value) => {
+            members.insert(last.clone(), value.clone());
+        }
+        None => {
+            members.remove(last)?;
+        }
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::sample::shipped;
+    use crate::workbench::case::Given;
+    use crate::workbench::tests::bench;
+
+    fn explained(name: &str, arguments: Value, given: Value) -> Explanation {
+        let bench = bench(shipped());
+        let model = bench.policies.loaded().model();
+        let operation = model.operations.iter().find(|o| o.name == name).unwrap();
+        let given: Given = serde_json::from_value(given).unwrap();
+        let case = given.case(operation, arguments, model).unwrap();
+        explain(&bench, &case).unwrap()
+    }
+
+    fn refund(amount: i64) -> Value {
+        json!({"customerId": "c1", "orderId": "o1", "amountMinor": amount, "currency": "EUR"})
+    }
+
+    fn shown(changes: &[Change]) -> Vec<String> {
+        let value = |c: &Change| c.value.as_ref().map_or_else(|| "left out".to_owned(), ToString::to_string);
+        changes.iter().map(|c| format!("{} {} {}", c.judgement.as_str(), c.member, value(c))).collect()
+    }
+
+    #[test]
+    fn what_matched_is_told_with_the_values_and_what_is_closest() {
+        let e =
+            explained("crm.refund", refund(88_000), json!({"agent": {"group": "support"}, "budget": {"worstPct": 81}}));
+        assert_eq!(e.seen.judgement, Judgement::High);
+        let how = |id: &str| e.looked.iter().find(|l| l.policy == id).map(|l| l.how.clone()).unwrap();
+        assert_eq!(how("refund-dual"), Match::Yes(vec!["amountMinor 88000 > 50000".into()]));
+        assert_eq!(how("budget-near"), Match::No(vec!["budget.worstPct 81 < 90".into()]));
+        assert_eq!(how("support-may-attempt"), Match::Yes(vec!["call.stage \"checkpointed\" ≠ \"assist\"".into()]));
+        assert_eq!(shown(&e.closest), ["low amountMinor 5000", "medium amountMinor 50000"]);
+        let e = explained("crm.refund", refund(5000), json!({"agent": {"group": "support"}}));
+        let want = [
+            "medium amountMinor 5001",
+            "medium history.firstTimeTarget true",
+            "medium budget.worstPct 90",
+            "high amountMinor 50001",
+        ];
+        assert_eq!(shown(&e.closest)[..4], want);
+    }
+
+    #[test]
+    fn a_stranger_is_told_the_scope_and_a_never_rule_what_to_leave_out() {
+        let e = explained("crm.refund", refund(1200), json!({"agent": {"group": "reporting"}}));
+        assert_eq!((e.seen.judgement, e.seen.because.len()), (Judgement::Deny, 0));
+        let scope = e.looked.iter().find(|l| l.policy == "support-may-attempt").unwrap();
+        assert_eq!(scope.how, Match::No(vec!["scope: principal in AgentGroup::\"support\"".into()]));
+        let arguments = json!({"customerId": "c1", "creditLimitMinor": 5});
+        let e = explained("crm.update_customer", arguments, json!({"agent": {"group": "support"}}));
+        assert_eq!(e.seen.because, ["credit-limit-never"]);
+        assert_eq!(shown(&e.closest), ["low creditLimitMinor left out"]);
+    }
+}

@@ -1,0 +1,250 @@
+//! Recorded calls as questions that can be asked again: read from the journal, which a running proxy may go on writing.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::{self, BufRead};
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::audit::{self, Line, ReadError};
+use crate::call::{Asked, CallContext, CallId, Digest, Facts, Judgement, Principal, REDACTED, Tier, Timestamp, Would};
+use crate::config::Config;
+
+/// One recorded call.
+#[derive(Debug, Clone)]
+pub struct Recorded {
+    /// Its id.
+    pub id: CallId,
+    /// When policy was asked.
+    pub at: Timestamp,
+    /// `crm.refund`.
+    pub operation: String,
+    /// Who asked.
+    pub principal: Arc<Principal>,
+    /// In which work.
+    pub context: Arc<CallContext>,
+    /// With which arguments; redacted ones read `[redacted]`.
+    pub arguments: Arc<Value>,
+    /// What was known beside; absent in records of older versions.
+    pub facts: Option<Arc<Facts>>,
+    /// What policy said.
+    pub judgement: Judgement,
+    /// What it would have said where it did not rule.
+    pub would: Vec<Would>,
+    /// Digest of the policies that said so.
+    pub policy_digest: Option<Digest>,
+    /// A title for people; empty for reads and refused calls.
+    pub title: String,
+    /// What became of it: `succeeded`, `rejected`, `read`, `refused` …
+    pub state: String,
+    /// Why it ended so, in words of a reviewer or of the proxy.
+    pub note: String,
+}
+
+impl Recorded {
+    /// Names of top-level arguments that hold something redacted.
+    #[must_use]
+    pub fn redacted(&self) -> BTreeSet<String> {
+        let members = self.arguments.as_object().into_iter().flatten();
+        members.filter(|(_, value)| hides(value)).map(|(name, _)| name.clone()).collect()
+    }
+}
+
+fn hides(value: &Value) -> bool {
+    match value {
+        Value::String(s) => s == REDACTED,
+        Value::Array(items) => items.iter().any(hides),
+        Value::Object(members) => members.values().any(hides),
+        _ => false,
+    }
+}
+
+/// What history was read.
+#[derive(Debug, Default)]
+pub struct History {
+    /// Calls of which policy was asked, oldest first.
+    pub calls: Vec<Recorded>,
+    /// The journal ended in a batch that was not whole yet.
+    pub torn: bool,
+}
+
+/// The events of which policy was asked. Members that are not needed are not looked at.
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Event {
+    Call {
+        record: Box<Kept>,
+    },
+    Step {
+        id: CallId,
+        changed: Changed,
+    },
+    Note {
+        note: Noted,
+    },
+    #[serde(other)]
+    Other,
+}
+
+#[derive(Deserialize)]
+struct Kept {
+    id: CallId,
+    state: String,
+    operation: String,
+    principal: Arc<Principal>,
+    context: Arc<CallContext>,
+    arguments: Arc<Value>,
+    tier: Tier,
+    policy_digest: Digest,
+    #[serde(default)]
+    facts: Option<Arc<Facts>>,
+    #[serde(default)]
+    would: Vec<Would>,
+    title: String,
+    created: Timestamp,
+    #[serde(default)]
+    note: Option<Words>,
+}
+
+#[derive(Deserialize, Default)]
+struct Words {
+    #[serde(default)]
+    text: String,
+}
+
+#[derive(Deserialize)]
+struct Changed {
+    #[serde(default)]
+    state: Option<String>,
+    #[serde(default)]
+    note: Option<Words>,
+}
+
+#[derive(Deserialize)]
+struct Noted {
+    kind: String,
+    #[serde(default)]
+    call: Option<CallId>,
+    #[serde(default)]
+    operation: Option<String>,
+    #[serde(default)]
+    more: BTreeMap<String, Value>,
+}
+
+/// Reads the calls of a state folder, or of a file that `holdpoint audit export` wrote, that were judged at or after
+/// `since`.
+///
+/// # Errors
+/// When it cannot be read, or a record is bad.
+pub fn read(path: &Path, since: Timestamp) -> Result<History, ReadError> {
+    let mut reading = Reading { history: History::default(), known: HashMap::new(), since };
+    if path.is_dir() {
+        let first = crate::journal::segments(&path.join("journal"))?.first().map_or(1, |s| s.first);
+        for line in audit::lines(path, first)? {
+            match line {
+                Ok(line) => reading.line(&line),
+                Err(ReadError::Bad(bad)) if bad.torn => reading.history.torn = true,
+                Err(e) => return Err(e),
+            }
+        }
+    } else {
+        let file = io::BufReader::new(std::fs::File::open(path)?);
+        for text in file.lines().skip(1) {
+            let line: Line = serde_json::from_str(&text?).map_err(io::Error::from)?;
+            reading.line(&line);
+        }
+    }
+    Ok(reading.history)
+}
+
+struct Reading {
+    history: History,
+    known: HashMap<CallId, usize>,
+    since: Timestamp,
+}
+
+impl Reading {
+    fn line(&mut self, line: &Line) {
+        match serde_json::from_str(line.event.get()) {
+            Ok(Event::Call { record }) => self.kept(*record),
+            Ok(Event::Step { id, changed }) => self.changed(id, changed),
+            Ok(Event::Note { note }) => self.noted(note, line.at),
+            Ok(Event::Other) | Err(_) => {}
+        }
+    }
+
+    fn kept(&mut self, kept: Kept) {
+        let note = kept.note.map(|n| n.text).unwrap_or_default();
+        if let Some(known) = self.known.get(&kept.id).and_then(|i| self.history.calls.get_mut(*i)) {
+            // The first step in each segment is written whole.
+            (known.state, known.note) = (kept.state, note);
+            return;
+        }
+        if kept.created < self.since {
+            return;
+        }
+        self.known.insert(kept.id, self.history.calls.len());
+        self.history.calls.push(Recorded {
+            id: kept.id,
+            at: kept.created,
+            operation: kept.operation,
+            principal: kept.principal,
+            context: kept.context,
+            arguments: kept.arguments,
+            facts: kept.facts,
+            judgement: kept.tier.into(),
+            would: kept.would,
+            policy_digest: Some(kept.policy_digest),
+            title: kept.title,
+            state: kept.state,
+            note,
+        });
+    }
+
+    fn changed(&mut self, id: CallId, changed: Changed) {
+        let Some(known) = self.known.get(&id).and_then(|i| self.history.calls.get_mut(*i)) else { return };
+        if let Some(state) = changed.state {
+            known.state = state;
+        }
+        if let Some(words) = changed.note {
+            known.note = words.text;
+        }
+    }
+
+    fn noted(&mut self, mut note: Noted, at: Timestamp) {
+        let judged = ["call.read", "call.refused"].contains(&note.kind.as_str());
+        if !judged || at < self.since {
+            return;
+        }
+        let asked = note.more.remove("asked").and_then(|v| serde_json::from_value::<Asked>(v).ok());
+        let (Some(asked), Some(id), Some(operation)) = (asked, note.call, note.operation) else {
+            // What only carries the protocol, and what another gate refused, was never judged.
+            return;
+        };
+        let policy_digest = note.more.get("policy_digest").and_then(|v| serde_json::from_value(v.clone()).ok());
+        self.known.insert(id, self.history.calls.len());
+        self.history.calls.push(Recorded {
+            id,
+            at: asked.facts.now,
+            operation,
+            principal: asked.principal,
+            context: Arc::new(asked.context),
+            arguments: Arc::new(asked.arguments),
+            facts: Some(Arc::new(asked.facts)),
+            judgement: asked.judgement,
+            would: asked.would,
+            policy_digest,
+            title: String::new(),
+            state: note.kind.trim_start_matches("call.").to_owned(),
+            note: String::new(),
+        });
+    }
+}
+
+/// The folder in which a configuration keeps its records.
+#[must_use]
+pub fn folder(config: &Config) -> &Path {
+    &config.state.path
+}
