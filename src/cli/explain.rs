@@ -162,7 +162,9 @@ impl Shown {
         self.matched(out)?;
         self.unmatched(out)?;
         if let Some(terms) = &seen.terms {
-            writeln!(out, "needs      {}", needs(terms))?;
+            for (i, line) in wrapped(&needs(terms), ",", 68).into_iter().enumerate() {
+                writeln!(out, "{:<11}{line}", if i == 0 { "needs" } else { "" })?;
+            }
         }
         if let Some(degrade) = &seen.degrade {
             writeln!(out, "instead    {degrade}")?;
@@ -195,16 +197,20 @@ impl Shown {
                 Match::No(_) => continue,
             };
             let effect = if looked.forbid { "forbid" } else { "permit" };
-            let why = visible(&format!("{word}{}", why.join(", ")));
-            writeln!(out, "{effect:<10} {:<24} {why}", looked.policy)?;
-            writeln!(out, "{:35} {}", "", looked.at)?;
+            let line = visible(&format!("{effect:<10} {:<20} {word}{}", looked.policy, why.join(", ")));
+            if line.chars().count() + looked.at.chars().count() < 79 {
+                let room = 80 - looked.at.chars().count();
+                writeln!(out, "{line:<room$}{}", looked.at)?;
+            } else {
+                writeln!(out, "{line}\n{:>80}", looked.at)?;
+            }
         }
         Ok(())
     }
 
     fn unmatched(&self, out: &mut impl Write) -> std::io::Result<()> {
         let no = |l: &Looked| match &l.how {
-            Match::No(why) => Some(visible(&format!("{} ({})", l.policy, why.join(", ")))),
+            Match::No(why) if !l.built_in => Some(visible(&format!("{} ({})", l.policy, why.join(", ")))),
             _ => None,
         };
         let all: Vec<String> = self.explained.looked.iter().filter_map(no).collect();
@@ -267,8 +273,8 @@ fn policy_json(looked: &Looked) -> Value {
     json!({"policy": looked.policy, "at": looked.at, "forbid": looked.forbid, "how": how, "conditions": why})
 }
 
-/// What lifts it, in one line.
-fn needs(terms: &Terms) -> String {
+/// What lifts it.
+fn needs(terms: &Terms) -> Vec<String> {
     let Needs { people, requirements, justification, evidence } = &terms.needs;
     let mut groups: Vec<String> = Vec::new();
     for requirement in requirements {
@@ -289,5 +295,5 @@ fn needs(terms: &Terms) -> String {
     parts.extend(justification.then(|| "justification".to_owned()));
     parts.extend((!evidence.is_empty()).then(|| format!("evidence: {}", evidence.join(", "))));
     parts.push(format!("sent within {}", duration_text(terms.window)));
-    parts.join(", ")
+    parts
 }

@@ -3,6 +3,7 @@
 mod audit;
 mod check;
 mod client;
+mod diff;
 mod doctor;
 mod explain;
 mod hold_text;
@@ -78,6 +79,8 @@ enum Verb {
     Explain(explain::Args),
     /// Ask other policies about recorded calls: what would move, what would loosen. Exit 3 when anything does.
     Replay(replay::Args),
+    /// What a change of policies tightens and loosens, with calls that show it. Exit 3 when they differ.
+    Diff(diff::Args),
     /// Fetch an MCP server's tools/list, show the difference to the lock file, write it.
     Lock(lock::Args),
     /// Look at held calls and decide them, over the admin API.
@@ -135,6 +138,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Test(args) => test::run(&args, &mut out),
         Verb::Explain(args) => explain::run(&args, &mut out),
         Verb::Replay(args) => replay::run(&args, &mut out),
+        Verb::Diff(args) => diff::run(&args, &mut out),
         Verb::Lock(args) => lock::run(&args, &mut out),
         Verb::Holds(verb) => runtime()?.block_on(holds::run(verb.into(), &mut out)),
         Verb::Calls(verb) => runtime()?.block_on(holds::run(verb.into(), &mut out)),

@@ -54,6 +54,26 @@ impl Policy {
         self.cedar.effect() == Effect::Forbid
     }
 
+    /// Its annotations as they are written.
+    #[must_use]
+    pub fn written(&self) -> BTreeMap<String, String> {
+        self.cedar.annotations().map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+    }
+
+    /// Its scope, in Cedar's own spelling.
+    #[must_use]
+    pub fn scope_text(&self) -> String {
+        let of = (self.cedar.principal_constraint(), self.cedar.action_constraint(), self.cedar.resource_constraint());
+        format!("{of:?}")
+    }
+
+    /// Its conditions, in Cedar's own spelling.
+    #[must_use]
+    pub fn body_text(&self) -> String {
+        let Ok(tree) = self.cedar.to_pst() else { return String::new() };
+        tree.body().clauses().iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    }
+
     /// Whether its action scope covers an operation. A policy that does not can never apply to it.
     #[must_use]
     pub fn covers(&self, operation: &Operation) -> bool {

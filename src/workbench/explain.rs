@@ -1,11 +1,11 @@
 //! Why a call is judged as it is, and the smallest changes that would make it be judged otherwise.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::call::{Judgement, Refusal};
 use crate::gates::authz::{Inspection, Match};
-use crate::policy::{Border, Literal, borders};
 
+use super::vary::{all_borders, candidates, member, varied};
 use super::{Bench, Case};
 
 /// One policy of the operation's slice.
@@ -17,6 +17,8 @@ pub struct Looked {
     pub at: String,
     /// Whether it forbids.
     pub forbid: bool,
+    /// It stands in no file: it is what a stage demands.
+    pub built_in: bool,
     /// How it took the call.
     pub how: Match,
 }
@@ -54,6 +56,7 @@ pub fn explain(bench: &Bench, case: &Case) -> Result<Explanation, Refusal> {
         policy: m.policy.id.clone(),
         at: m.policy.at.clone(),
         forbid: m.policy.is_forbid(),
+        built_in: m.policy.built_in,
         how: m.how,
     });
     let looked = looked.collect();
@@ -61,22 +64,11 @@ pub fn explain(bench: &Bench, case: &Case) -> Result<Explanation, Refusal> {
     Ok(Explanation { seen, looked, closest })
 }
 
-/// The borders of all policies that can apply.
-fn all_borders(bench: &Bench, case: &Case) -> Vec<Border> {
-    let mut all: Vec<Border> = Vec::new();
-    for border in bench.policies.loaded().slice(&case.operation).iter().flat_map(|p| borders(p)) {
-        if !all.contains(&border) {
-            all.push(border);
-        }
-    }
-    all
-}
-
 /// Asks again with each member at, below and above each value that a policy compares it with; keeps what is nearest to
 /// the case for each judgement.
 fn closest(bench: &Bench, case: &Case, now: Judgement) -> Vec<Change> {
     let mut found: Vec<(Change, u128)> = Vec::new();
-    for border in all_borders(bench, case) {
+    for border in all_borders(&[bench], case) {
         for (value, distance) in candidates(&border, case) {
             let Some(varied) = varied(case, &border.path, value.as_ref()) else { continue };
             if bench.schemas.recheck(&case.operation, &varied.arguments).is_err() {
@@ -101,113 +93,10 @@ fn closest(bench: &Bench, case: &Case, now: Judgement) -> Vec<Change> {
     found.into_iter().map(|(change, _)| change).filter(|c| !easier || c.judgement < now).collect()
 }
 
-fn member(path: &[String]) -> String {
-    let path = path.strip_prefix(&["input".to_owned()]).unwrap_or(path);
-    path.join(".")
-}
-
-/// The value of a member in the case as a policy reads it.
-fn current(case: &Case, path: &[String]) -> Option<Value> {
-    let (group, rest) = path.split_first()?;
-    match group.as_str() {
-        "input" => rest.iter().try_fold(&case.arguments, |at, name| at.get(name)).cloned(),
-        "budget" if rest == ["worstPct"] => Some(case.facts.budget.worst_pct().into()),
-        "history" => {
-            let h = &case.facts.history;
-            Some(match rest.first()?.as_str() {
-                "callsThisRun" => h.calls_this_run.into(),
-                "callsLastHour" => h.calls_last_hour.into(),
-                "deniedLastHour" => h.denied_last_hour.into(),
-                "sumMinorToday" => h.sum_minor_today.into(),
-                "firstTimeTarget" => h.first_time_target.into(),
-                _ => return None,
-            })
-        }
-        "call" if rest == ["stage"] => Some(case.context.stage.clone().into()),
-        "call" if rest == ["workflow"] => Some(case.context.workflow.clone().into()),
-        _ => None,
-    }
-}
-
-/// Values to try for a member, each with how far it is from the value that it has.
-fn candidates(border: &Border, case: &Case) -> Vec<(Option<Value>, u128)> {
-    let now = current(case, &border.path);
-    if border.presence {
-        // What is given can be left out; what is not has no value that we could make up.
-        return if now.is_some() { vec![(None, 1)] } else { Vec::new() };
-    }
-    match (&border.at, now) {
-        (Literal::Long(at), Some(Value::Number(n))) => {
-            let now = n.as_i64().unwrap_or_default();
-            let around = [at.checked_sub(1), Some(*at), at.checked_add(1)].into_iter().flatten();
-            let far = |v: i64| (i128::from(v) - i128::from(now)).unsigned_abs();
-            around.filter(|v| *v != now).map(|v| (Some(v.into()), far(v))).collect()
-        }
-        (Literal::Decimal(at), Some(Value::Number(n))) => {
-            let (Ok(at), Some(now)) = (at.parse::<f64>(), n.as_f64()) else { return Vec::new() };
-            let around = [at - 0.01, at, at + 0.01].map(|v| (v * 100.0).round() / 100.0);
-            around.into_iter().map(|v| (Some(json!(v)), rank((v - now).abs()))).collect()
-        }
-        (Literal::Text(at), Some(Value::String(now))) if *at != now => vec![(Some(at.clone().into()), 1)],
-        (Literal::Bool(_), Some(Value::Bool(now))) => vec![(Some((!now).into()), 1)],
-        _ => Vec::new(),
-    }
-}
-
-/// A distance as a whole number of hundredths.
-fn rank(distance: f64) -> u128 {
-    format!("{:.0}", distance * 100.0).parse().unwrap_or(u128::MAX)
-}
-
-/// The case with one member changed.
-fn varied(case: &Case, path: &[String], value: Option<&Value>) -> Option<Case> {
-    let (group, rest) = path.split_first()?;
-    let mut case = case.clone();
-    match group.as_str() {
-        "input" => set(&mut case.arguments, rest, value)?,
-        "budget" => {
-            let pct = value?.as_i64()?;
-            let all = &mut case.facts.budget;
-            [&mut all.step, &mut all.run, &mut all.user].into_iter().for_each(|m| m.used_pct = m.used_pct.min(pct));
-            all.org.used_pct = pct;
-        }
-        "history" => {
-            let h = &mut case.facts.history;
-            match rest.first()?.as_str() {
-                "callsThisRun" => h.calls_this_run = value?.as_i64()?,
-                "callsLastHour" => h.calls_last_hour = value?.as_i64()?,
-                "deniedLastHour" => h.denied_last_hour = value?.as_i64()?,
-                "sumMinorToday" => h.sum_minor_today = value?.as_i64()?,
-                "firstTimeTarget" => h.first_time_target = value?.as_bool()?,
-                _ => return None,
-            }
-        }
-        "call" => match rest.first()?.as_str() {
-            "stage" => value?.as_str()?.clone_into(&mut case.context.stage),
-            "workflow" => value?.as_str()?.clone_into(&mut case.context.workflow),
-            _ => return None,
-        },
-        _ => return None,
-    }
-    Some(case)
-}
-
-fn set(at: &mut Value, path: &[String], value: Option<&Value>) -> Option<()> {
-    let (last, way) = path.split_last()?;
-    let members = way.iter().try_fold(at, |at, name| at.get_mut(name))?.as_object_mut()?;
-    match value {
-        Some(value) => {
-            members.insert(last.clone(), value.clone());
-        }
-        None => {
-            members.remove(last)?;
-        }
-    }
-    Some(())
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::policy::sample::shipped;
     use crate::workbench::case::Given;

@@ -2,11 +2,13 @@
 //! the same engine as the proxy, and decides nothing.
 
 pub mod case;
+pub mod diff;
 pub mod explain;
 pub mod history;
 pub mod replay;
 pub mod suite;
 pub mod testing;
+mod vary;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;

@@ -183,6 +183,11 @@ impl Coverage {
     }
 }
 
+/// The call of a test, when it can be asked about.
+pub(super) fn case_of(bench: &Bench, suite: &Suite, item: &Item) -> Option<Case> {
+    case(bench, suite, item, item.test.call.as_deref()?).ok()
+}
+
 fn case(bench: &Bench, suite: &Suite, item: &Item, call: &str) -> Result<Case, Box<Problem>> {
     let model = bench.policies.loaded().model();
     let operation = model.operations.iter().find(|o| o.name == call).ok_or_else(|| {
