@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 use super::Exit;
 use super::paint::{Paint, wrapped};
 use super::set::{self, Which};
-use crate::call::{Judgement, Needs, Refusal, Terms, Timestamp, duration_text, money_text, visible};
-use crate::config::{Config, Document};
+use crate::call::{Judgement, Needs, Refusal, Terms, duration_text, money_text, visible};
+use crate::config::Document;
 use crate::gates::authz::Match;
 use crate::workbench::case::{AgentGiven, Given, WorkflowGiven};
 use crate::workbench::explain::{Change, Explanation, Looked, explain};
-use crate::workbench::history::{self, Recorded};
+use crate::workbench::history::Recorded;
 use crate::workbench::{Bench, Case};
 
 #[derive(Debug, clap::Args)]
@@ -64,7 +64,7 @@ struct Shown {
 pub(super) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<Exit> {
     let Some(config) = args.which.config() else { return Ok(Exit::Rejected) };
     let Some(bench) = set::bench(&config, &args.which.dir(&config)) else { return Ok(Exit::Rejected) };
-    let recorded = args.call.as_deref().map(|id| args.recorded(&config, id)).transpose()?;
+    let recorded = args.call.as_deref().map(|id| set::recorded(&config, args.log.as_deref(), id)).transpose()?;
     let case = match &recorded {
         Some(recorded) => {
             Case::recorded(recorded, &bench.policies).map_err(|why| anyhow::anyhow!(set::unasked(&why)))?
@@ -100,13 +100,6 @@ fn text_or_file(given: &str) -> anyhow::Result<String> {
 }
 
 impl Args {
-    fn recorded(&self, config: &Config, id: &str) -> anyhow::Result<Recorded> {
-        let path = self.log.clone().unwrap_or_else(|| history::folder(config).to_owned());
-        let history = history::read(&path, Timestamp::from_millis(0))
-            .with_context(|| format!("the records in `{}` cannot be read", path.display()))?;
-        set::only(history.calls, id, |c| c.id.to_string())
-    }
-
     fn case(&self, bench: &Bench) -> anyhow::Result<Case> {
         let model = bench.policies.loaded().model();
         let op = self.op.as_deref().unwrap_or_default();

@@ -3,10 +3,14 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
+
 use crate::app;
+use crate::call::Timestamp;
 use crate::config::Config;
 use crate::workbench::Bench;
 use crate::workbench::case::Unasked;
+use crate::workbench::history::{self, Recorded};
 
 /// Which configuration and which policies.
 #[derive(Debug, Clone, clap::Args)]
@@ -42,8 +46,16 @@ pub(super) fn complain(mistake: impl std::fmt::Display) {
     drop(writeln!(std::io::stderr(), "{mistake}"));
 }
 
+/// The recorded call whose id ends so.
+pub(super) fn recorded(config: &Config, log: Option<&Path>, id: &str) -> anyhow::Result<Recorded> {
+    let path = log.unwrap_or_else(|| history::folder(config));
+    let history = history::read(path, Timestamp::from_millis(0))
+        .with_context(|| format!("the records in `{}` cannot be read", path.display()))?;
+    only(history.calls, id, |c| c.id.to_string())
+}
+
 /// The one whose id ends so.
-pub(super) fn only<T>(all: Vec<T>, suffix: &str, id: impl Fn(&T) -> String) -> anyhow::Result<T> {
+fn only<T>(all: Vec<T>, suffix: &str, id: impl Fn(&T) -> String) -> anyhow::Result<T> {
     let bare = suffix.rsplit('_').next().unwrap_or(suffix);
     let mut found: Vec<T> = all.into_iter().filter(|t| !bare.is_empty() && id(t).ends_with(bare)).collect();
     match (found.len(), found.pop()) {

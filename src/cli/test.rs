@@ -8,15 +8,24 @@ use serde_json::json;
 use super::Exit;
 use super::paint::{Paint, wrapped};
 use super::set::{self, Which};
+use crate::config::Config;
 use crate::policy::Policy;
-use crate::workbench::Bench;
+use crate::workbench::draft::draft;
 use crate::workbench::suite::{self, Suite};
 use crate::workbench::testing::{Coverage, Ended, Problem, Run};
+use crate::workbench::{Bench, Case};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Folder of policies and of the `*.test.yaml` files beside them; or one such file.
     dir: Option<PathBuf>,
+    /// Print a test made of a recorded call (its id, or a suffix that only it has) instead: without what policies do
+    /// not look at.
+    #[arg(long, value_name = "CALL", conflicts_with_all = ["dir", "junit", "coverage", "json"])]
+    from: Option<String>,
+    /// Records elsewhere than the configuration says, for `--from`: a state folder, or a file of `audit export`.
+    #[arg(long, value_name = "PATH", requires = "from")]
+    log: Option<PathBuf>,
     #[command(flatten)]
     which: Which,
     /// Show for each policy at which rungs tests made it decide.
@@ -39,6 +48,9 @@ struct Report<'a> {
 
 pub(super) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<Exit> {
     let Some(config) = args.which.config() else { return Ok(Exit::Rejected) };
+    if let Some(id) = &args.from {
+        return drafted(args, &config, id, out);
+    }
     let given = args.dir.clone().unwrap_or_else(|| args.which.dir(&config));
     let one = given.is_file();
     let files = if one { vec![given.clone()] } else { suite::files(&given)? };
@@ -64,6 +76,16 @@ pub(super) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<Exit> {
         report.print(Paint::here(), args.coverage, out)?;
     }
     Ok(if report.failed() == 0 { Exit::Ok } else { Exit::Rejected })
+}
+
+/// The test that a recorded call makes.
+fn drafted(args: &Args, config: &Config, id: &str, out: &mut impl Write) -> anyhow::Result<Exit> {
+    let Some(bench) = set::bench(config, &args.which.dir(config)) else { return Ok(Exit::Rejected) };
+    let recorded = set::recorded(config, args.log.as_deref(), id)?;
+    let case = Case::recorded(&recorded, &bench.policies).map_err(|why| anyhow::anyhow!(set::unasked(&why)))?;
+    let text = draft(&bench, &recorded, &case).map_err(|e| anyhow::anyhow!(e))?;
+    out.write_all(text.as_bytes())?;
+    Ok(Exit::Ok)
 }
 
 /// Every file, or every mistake in them.

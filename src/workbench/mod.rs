@@ -3,6 +3,7 @@
 
 pub mod case;
 pub mod diff;
+pub mod draft;
 pub mod explain;
 pub mod history;
 pub mod replay;
