@@ -71,8 +71,10 @@ pub(super) async fn metrics(State(admin): State<Arc<Desk>>) -> Result<Response, 
         metrics.holds.with_label_values(&labels).set(i64::try_from(count.calls).unwrap_or(i64::MAX));
     }
     metrics.ready.set(i64::from(admin.is_ready()));
-    let (config, policies) = admin.snapshots.current().digests();
-    let labels = [env!("CARGO_PKG_VERSION"), &config.to_string(), &policies.to_string(), "enforce"];
+    let snapshot = admin.snapshots.current();
+    let (config, policies) = snapshot.digests();
+    let mode = super::policies::mode(&snapshot);
+    let labels = [env!("CARGO_PKG_VERSION"), &config.to_string(), &policies.to_string(), mode];
     metrics.info.reset();
     metrics.info.with_label_values(&labels).set(1);
     let kind = (CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8");

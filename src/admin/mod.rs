@@ -12,6 +12,7 @@ mod exact;
 mod find;
 mod health;
 mod page;
+mod policies;
 mod problem;
 mod serve;
 mod sessions;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
+use futures_util::future::BoxFuture;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::call::CallId;
@@ -42,8 +44,10 @@ pub use serve::serve;
 
 use self::sessions::Sessions;
 
+/// Puts the files as they are now in force, for the person who asks; or says everything that is wrong with them.
+pub type Reload = Arc<dyn Fn(String) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
 /// What the admin side works with.
-#[derive(Debug)]
 pub struct Admin {
     /// The version in force, and whoever may review under it.
     pub snapshots: Arc<Snapshots>,
@@ -55,10 +59,18 @@ pub struct Admin {
     pub clock: Arc<dyn Clock>,
     /// Hears of every call that people have just approved and that the proxy sends.
     pub resume: UnboundedSender<CallId>,
+    /// Reads configuration, schemas and policies again, for this person.
+    pub reload: Reload,
     /// Tools that wait for an operator.
     pub pins: Arc<Pins>,
     /// No new calls are taken: not ready.
     pub draining: Draining,
+}
+
+impl std::fmt::Debug for Admin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Admin")
+    }
 }
 
 /// The admin side of one process: its parts, and who is signed in.
@@ -106,6 +118,8 @@ fn v1() -> Router<Arc<Desk>> {
         .route("/holds/{id}/reject", post(api::reject))
         .route("/holds/{id}/withdraw", post(api::withdraw))
         .route("/tools/paused", get(tools::paused))
+        .route("/policies", get(policies::list))
+        .route("/policies/activate", post(policies::activate))
         .route("/calls", get(api::calls))
         .route("/calls/{id}", get(api::call))
         .route("/calls/{id}/reconcile", post(api::reconcile))
@@ -120,6 +134,7 @@ fn pages() -> Router<Arc<Desk>> {
         .route("/holds/{id}", get(page::hold))
         .route("/holds/{id}/approve", post(page::approve))
         .route("/holds/{id}/reject", post(page::reject))
+        .route("/policies", get(page::policies))
         .route("/calls", get(page::calls))
         .route("/calls/{id}", get(page::call))
         .route("/calls/{id}/reconcile", post(page::reconcile))

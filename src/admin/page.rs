@@ -107,7 +107,10 @@ impl Visit {
     fn head(&self) -> Head {
         let who = &self.visitor.who;
         let user = format!("{} ({})", who.person, who.groups.join(", "));
-        Head { user, csrf: self.visitor.session.csrf.clone() }
+        let s = &self.snapshot;
+        let digest: String = s.digests().1.to_string().chars().skip("sha256:".len()).take(8).collect();
+        let rules = format!("policies {digest} since {}", s.since);
+        Head { user, csrf: self.visitor.session.csrf.clone(), rules, observes: s.policies.observes() }
     }
 
     async fn exact(&self, record: &CallRecord) -> Exact {
@@ -196,6 +199,18 @@ pub(super) async fn call(State(desk): State<Arc<Desk>>, visitor: Visitor, Path(i
     let visit = Visit::new(desk, visitor);
     let record = find::call(&visit.desk, &visit.asker(), &id).await?;
     visit.record(&record, false, None).await
+}
+
+pub(super) async fn policies(State(desk): State<Arc<Desk>>, visitor: Visitor) -> Answer {
+    let visit = Visit::new(desk, visitor);
+    if !visit.asker().may_system("policy.view") {
+        let text = "no policy lets you do this (`policy.view`)".to_owned();
+        return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", text).into());
+    }
+    let s = &visit.snapshot;
+    let (digest, since) = (s.digests().1.to_string(), s.since.to_string());
+    let rows = super::policies::rows(&visit.desk, s);
+    Ok(html(StatusCode::OK, &super::show::Policies { head: visit.head(), digest, since, rows }))
 }
 
 pub(super) async fn calls(State(desk): State<Arc<Desk>>, visitor: Visitor, RawQuery(query): RawQuery) -> Answer {

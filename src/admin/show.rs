@@ -16,6 +16,10 @@ use super::view;
 pub(super) struct Head {
     pub(super) user: String,
     pub(super) csrf: String,
+    /// Which policies rule, since when.
+    pub(super) rules: String,
+    /// Policy is asked, and not obeyed.
+    pub(super) observes: bool,
 }
 
 /// One line of a list.
@@ -64,6 +68,15 @@ pub(super) struct Inbox {
     pub(super) mine: Vec<Line>,
     pub(super) others: Vec<Line>,
     pub(super) more: bool,
+}
+
+#[derive(Debug, Template)]
+#[template(path = "policies.html")]
+pub(super) struct Policies {
+    pub(super) head: Head,
+    pub(super) digest: String,
+    pub(super) since: String,
+    pub(super) rows: Vec<super::policies::Row>,
 }
 
 #[derive(Debug, Template)]

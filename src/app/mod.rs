@@ -2,6 +2,7 @@
 
 mod cores;
 mod disk;
+mod files;
 mod inquiries;
 mod reload;
 mod ticker;
@@ -139,7 +140,12 @@ pub async fn start(path: PathBuf, config: Config, clock: Arc<dyn Clock>, cores: 
     }
     crate::tasks::spawn(crate::wire::accept(agents, hands, stopped.clone()));
     crate::tasks::spawn(ticker::run(shared.clone(), resume.clone(), stopped.clone()));
+    let reloaded = shared.clone();
     let admin = Arc::new(Admin {
+        reload: Arc::new(move |by| {
+            let shared = reloaded.clone();
+            Box::pin(async move { reload::reload(&shared, Some(by)).await.map_err(|e| format!("{e:#}")) })
+        }),
         pins: Arc::clone(&shared.pins),
         snapshots: Arc::clone(&shared.snapshots),
         store: Arc::clone(&shared.store),
@@ -247,7 +253,7 @@ impl Running {
     /// # Errors
     /// Every mistake; the old version stays in force.
     pub async fn reload(&self) -> anyhow::Result<()> {
-        reload::reload(&self.shared).await
+        reload::reload(&self.shared, None).await
     }
 
     /// The metrics, for tests and for the demo.

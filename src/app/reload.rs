@@ -36,6 +36,14 @@ fn note(kind: &str, s: &Snapshot, error: Option<String>) -> AuditNote {
     AuditNote::plain(kind, more)
 }
 
+/// With the person who asked for it, where one did.
+fn asked(mut note: AuditNote, by: Option<String>) -> AuditNote {
+    if let Some(person) = by {
+        note.more.insert("by".to_owned(), person.into());
+    }
+    note
+}
+
 /// Records which version rules from the start.
 pub(super) async fn started(shared: &Shared) -> Result<(), Fault> {
     let s = shared.snapshots.current();
@@ -43,14 +51,14 @@ pub(super) async fn started(shared: &Shared) -> Result<(), Fault> {
 }
 
 /// Loads, builds, swaps; or says everything that is wrong.
-pub(super) async fn reload(shared: &Shared) -> anyhow::Result<()> {
+pub(super) async fn reload(shared: &Shared, by: Option<String>) -> anyhow::Result<()> {
     let path = shared.path.clone();
     let (lasting, old) = (shared.lasting.clone(), shared.snapshots.current());
     let before = std::sync::Arc::clone(&old);
     let built = tokio::task::spawn_blocking(move || build(&path, &lasting, &before)).await;
     let built = built.map_err(anyhow::Error::from).and_then(|b| b);
     let result = match built {
-        Ok(next) => match shared.store.append(note("config.reloaded", &next, None), true).await {
+        Ok(next) => match shared.store.append(asked(note("config.reloaded", &next, None), by), true).await {
             Ok(()) => {
                 shared.pins.accepted(&next.config);
                 shared.breakers.configure(next.config.tools.iter().map(|t| (t.tool.name.clone(), t.breaker)));
@@ -62,7 +70,7 @@ pub(super) async fn reload(shared: &Shared) -> anyhow::Result<()> {
             Err(fault) => Err(anyhow::anyhow!("the new version could not be recorded: {}", fault.chain())),
         },
         Err(e) => {
-            let noted = shared.store.append(note("config.rejected", &old, Some(e.to_string())), true).await;
+            let noted = shared.store.append(asked(note("config.rejected", &old, Some(e.to_string())), by), true).await;
             if let Err(fault) = noted {
                 tracing::error!(fault = %fault.chain(), "a rejected reload could not be recorded");
             }

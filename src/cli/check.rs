@@ -34,6 +34,7 @@ struct Report {
     schemas: (usize, Vec<String>),
     policies: Option<(usize, usize, String, String)>,
     never: Vec<String>,
+    shadows: Vec<String>,
     findings: Vec<Finding>,
 }
 
@@ -73,7 +74,8 @@ fn check(args: &Args) -> anyhow::Result<Report> {
         schemas: (operations.iter().filter(|o| is_typed(o)).count(), broken),
         policies: None,
         never: Vec::new(),
-        findings: unlisted(&config).into_iter().chain(stopped).collect(),
+        shadows: Vec::new(),
+        findings: observing(&config).into_iter().chain(unlisted(&config)).chain(stopped).collect(),
     };
     match policy::load(&config.policy_dir, &snapshot::model(&config), snapshot::defaults(&config)) {
         Err(findings) => report.findings.extend(findings),
@@ -87,6 +89,7 @@ fn check(args: &Args) -> anyhow::Result<Report> {
             );
             report.findings.extend(loaded.findings().iter().cloned());
             report.never = loaded.nobody_can_release().iter().map(|id| (*id).to_owned()).collect();
+            report.shadows = loaded.shadows().into_iter().map(str::to_owned).collect();
             let counts = loaded.counts().to_string();
             report.policies = Some((loaded.policies().len(), loaded.files(), loaded.digest().to_string(), counts));
         }
@@ -96,6 +99,12 @@ fn check(args: &Args) -> anyhow::Result<Report> {
 
 fn is_typed(operation: &Operation) -> bool {
     operation.schema.is_some()
+}
+
+/// A set that only observes stops nothing.
+fn observing(config: &Config) -> Option<Finding> {
+    let text = "policies.mode is `observe`: every call runs, and what policy would have said is only recorded";
+    config.observe.then(|| Finding::new(Severity::Warning, "policy-observe", text))
 }
 
 /// Tools of a lock file that no operation lists are refused: worth a word.
@@ -111,7 +120,14 @@ fn unlisted(config: &Config) -> Vec<Finding> {
 
 impl Report {
     fn rejected(why: String) -> Self {
-        Self { config: Err(why), schemas: (0, Vec::new()), policies: None, never: Vec::new(), findings: Vec::new() }
+        Self {
+            config: Err(why),
+            schemas: (0, Vec::new()),
+            policies: None,
+            never: Vec::new(),
+            shadows: Vec::new(),
+            findings: Vec::new(),
+        }
     }
 
     fn errors(&self) -> usize {
@@ -137,8 +153,19 @@ impl Report {
             "config": self.config.as_ref().map_or_else(|e| e.lines().collect::<Vec<_>>(), |_| Vec::new()),
             "schemas": {"typed": self.schemas.0, "errors": self.schemas.1},
             "policies": self.policies.as_ref().map(|(n, files, digest, _)| json!({"count": n, "files": files, "digest": digest})),
-            "nobody_can_release": self.never, "findings": findings,
+            "nobody_can_release": self.never, "shadow": self.shadows, "findings": findings,
         })
+    }
+
+    /// What is worth a look and may well be meant, a line each.
+    fn print_notes(&self, out: &mut impl Write) -> std::io::Result<()> {
+        for note in self.findings.iter().filter(|f| f.severity == Severity::Note) {
+            let at = note.file.as_ref().map(|file| format!("{file}:{}", note.line)).unwrap_or_default();
+            let width = note.message.chars().count() + at.chars().count();
+            let gap = if width > 66 && !at.is_empty() { format!("\n{:10}", "") } else { "  ".to_owned() };
+            writeln!(out, "  note    {}{gap}{at}", note.message)?;
+        }
+        Ok(())
     }
 
     fn print(&self, args: &Args, out: &mut impl Write) -> std::io::Result<()> {
@@ -159,7 +186,12 @@ impl Report {
             writeln!(out, "policies  {what:<36} ok   digest {digest}…")?;
             writeln!(out, "  tiers   {tiers}")?;
         }
-        for finding in &self.findings {
+        self.print_notes(out)?;
+        if !self.shadows.is_empty() {
+            let plural = if self.shadows.len() == 1 { "policy" } else { "policies" };
+            writeln!(out, "shadow    {} {plural} in shadow: {}", self.shadows.len(), self.shadows.join(", "))?;
+        }
+        for finding in self.findings.iter().filter(|f| f.severity != Severity::Note) {
             writeln!(out, "{finding}")?;
         }
         let (errors, warnings) = (self.errors(), self.count(Severity::Warning));

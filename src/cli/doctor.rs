@@ -105,6 +105,10 @@ fn state(path: &Path, found: &mut Findings) {
 }
 
 fn keys(config: &Config, found: &mut Findings) {
+    if config.observe {
+        let text = "policies.mode is `observe`: every call runs, whatever policy says";
+        found.push((Level::Hint, text.to_owned()));
+    }
     if config.state.encryption_key.is_none() {
         let text =
             "payloads are sealed with a key that lies beside them; give `state.encryption_key` to keep it elsewhere";

@@ -19,6 +19,8 @@ use super::lock::Locked;
 pub struct Config {
     /// Digest of the file's text and of every file it names but secrets.
     pub digest: Digest,
+    /// Every file whose content is part of `digest`, but the configuration itself.
+    pub covered: Vec<PathBuf>,
     /// Listeners.
     pub listen: ListenConfig,
     /// Durable state.

@@ -1,5 +1,6 @@
 //! Small steps of the path that decide nothing: facts, headers, counters, filtered lists.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,7 +8,7 @@ use std::time::Instant;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::call::{Asked, Beside, Call, Code, Facts, Fault, Meters, Refusal, Timestamp, redacted};
+use crate::call::{Asked, Beside, Call, Code, Facts, Fault, Judgement, Meters, Refusal, Timestamp, redacted};
 use crate::gates::authz::{Judged, Permit, Verdict};
 use crate::gates::budget::Budgets;
 use crate::gates::hold::Presentation;
@@ -73,9 +74,17 @@ impl Pipeline {
         let took = self.clock.instant().saturating_duration_since(asked);
         self.metrics.policy_seconds.with_label_values::<&str>(&[]).observe(took.as_secs_f64());
         for other in &would {
-            let by = if other.by == Beside::Shadow { "shadow" } else { "observed" };
-            let labels = [&a.call.operation().name, by, judgement.as_str(), other.judgement.as_str()];
-            self.metrics.shadow_decisions.with_label_values(&labels).inc();
+            // A set that observes would have stopped what runs; one in shadow is compared with what rules.
+            let ruled = if other.by == Beside::Shadow { judgement } else { Judgement::Low };
+            let change = match other.judgement.cmp(&ruled) {
+                Ordering::Greater => "tightens",
+                Ordering::Less => "loosens",
+                Ordering::Equal => "same",
+            };
+            let none = other.policies.is_empty().then_some("none");
+            for policy in other.policies.iter().map(String::as_str).chain(none) {
+                self.metrics.shadow_decisions.with_label_values(&[policy, change]).inc();
+            }
         }
         (verdict, Told { facts, judgement, would })
     }

@@ -28,7 +28,7 @@ pub(super) type Wrong = Vec<(String, String)>;
 struct Ctx<'a> {
     base: &'a Path,
     wrong: Wrong,
-    covered: Vec<(String, Digest)>,
+    covered: Vec<(String, PathBuf, Digest)>,
     /// Lock files may be missing: they are about to be written.
     unlocked: bool,
 }
@@ -67,7 +67,7 @@ impl Ctx<'_> {
         let full = self.path(path);
         let text = std::fs::read_to_string(&full).map_err(|e| format!("cannot read `{}`: {e}", full.display()));
         let text = self.ok(pointer, text)?;
-        self.covered.push((path.display().to_string(), Digest::of(text.as_bytes())));
+        self.covered.push((path.display().to_string(), full, Digest::of(text.as_bytes())));
         Some(text)
     }
 
@@ -122,6 +122,7 @@ pub(super) fn resolve(file: file::File, base: &Path, text: &str, unlocked: bool)
     let digest = digest(text, &ctx.covered);
     Ok(Config {
         digest,
+        covered: ctx.covered.into_iter().map(|(_, path, _)| path).collect(),
         listen,
         state,
         policy_dir,
@@ -136,8 +137,8 @@ pub(super) fn resolve(file: file::File, base: &Path, text: &str, unlocked: bool)
     })
 }
 
-fn digest(text: &str, covered: &[(String, Digest)]) -> Digest {
-    let files: BTreeMap<&str, String> = covered.iter().map(|(p, d)| (p.as_str(), d.to_string())).collect();
+fn digest(text: &str, covered: &[(String, PathBuf, Digest)]) -> Digest {
+    let files: BTreeMap<&str, String> = covered.iter().map(|(p, _, d)| (p.as_str(), d.to_string())).collect();
     Digest::of_json(&serde_json::json!({"config": Digest::of(text.as_bytes()).to_string(), "files": files}))
 }
 
