@@ -48,6 +48,11 @@ impl Watch {
         Self { tried: loaded, seen: loaded }
     }
 
+    /// Somebody has just tried to load this.
+    pub(super) fn tried(&mut self, content: Digest) {
+        self.tried = content;
+    }
+
     /// Whether to load now.
     pub(super) fn due(&mut self, now: Digest) -> bool {
         let still = self.seen == now;
@@ -70,5 +75,7 @@ mod tests {
         let mut watch = Watch::new(a);
         let due: Vec<bool> = [a, b, c, c, c, a, a, a].into_iter().map(|now| watch.due(now)).collect();
         assert_eq!(due, [false, false, false, true, false, false, true, false]);
+        watch.tried(b);
+        assert!(!watch.due(b) && !watch.due(b), "what was tried by hand is not tried again");
     }
 }

@@ -57,6 +57,7 @@ pub(crate) struct Shared {
     pub(crate) tracker: Tracker,
     pub(crate) room: Arc<Semaphore>,
     rolled_back: bool,
+    watch: Arc<std::sync::Mutex<files::Watch>>,
     lasting: Lasting,
     path: PathBuf,
 }
@@ -89,6 +90,7 @@ pub async fn start(path: PathBuf, config: Config, clock: Arc<dyn Clock>, cores: 
     let listen = config.listen.clone();
     let grace = listen.drain;
     let state = config.state.clone();
+    let watch = files::Watch::new(files::fingerprint(&path, &config));
     let snapshot = Snapshot::build(config, &lasting, None)?;
     if let Err(fault) = snapshot.identity.warm().await {
         tracing::warn!(fault = %fault.chain(), "the key set of tokens cannot be had yet; tokens are refused until it can");
@@ -119,6 +121,7 @@ pub async fn start(path: PathBuf, config: Config, clock: Arc<dyn Clock>, cores: 
         tracker: Tracker::default(),
         room: Arc::new(Semaphore::new(BODIES)),
         rolled_back: recovery.records_lost > 0 || recovery.rollback.is_some(),
+        watch: Arc::new(std::sync::Mutex::new(watch)),
         lasting,
         path,
     };

@@ -9,6 +9,7 @@ use crate::store::AuditNote;
 use crate::wire::{Mount, Surface};
 
 use super::Shared;
+use super::files::{self, Watch};
 
 /// What a version shows to agents.
 pub(super) fn surface(s: &Snapshot) -> Surface {
@@ -50,12 +51,25 @@ pub(super) async fn started(shared: &Shared) -> Result<(), Fault> {
     shared.store.append(note("config.loaded", &s, None), true).await
 }
 
+impl Shared {
+    /// Whether the files hold something that was not tried yet.
+    pub(super) async fn files_changed(&self) -> bool {
+        let (path, s, watch) = (self.path.clone(), self.snapshots.current(), std::sync::Arc::clone(&self.watch));
+        let look = move || {
+            let now = files::fingerprint(&path, &s.config);
+            watch.lock().unwrap_or_else(std::sync::PoisonError::into_inner).due(now)
+        };
+        tokio::task::spawn_blocking(look).await.unwrap_or(false)
+    }
+}
+
 /// Loads, builds, swaps; or says everything that is wrong.
 pub(super) async fn reload(shared: &Shared, by: Option<String>) -> anyhow::Result<()> {
     let path = shared.path.clone();
     let (lasting, old) = (shared.lasting.clone(), shared.snapshots.current());
     let before = std::sync::Arc::clone(&old);
-    let built = tokio::task::spawn_blocking(move || build(&path, &lasting, &before)).await;
+    let watch = std::sync::Arc::clone(&shared.watch);
+    let built = tokio::task::spawn_blocking(move || watched(&path, &lasting, &before, &watch)).await;
     let built = built.map_err(anyhow::Error::from).and_then(|b| b);
     let result = match built {
         Ok(next) => match shared.store.append(asked(note("config.reloaded", &next, None), by), true).await {
@@ -87,6 +101,25 @@ pub(super) async fn reload(shared: &Shared, by: Option<String>) -> anyhow::Resul
         Err(e) => tracing::error!(error = %e, "the new version was rejected; the old one stays in force"),
     }
     result
+}
+
+/// Builds, and remembers the content that was tried: the look at the files need not try it again. What changes while it
+/// is read is tried again.
+fn watched(
+    path: &std::path::Path,
+    lasting: &crate::snapshot::Lasting,
+    old: &Snapshot,
+    watch: &std::sync::Mutex<Watch>,
+) -> anyhow::Result<Snapshot> {
+    let before = files::fingerprint(path, &old.config);
+    let built = build(path, lasting, old);
+    let still = files::fingerprint(path, &old.config) == before;
+    let tried = match &built {
+        Ok(next) if still => files::fingerprint(path, &next.config),
+        _ => before,
+    };
+    watch.lock().unwrap_or_else(std::sync::PoisonError::into_inner).tried(tried);
+    built
 }
 
 fn build(path: &std::path::Path, lasting: &crate::snapshot::Lasting, old: &Snapshot) -> anyhow::Result<Snapshot> {

@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use crate::call::{CallId, Digest, Fault, Timestamp};
+use crate::call::{CallId, Fault, Timestamp};
 use crate::failpoint;
 use crate::gates::breaker::State;
 use crate::store::{CallRecord, Filter, Keep, Shortened, State as CallState};
 
 use super::Shared;
-use super::files::{self, Watch};
 use super::inquiries::Inquiries;
 
 const BEAT: Duration = Duration::from_secs(1);
@@ -71,14 +70,13 @@ pub(super) async fn run(shared: Shared, resume: mpsc::UnboundedSender<CallId>, m
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut beats: u64 = 0;
     let mut inquiries = Inquiries::default();
-    let mut watch = Watch::new(look(&shared).await);
     loop {
         tokio::select! {
             _ = beat.tick() => {}
             changed = stop.changed() => if changed.is_err() || *stop.borrow() { return },
         }
         beats += 1;
-        if beats.is_multiple_of(LOOK_EVERY) && watch.due(look(&shared).await) {
+        if beats.is_multiple_of(LOOK_EVERY) && shared.files_changed().await {
             // What is wrong was logged, counted and recorded; the old version stays in force.
             let reloaded = super::reload::reload(&shared, None).await.is_ok();
             tracing::debug!(reloaded, "files changed");
@@ -87,13 +85,6 @@ pub(super) async fn run(shared: Shared, resume: mpsc::UnboundedSender<CallId>, m
             tracing::warn!(fault = %fault.chain(), "the store could not be tended");
         }
     }
-}
-
-/// What the files hold now.
-async fn look(shared: &Shared) -> Digest {
-    let (path, s) = (shared.path.clone(), shared.snapshots.current());
-    let looked = tokio::task::spawn_blocking(move || files::fingerprint(&path, &s.config)).await;
-    looked.unwrap_or(Digest::of(b""))
 }
 
 /// Unknown calls whose operation has a read are asked for, a few at a time. A breaker that is open leaves them for later.

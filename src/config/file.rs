@@ -305,10 +305,17 @@ pub(super) struct Workflow {
     pub(super) steps: Vec<String>,
 }
 
+/// How much a workflow may do by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Stage {
+    /// Reads run; writes are kept as proposals that people judge, and never sent.
+    Assist,
+    /// Reads run; a person looks at each write before it is sent.
+    Verify,
+    /// What policy says.
     Execute,
+    /// What policy says; a word for policies to tell it from `execute`.
     Checkpointed,
 }
 

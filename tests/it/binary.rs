@@ -16,6 +16,8 @@ pub struct Site {
     pub upstream: Upstream,
     /// How far the clock of its processes is from ours, as [`faketime`] writes it.
     pub clock: Option<&'static str>,
+    /// More of its environment.
+    pub envs: Vec<(&'static str, &'static str)>,
 }
 
 /// One run of `holdpoint serve`. Dropped, it is killed.
@@ -28,7 +30,12 @@ pub struct Binary {
 
 impl Site {
     pub async fn new(setup: Setup) -> Self {
-        let site = Self { dir: tempfile::tempdir().unwrap(), upstream: Upstream::start().await, clock: None };
+        let site = Self {
+            dir: tempfile::tempdir().unwrap(),
+            upstream: Upstream::start().await,
+            clock: None,
+            envs: Vec::new(),
+        };
         setup.write(site.dir.path(), site.upstream.at);
         site
     }
@@ -42,6 +49,7 @@ impl Site {
         if let (Some(offset), Some(library)) = (self.clock, faketime()) {
             command.env("LD_PRELOAD", library).envs([("FAKETIME", offset), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")]);
         }
+        command.envs(self.envs.iter().copied());
         command.args(["serve", "--cores", "2", "--config"]).arg(self.dir.path().join("holdpoint.yaml"));
         command.env("RUST_LOG", "debug").env_remove("RUST_BACKTRACE").stdin(Stdio::null());
         command

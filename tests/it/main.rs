@@ -28,6 +28,7 @@ mod mcp_edges;
 mod overflow;
 mod reload;
 mod rest;
+mod rollout;
 mod stdio;
 mod streams;
 mod unknown;

@@ -225,6 +225,8 @@ fn keep(ctx: &mut Ctx<'_>, k: &file::Keep) -> KeepFor {
 fn workflows(all: &BTreeMap<String, file::Workflow>) -> BTreeMap<String, Workflow> {
     let used = |(name, w): (&String, &file::Workflow)| {
         let stage = match w.stage.unwrap_or(file::Stage::Execute) {
+            file::Stage::Assist => "assist",
+            file::Stage::Verify => "verify",
             file::Stage::Execute => "execute",
             file::Stage::Checkpointed => "checkpointed",
         };
