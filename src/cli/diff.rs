@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::Exit;
-use super::paint::Paint;
+use super::paint::{Paint, wrapped};
 use super::set;
 use crate::app;
 use crate::call::{Timestamp, visible};
@@ -117,18 +117,22 @@ fn print_kind(kind: &Kind, paint: Paint, out: &mut impl Write) -> std::io::Resul
     let mark = if kind.loosens() { paint.bad("   LOOSENS") } else { String::new() };
     let by = if kind.by.is_empty() { "no policy permits it".to_owned() } else { kind.by.join(", ") };
     let (old, new) = (kind.old.as_str(), kind.new.as_str());
-    writeln!(out, "  {old:<6} → {new:<6} {:<24} {by}{mark}", kind.operation)?;
+    writeln!(out, "  {old:<6} → {new:<6} {by}{mark}")?;
+    let names: Vec<String> = kind.operations.keys().cloned().collect();
+    wrapped(&names, ",", 72).into_iter().try_for_each(|line| writeln!(out, "      {line}"))?;
     let (origin, case) = &kind.example;
-    let arguments = visible(&shortened(&case.arguments));
     let groups = visible(&case.principal.groups.join(", "));
-    writeln!(out, "      {arguments}  by {}", if groups.is_empty() { "an agent of no group" } else { &groups })?;
-    writeln!(out, "      {}", paint.dim(&visible(&from(origin, kind.count))))
+    let who = if groups.is_empty() { "an agent of no group" } else { &groups };
+    writeln!(out, "      such as {} by {who}", case.operation.name)?;
+    writeln!(out, "      {}", visible(&shortened(&case.arguments)))?;
+    writeln!(out, "      {}", paint.dim(&visible(&from(origin, kind.count()))))
 }
 
 fn from(origin: &Origin, count: usize) -> String {
     let which = match origin {
         Origin::Call(id) => format!("recorded as {id}"),
         Origin::Test(name) => format!("test: {name}"),
+        Origin::Made(moves) if moves.is_empty() => "made up".to_owned(),
         Origin::Made(moves) => format!("made up: {}", moves.join(", ")),
     };
     if count > 1 { format!("{which}; {} more", count - 1) } else { which }
@@ -137,10 +141,10 @@ fn from(origin: &Origin, count: usize) -> String {
 /// Arguments in one line; long ones are cut here, never in `--json`.
 fn shortened(arguments: &Value) -> String {
     let text = arguments.to_string();
-    if text.chars().count() <= 60 {
+    if text.chars().count() <= 72 {
         return text;
     }
-    let cut: String = text.chars().take(59).collect();
+    let cut: String = text.chars().take(71).collect();
     format!("{cut}…")
 }
 
@@ -170,8 +174,8 @@ fn kind_json(kind: &Kind) -> Value {
         Origin::Made(moves) => ("made_up", json!(moves)),
     };
     json!({
-        "operation": kind.operation, "old": kind.old.as_str(), "new": kind.new.as_str(), "policies": kind.by,
-        "loosens": kind.loosens(), "count": kind.count,
-        "example": {"from": from, "what": what, "input": case.arguments, "groups": case.principal.groups},
+        "operations": kind.operations, "old": kind.old.as_str(), "new": kind.new.as_str(), "policies": kind.by,
+        "loosens": kind.loosens(), "count": kind.count(),
+        "example": {"operation": case.operation.name, "from": from, "what": what, "input": case.arguments, "groups": case.principal.groups},
     })
 }

@@ -9,10 +9,10 @@ pub(super) struct Paint {
 }
 
 impl Paint {
-    /// As the terminal and `NO_COLOR` say (no-color.org); never in a file or a pipe.
+    /// As the terminal and `NO_COLOR` say (no-color.org); in a file or a pipe only with `CLICOLOR_FORCE`.
     pub(super) fn here() -> Self {
-        let refused = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
-        Self { on: std::io::stdout().is_terminal() && !refused }
+        let set = |name: &str| std::env::var_os(name).is_some_and(|v| !v.is_empty() && v != "0");
+        Self { on: !set("NO_COLOR") && (std::io::stdout().is_terminal() || set("CLICOLOR_FORCE")) }
     }
 
     fn dress(self, code: &str, text: &str) -> String {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use crate::call::method::Role;
 use crate::call::{Judgement, Operation};
 use crate::gates::authz::Inspection;
 use crate::policy::input::{InputType, Record};
@@ -42,16 +43,14 @@ pub enum Origin {
 /// Calls that are judged otherwise in the same way.
 #[derive(Debug, Clone)]
 pub struct Kind {
-    /// The operation.
-    pub operation: String,
+    /// The operations, each with how many calls.
+    pub operations: BTreeMap<String, usize>,
     /// What the old set says.
     pub old: Judgement,
     /// What the new set says.
     pub new: Judgement,
     /// The policies that make the difference.
     pub by: Vec<String>,
-    /// How many of those that were asked about.
-    pub count: usize,
     /// The plainest of them.
     pub example: (Origin, Arc<Case>),
 }
@@ -61,6 +60,12 @@ impl Kind {
     #[must_use]
     pub fn loosens(&self) -> bool {
         self.new < self.old
+    }
+
+    /// How many of those that were asked about.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.operations.values().sum()
     }
 }
 
@@ -117,17 +122,19 @@ pub fn diff(old: &Bench, new: &Bench, suites: &[Suite], calls: &[Recorded]) -> D
         base(&case);
         search.ask(&case, || Origin::Call(call.id.to_string()));
     }
-    for operation in &new.policies.loaded().model().operations {
+    let operations = new.policies.loaded().model().operations.iter();
+    // What only carries a protocol needs no permit.
+    for operation in operations.filter(|o| o.role != Role::Handshake) {
         let mut own = bases.remove(&operation.name).unwrap_or_default();
         own.extend(made_up(new, operation));
         search.around(&own);
     }
     let mut kinds: Vec<Kind> = search.kinds.into_values().collect();
-    kinds.sort_by_key(|k| (!k.loosens(), k.operation.clone(), k.old, k.new));
+    kinds.sort_by_key(|k| (!k.loosens(), k.by.clone(), k.old, k.new));
     Diff { edits: edits(old, new), kinds, asked: search.asked }
 }
 
-type Key = (String, Judgement, Judgement, Vec<String>);
+type Key = (Judgement, Judgement, Vec<String>);
 
 struct Search<'a> {
     old: &'a Bench,
@@ -144,17 +151,16 @@ impl Search<'_> {
             return;
         }
         let by = difference(&old, &new);
-        let key = (case.operation.name.clone(), old.judgement, new.judgement, by.clone());
+        let key = (old.judgement, new.judgement, by.clone());
         let origin = origin();
         let kind = self.kinds.entry(key).or_insert_with(|| Kind {
-            operation: case.operation.name.clone(),
+            operations: BTreeMap::new(),
             old: old.judgement,
             new: new.judgement,
             by,
-            count: 0,
             example: (origin.clone(), Arc::clone(case)),
         });
-        kind.count += 1;
+        *kind.operations.entry(case.operation.name.clone()).or_default() += 1;
         // What has happened convinces more than what was made up.
         if origin < kind.example.0 {
             kind.example = (origin, Arc::clone(case));
@@ -166,14 +172,15 @@ impl Search<'_> {
     fn around(&mut self, bases: &[Arc<Case>]) {
         let mut left = MANY;
         for base in bases {
+            self.made(base, &[], &mut left);
             let borders = all_borders(&[self.old, self.new], base);
             let first = self.beside(base, &borders, &[]);
             for (case, moves) in &first {
                 self.made(case, moves, &mut left);
             }
             for (case, moves) in &first {
-                let others: Vec<Border> =
-                    borders.iter().filter(|b| !moves[0].starts_with(&member(&b.path))).cloned().collect();
+                let moved = |b: &&Border| moves.iter().any(|m| m.split(' ').next() == Some(member(&b.path).as_str()));
+                let others: Vec<Border> = borders.iter().filter(|b| !moved(b)).cloned().collect();
                 for (case, moves) in self.beside(case, &others, moves) {
                     self.made(&case, &moves, &mut left);
                 }

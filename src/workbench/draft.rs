@@ -137,13 +137,10 @@ fn given(case: &Case) -> Given {
 }
 
 fn expected(seen: &Inspection) -> Value {
-    let mut expect = json!({"tier": seen.judgement.as_str(), "because": seen.because});
-    if let Some(terms) = &seen.terms {
-        let groups: std::collections::BTreeSet<&String> =
-            terms.needs.requirements.iter().flat_map(|r| &r.groups).collect();
-        expect["approvers"] = json!(groups);
-    }
-    expect
+    let (tier, because) = (seen.judgement.as_str(), &seen.because);
+    let Some(terms) = &seen.terms else { return json!({"tier": tier, "because": because}) };
+    let groups: std::collections::BTreeSet<&String> = terms.needs.requirements.iter().flat_map(|r| &r.groups).collect();
+    json!({"tier": tier, "because": because, "approvers": groups})
 }
 
 #[cfg(test)]

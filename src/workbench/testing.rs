@@ -261,18 +261,18 @@ fn hints(
         let expected = wanted.is_some_and(|w| w.contains(id));
         match &m.how {
             Match::No(why) if expected && !because.contains(id) => {
-                Some(format!("{id} did not match: {}   {}", why.join(", "), m.policy.at))
+                Some(vec![format!("{id} did not match: {}", why.join(", ")), m.policy.at.clone()])
             }
             Match::Yes(why) if because.contains(id) && wanted.is_some() && !expected => {
-                Some(format!("{id} matched: {}   {}", or_always(why), m.policy.at))
+                Some(vec![format!("{id} matched: {}", or_always(why)), m.policy.at.clone()])
             }
-            Match::Broken(why) => Some(format!("{id} could not be evaluated: {why}   {}", m.policy.at)),
+            Match::Broken(why) => Some(vec![format!("{id} could not be evaluated: {why}"), m.policy.at.clone()]),
             _ => None,
         }
     };
     let unknown = wanted.into_iter().flatten().filter(|id| all.iter().all(|m| m.policy.id != **id));
     let unknown = unknown.map(|id| format!("no policy `{id}` covers {}", question.operation.name));
-    all.iter().filter_map(told).chain(unknown).collect()
+    all.iter().filter_map(told).flatten().chain(unknown).collect()
 }
 
 fn or_always(why: &[String]) -> String {

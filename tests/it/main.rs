@@ -33,3 +33,4 @@ mod stdio;
 mod streams;
 mod unknown;
 mod unsent;
+mod workbench;
