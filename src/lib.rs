@@ -38,6 +38,7 @@
 //! | [`failpoint`] | where crash tests kill the process |
 //! | [`telemetry`], [`tasks`], [`clock`] | metrics and log, spawning and draining, injected time |
 //! | [`app`] | wires everything; [`cli`] and [`demo`] use it |
+//! | [`init`] | a first configuration from what tools say of themselves |
 //!
 //! # Vocabulary
 //!
@@ -79,3 +80,4 @@ pub mod telemetry;
 pub mod app;
 pub mod cli;
 pub mod demo;
+pub mod init;

@@ -1,7 +1,7 @@
 //! `holdpoint check`: configuration, schemas and policies, every mistake at once, without opening a port.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
@@ -29,33 +29,34 @@ pub(super) struct Args {
 }
 
 /// What was found, ready to be printed.
-struct Report {
-    config: Result<String, String>,
-    schemas: (usize, Vec<String>),
+pub(super) struct Report {
+    pub(super) config: Result<String, String>,
+    pub(super) schemas: (usize, Vec<String>),
     policies: Option<(usize, usize, String, String)>,
     never: Vec<String>,
     shadows: Vec<String>,
-    findings: Vec<Finding>,
+    pub(super) findings: Vec<Finding>,
 }
 
 pub(super) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<Exit> {
-    let report = check(args)?;
+    let report = look(&args.config, args.policies.as_deref(), args.write_schema)?;
     let errors = report.errors();
     if args.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&report.json())?)?;
     } else {
-        report.print(args, out)?;
+        report.print(&args.config, out)?;
     }
     Ok(if errors == 0 { Exit::Ok } else { Exit::Rejected })
 }
 
-fn check(args: &Args) -> anyhow::Result<Report> {
-    let mut config = match app::load(&args.config) {
+/// Everything that `check` looks at; `write_schema` first writes what is compared.
+pub(super) fn look(path: &Path, policies: Option<&Path>, write_schema: bool) -> anyhow::Result<Report> {
+    let mut config = match app::load(path) {
         Ok(config) => config,
         Err(mistakes) => return Ok(Report::rejected(mistakes.to_string())),
     };
-    if let Some(dir) = &args.policies {
-        config.policy_dir.clone_from(dir);
+    if let Some(dir) = policies {
+        config.policy_dir = dir.to_path_buf();
     }
     let operations: Vec<_> = config.tools.iter().flat_map(crate::config::ToolConfig::calls).cloned().collect();
     let schemas =
@@ -70,7 +71,7 @@ fn check(args: &Args) -> anyhow::Result<Report> {
         Finding::new(Severity::Warning, "tool-schema", what)
     });
     let mut report = Report {
-        config: Ok(args.config.display().to_string()),
+        config: Ok(path.display().to_string()),
         schemas: (operations.iter().filter(|o| is_typed(o)).count(), broken),
         policies: None,
         never: Vec::new(),
@@ -80,7 +81,7 @@ fn check(args: &Args) -> anyhow::Result<Report> {
     match policy::load(&config.policy_dir, &snapshot::model(&config), snapshot::defaults(&config)) {
         Err(findings) => report.findings.extend(findings),
         Ok(loaded) => {
-            if args.write_schema {
+            if write_schema {
                 policy::generated::write(&config.policy_dir, loaded.schema_text())?;
             }
             report.findings.extend(
@@ -130,16 +131,16 @@ impl Report {
         }
     }
 
-    fn errors(&self) -> usize {
+    pub(super) fn errors(&self) -> usize {
         let mistakes = self.config.as_ref().err().map_or(0, |text| text.lines().count());
         mistakes + self.schemas.1.len() + self.count(Severity::Error)
     }
 
-    fn count(&self, severity: Severity) -> usize {
+    pub(super) fn count(&self, severity: Severity) -> usize {
         self.findings.iter().filter(|f| f.severity == severity).count()
     }
 
-    fn json(&self) -> serde_json::Value {
+    pub(super) fn json(&self) -> serde_json::Value {
         let findings: Vec<_> = self
             .findings
             .iter()
@@ -168,7 +169,7 @@ impl Report {
         Ok(())
     }
 
-    fn print(&self, args: &Args, out: &mut impl Write) -> std::io::Result<()> {
+    fn print(&self, config: &Path, out: &mut impl Write) -> std::io::Result<()> {
         match &self.config {
             Err(mistakes) => writeln!(out, "{mistakes}")?,
             Ok(path) => writeln!(out, "config    {path:<36} ok")?,
@@ -199,7 +200,7 @@ impl Report {
         let verdict = if errors == 0 { "ok       " } else { "rejected " };
         writeln!(out, "{verdict} {}, {}", plural(errors, "error"), plural(warnings, "warning"))?;
         if errors > 0 && self.config.is_err() {
-            writeln!(out, "          fix {} and run `holdpoint check` again", args.config.display())?;
+            writeln!(out, "          fix {} and run `holdpoint check` again", config.display())?;
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{Exit, runtime};
 use crate::clock::SystemClock;
 use crate::config::lock::{self, Difference, Lock, is_tool_name};
-use crate::config::{self, ToolConfig};
+use crate::config::{self, ToolConfig, UpstreamConfig};
 use crate::gates::upstream::{Endpoint, Servers, catalog};
 use crate::wire::tls;
 
@@ -44,18 +44,23 @@ pub(super) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<Exit> {
     let runtime = runtime()?;
     let mut differs = false;
     for tool in tools {
-        let definitions = runtime.block_on(fetched(tool))?;
+        let definitions = runtime.block_on(fetched(&tool.tool.name, &tool.tool.mount, &tool.upstream))?;
         differs |= one(args, tool, &locks, definitions, out)?;
     }
     Ok(if differs && args.dry_run { Exit::Differs } else { Exit::Ok })
 }
 
-async fn fetched(t: &ToolConfig) -> anyhow::Result<Vec<serde_json::Value>> {
+/// What a server offers; a command is started for it and stopped again.
+pub(super) async fn fetched(
+    name: &str,
+    mount: &[String],
+    upstream: &UpstreamConfig,
+) -> anyhow::Result<Vec<serde_json::Value>> {
     let servers = Servers::here();
-    let endpoint = Endpoint::new(&t.tool.name, &t.tool.mount, &t.upstream, &servers)?;
-    let list = catalog(&endpoint, t.upstream.base(), Arc::new(SystemClock)).await;
+    let endpoint = Endpoint::new(name, mount, upstream, &servers)?;
+    let list = catalog(&endpoint, upstream.base(), Arc::new(SystemClock)).await;
     servers.stop().await;
-    list.map_err(|why| anyhow::anyhow!("{}: {} ({why})", t.tool.name, t.tool.upstream))
+    list.map_err(|why| anyhow::anyhow!("{name}: {}{} ({why})", upstream.origin(), upstream.base()))
 }
 
 fn one(

@@ -8,6 +8,8 @@ mod doctor;
 mod explain;
 mod hold_text;
 pub mod holds;
+mod init;
+mod init_text;
 mod lock;
 mod paint;
 mod replay;
@@ -71,6 +73,11 @@ enum Verb {
         #[arg(long)]
         script: bool,
     },
+    /// Draft configuration, schemas, policies and tests from what tools say about themselves.
+    ///
+    /// Writes into a new or empty folder and overwrites nothing. Every guess is marked `# guessed`. Exit 2 when the draft
+    /// would not pass `check`.
+    Init(init::Args),
     /// Check configuration, schemas and policies; every mistake at once. Exit 2 when rejected.
     Check(check::Args),
     /// Run the test files beside the policies. Exit 2 when one fails.
@@ -134,6 +141,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
     match verb {
         Verb::Serve { config, cores } => serve::run(&config, cores),
         Verb::Demo { script } => crate::demo::run(script, &mut out),
+        Verb::Init(args) => init::run(&args, &mut out),
         Verb::Check(args) => check::run(&args, &mut out),
         Verb::Test(args) => test::run(&args, &mut out),
         Verb::Explain(args) => explain::run(&args, &mut out),

@@ -13,6 +13,7 @@ mod used;
 
 pub use document::Document;
 pub use mistakes::{Mistake, Mistakes};
+pub use resolve::may_forward;
 pub use secret::Secret;
 pub use units::duration;
 pub use used::{
@@ -56,6 +57,20 @@ pub fn load_unlocked(path: &Path) -> Result<(Config, BTreeMap<String, PathBuf>),
     let text = std::fs::read_to_string(path)
         .map_err(|e| Mistakes::one(path, None, "", format!("cannot read the configuration: {e}")))?;
     read(&text, path, true)
+}
+
+/// An MCP server before there is a configuration: what `holdpoint init` asks for its tools. Paths of a command are
+/// relative to `base`, its folder; `token` and `env` name environment variables.
+///
+/// # Errors
+/// What is wrong with it, each with its key.
+pub fn upstream(
+    at: Result<&str, &[String]>,
+    token: Option<&str>,
+    env: &[String],
+    base: &Path,
+) -> Result<UpstreamConfig, String> {
+    resolve::lone_upstream(at, token, env, base)
 }
 
 fn read(text: &str, path: &Path, unlocked: bool) -> Result<(Config, BTreeMap<String, PathBuf>), Mistakes> {

@@ -28,6 +28,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "admin",
         &["call", "clock", "config", "gates", "policy", "signals", "snapshot", "store", "tasks", "telemetry", "wire"],
     ),
+    ("init", &["config", "gates"]),
     ("demo", &["app", "call", "cli", "clock", "config", "tasks", "telemetry"]),
     (
         "cli",
@@ -40,6 +41,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "config",
             "demo",
             "gates",
+            "init",
             "policy",
             "snapshot",
             "tasks",

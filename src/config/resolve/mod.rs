@@ -21,6 +21,9 @@ use super::used::{
     StateConfig, TlsFiles, Workflow,
 };
 
+pub(super) use upstream::lone as lone_upstream;
+pub use upstream::may_forward;
+
 /// JSON Pointer and message.
 pub(super) type Wrong = Vec<(String, String)>;
 

@@ -38,6 +38,38 @@ pub(super) fn upstream(ctx: &mut Ctx<'_>, at: &str, kind: file::Kind, u: &file::
     Some(UpstreamConfig { at, timeout })
 }
 
+/// One server of MCP, without a file around it.
+pub(in super::super) fn lone(
+    at: Result<&str, &[String]>,
+    token: Option<&str>,
+    env: &[String],
+    base: &Path,
+) -> Result<UpstreamConfig, String> {
+    let named = |name: &str| (Some(name.to_owned()), None);
+    let bearer = |name: &str| {
+        let (env, file) = named(name);
+        file::Auth::Bearer(file::SecretRef { env, file })
+    };
+    let variable = |name: &String| {
+        let (env, file) = named(name);
+        (name.clone(), file::EnvValue { env, file, value: None })
+    };
+    let given = file::Upstream {
+        url: at.ok().map(str::to_owned),
+        command: at.err().map(<[String]>::to_vec),
+        env: env.iter().map(variable).collect(),
+        cwd: None,
+        timeout: None,
+        auth: token.map(bearer),
+        forward_headers: Vec::new(),
+        ca: None,
+    };
+    let mut ctx = Ctx { base, wrong: Vec::new(), covered: Vec::new(), unlocked: true };
+    let found = upstream(&mut ctx, "/upstream", file::Kind::Mcp, &given);
+    let wrong: Vec<String> = ctx.wrong.into_iter().map(|(at, what)| format!("{at}: {what}")).collect();
+    found.filter(|_| wrong.is_empty()).ok_or_else(|| wrong.join("; "))
+}
+
 fn unused(ctx: &mut Ctx<'_>, at: &str, with: &str, keys: &[(&str, bool)]) {
     for (key, _) in keys.iter().filter(|(_, given)| *given) {
         ctx.err(format!("{at}/{key}"), format!("does not go with `{with}`"));
@@ -123,7 +155,7 @@ fn http(ctx: &mut Ctx<'_>, at: &str, text: &str, u: &file::Upstream) -> Option<H
     }
     let origin = ctx.ok(&url, format!("{scheme}://{authority}").parse::<Uri>().map_err(|e| e.to_string()))?;
     for (i, name) in u.forward_headers.iter().enumerate() {
-        if name.parse::<HeaderName>().is_err() || is_ours(name) {
+        if !may_forward(name) {
             ctx.err(format!("{at}/forward_headers/{i}"), format!("`{name}` cannot be forwarded"));
         }
     }
@@ -137,6 +169,12 @@ fn http(ctx: &mut Ctx<'_>, at: &str, text: &str, u: &file::Upstream) -> Option<H
         auth: u.auth.as_ref().map_or(Some(UpstreamAuth::None), |a| auth(ctx, &format!("{at}/auth"), a))?,
         ca,
     })
+}
+
+/// Whether `forward_headers` may name this header.
+#[must_use]
+pub fn may_forward(name: &str) -> bool {
+    name.parse::<HeaderName>().is_ok() && !is_ours(name)
 }
 
 /// Fields that decide framing, identity or routing never come from a client.

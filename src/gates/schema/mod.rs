@@ -20,6 +20,26 @@ use crate::clock::Clock;
 
 use self::compile::Compiled;
 
+/// A schema by itself, before there is an operation.
+#[derive(Debug)]
+pub struct Checker(Compiled);
+
+impl Checker {
+    /// Compiles the schema as that of an operation.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub fn new(schema: &Value) -> Result<Self, String> {
+        compile::compile(Some(schema)).map(Self)
+    }
+
+    /// Whether these arguments would pass.
+    #[must_use]
+    pub fn accepts(&self, arguments: &Value) -> bool {
+        self.0.check(arguments).is_ok()
+    }
+}
+
 /// The schemas of one configuration version.
 #[derive(Debug)]
 pub struct Schemas {
