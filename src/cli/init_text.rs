@@ -70,7 +70,7 @@ impl Summary<'_> {
         let tool = |t: &Tool| {
             json!({"name": t.name, "kind": kind(t), "upstream": upstream(t), "operations": t.operations.len(),
                    "guessed": counts(t).into_iter().map(|(g, n)| (g.word(), n)).collect::<BTreeMap<_, _>>(),
-                   "schemas": schemas(t), "left_out": remarks(&t.left_out), "notes": remarks(&t.notes)})
+                   "typed": typed(t), "left_out": remarks(&t.left_out), "notes": remarks(&t.notes)})
         };
         let files: Vec<String> = self.files.iter().map(|f| f.path.display().to_string()).collect();
         json!({"version": 1, "ok": self.report.errors() == 0, "dir": self.dir, "files": files,
@@ -89,8 +89,10 @@ fn upstream(t: &Tool) -> String {
     }
 }
 
-fn schemas(t: &Tool) -> usize {
-    t.operations.iter().filter(|o| o.schema.is_some()).count()
+/// Operations whose arguments are checked name by name.
+fn typed(t: &Tool) -> usize {
+    let open = |s: &Value| s.get("additionalProperties") == Some(&Value::Bool(true));
+    t.operations.iter().filter(|o| o.schema.as_ref().is_some_and(|s| !open(s))).count()
 }
 
 fn counts(t: &Tool) -> Vec<(Guess, usize)> {
@@ -103,7 +105,7 @@ fn one(t: &Tool, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "{:<9} {what:<36} {}", t.name, upstream(t))?;
     let guessed: Vec<String> = counts(t).into_iter().map(|(g, n)| format!("{} {n}", g.word())).collect();
     writeln!(out, "  guessed {}", guessed.join(" · "))?;
-    writeln!(out, "  schemas {} operations typed", schemas(t))?;
+    writeln!(out, "  schemas {} operations typed", typed(t))?;
     for (what, who) in &t.left_out.0 {
         writeln!(out, "  left out {what}: {}", who.join(", "))?;
     }

@@ -17,8 +17,8 @@ pub(super) struct Arguments {
     pub(super) schema: Value,
     /// `/orders/:orderId/refunds`.
     pub(super) path: String,
-    /// Request headers that it declares.
-    pub(super) headers: Vec<String>,
+    /// Request headers that it declares, and whether it demands them.
+    pub(super) headers: Vec<(String, bool)>,
     /// What was taken over otherwise than it stands there.
     pub(super) remarks: BTreeSet<&'static str>,
 }
@@ -75,7 +75,11 @@ impl<'d> Reader<'d> {
         self.query(parameters);
         self.body(operation);
         let path = self.path(path, parameters);
-        let headers = parameters.iter().filter(|p| p.place == "header").map(|p| p.name.to_ascii_lowercase()).collect();
+        let headers = parameters
+            .iter()
+            .filter(|p| p.place == "header")
+            .map(|p| (p.name.to_ascii_lowercase(), p.required()))
+            .collect();
         let definitions = self.converter.definitions();
         self.root.insert("type".into(), "object".into());
         self.root.insert("properties".into(), self.properties.into());
@@ -235,21 +239,20 @@ enum Shape {
     Any,
 }
 
+/// Only what cannot be an object is no object: a branch may say no more than what is required.
 fn shape(schema: &Value) -> Shape {
-    let is = |t: &str| match schema.get("type") {
-        Some(Value::Array(all)) => all.iter().any(|x| x == t),
-        Some(one) => one == t,
-        None => false,
+    let is_object = match schema.get("type") {
+        Some(Value::Array(all)) => all.iter().any(|t| t == "object"),
+        Some(one) => one == "object",
+        None => !["enum", "const", "items"].iter().any(|key| schema.get(*key).is_some()),
     };
-    let has = |key: &str| schema.get(key).is_some();
-    if has("oneOf") || has("anyOf") {
+    let Some(members) = schema.as_object().filter(|_| is_object) else { return Shape::Other };
+    if members.contains_key("oneOf") || members.contains_key("anyOf") {
         Shape::Choice
-    } else if is("object") || has("properties") || has("additionalProperties") {
-        Shape::Object
-    } else if schema.as_object().is_some_and(Map::is_empty) {
+    } else if members.is_empty() {
         Shape::Any
     } else {
-        Shape::Other
+        Shape::Object
     }
 }
 

@@ -237,13 +237,26 @@ fn bounds(members: &Map<String, Value>, out: &mut Map<String, Value>) {
 
 /// What only answers hold, requests need not.
 fn optional(members: &Map<String, Value>, out: &mut Map<String, Value>, document: &Document) {
-    let Some(properties) = members.get("properties").and_then(Value::as_object) else { return };
-    let read_only = |name: &str| {
-        let target = properties.get(name).and_then(|p| document.follow(p));
-        target.and_then(|p| p.get("readOnly")).and_then(Value::as_bool) == Some(true)
-    };
-    if let Some(Value::Array(required)) = out.get_mut("required") {
-        required.retain(|r| !r.as_str().is_some_and(read_only));
+    let Some(Value::Array(required)) = out.get_mut("required") else { return };
+    let mut answers = BTreeSet::new();
+    read_only(members, document, ALL_OF, &mut answers);
+    required.retain(|r| !r.as_str().is_some_and(|r| answers.contains(r)));
+}
+
+/// `allOf` in `allOf` is looked through this far.
+const ALL_OF: usize = 8;
+
+fn read_only<'d>(members: &'d Map<String, Value>, document: &'d Document, depth: usize, found: &mut BTreeSet<&'d str>) {
+    let Some(depth) = depth.checked_sub(1) else { return };
+    for (name, member) in members.get("properties").and_then(Value::as_object).into_iter().flatten() {
+        let target = document.follow(member).and_then(|m| m.get("readOnly"));
+        if target.and_then(Value::as_bool) == Some(true) {
+            found.insert(name);
+        }
+    }
+    let parts = members.get("allOf").and_then(Value::as_array).into_iter().flatten();
+    for part in parts.filter_map(|p| document.follow(p)?.as_object()) {
+        read_only(part, document, depth, found);
     }
 }
 

@@ -86,6 +86,8 @@ pub fn server(node: &Value) -> Option<String> {
 /// YAML of documents that people write: large, and as strict as the configuration.
 fn yaml(text: &str) -> Result<Value, String> {
     let options = serde_saphyr::options! {
+        // `no` is a country, too.
+        strict_booleans: true,
         budget: serde_saphyr::budget! {
             max_events: 50_000_000,
             max_nodes: 20_000_000,

@@ -24,7 +24,7 @@ pub fn tool(name: &str, at: At, definitions: Vec<Value>) -> Result<Tool, String>
     let operation = |(name, locked): (&String, &crate::config::lock::Locked)| {
         let (effect, cost, why) = effects::mcp(name, &locked.definition);
         let schema = locked.definition.get("inputSchema").cloned();
-        Operation { name: name.clone(), matches: None, effect, why, schema, cost }
+        Operation { name: name.clone(), matches: None, effect, why, schema, plain: false, cost }
     };
     Ok(Tool {
         name: name.to_owned(),

@@ -76,6 +76,8 @@ pub struct Operation {
     pub why: Option<&'static str>,
     /// The JSON Schema of its arguments.
     pub schema: Option<Value>,
+    /// The schema says no more than `matches` does, so no file is needed for it.
+    pub plain: bool,
     /// JSON Pointers to amount and currency.
     pub cost: Option<(String, String)>,
 }
@@ -146,7 +148,7 @@ pub fn files(tools: &[Tool], secrets: &Secrets) -> Vec<File> {
     ];
     for tool in tools {
         all.extend(tool.lock.iter().map(|text| File::new(format!("{}.lock.json", tool.name), text.as_str())));
-        let typed = tool.operations.iter().filter(|o| o.matches.is_some());
+        let typed = tool.operations.iter().filter(|o| o.matches.is_some() && !o.plain);
         all.extend(typed.filter_map(|o| {
             let text = serde_json::to_string_pretty(o.schema.as_ref()?).unwrap_or_default();
             Some(File::new(yaml::schema_path(tool, o), text + "\n"))

@@ -64,6 +64,7 @@ const EMPTY: &[&str] = &[
     "for",
     "http",
     "mcp",
+    "official",
     "of",
     "openapi",
     "public",
@@ -83,13 +84,13 @@ const KEPT: &[&str] = &[
     "tool", "undo",
 ];
 
-/// A tool's name from a title, a file name or a host: at most three words that mean something.
+/// A tool's name from a title, a file name or a host: at most two words that mean something.
 #[must_use]
 pub fn title_name(text: &str) -> Option<String> {
-    let whole = snake(&text.to_lowercase());
+    let whole = snake(&text.to_lowercase().replace("'s", ""));
     let is_version = |w: &str| w.strip_prefix('v').unwrap_or(w).bytes().all(|b| b.is_ascii_digit());
     let words: Vec<&str> =
-        whole.split('_').filter(|w| !w.is_empty() && !EMPTY.contains(w) && !is_version(w)).take(3).collect();
+        whole.split('_').filter(|w| !w.is_empty() && !EMPTY.contains(w) && !is_version(w)).take(2).collect();
     let name = words.join("_");
     match name.as_str() {
         "" => None,

@@ -1,6 +1,6 @@
 //! The operations of an OpenAPI document, as a tool of the draft.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 
@@ -10,8 +10,6 @@ use super::{At, Operation, Remarks, Tool, arguments, effects, naming};
 use crate::gates::schema::Checker;
 
 const METHODS: [&str; 8] = ["get", "head", "post", "put", "patch", "delete", "options", "trace"];
-/// More headers than this are not worth a list.
-const HEADERS: usize = 20;
 
 /// The tool that a document describes. `upstream` stands above the document's own server.
 ///
@@ -29,7 +27,7 @@ pub fn tool(name: &str, document: &Document, upstream: Option<&str>) -> Result<T
         own,
         taken: BTreeSet::new(),
         routes: matchit::Router::new(),
-        headers: BTreeMap::new(),
+        headers: BTreeSet::new(),
         operations: Vec::new(),
         left_out: Remarks::default(),
         notes: Remarks::default(),
@@ -39,12 +37,11 @@ pub fn tool(name: &str, document: &Document, upstream: Option<&str>) -> Result<T
         return Err("has no operation that can be taken".into());
     }
     reader.operations.sort_by(|a, b| a.name.cmp(&b.name));
-    let headers = if reader.headers.len() > HEADERS { Vec::new() } else { reader.headers.into_keys().collect() };
     Ok(Tool {
         name: name.to_owned(),
         at: At::Url(url.trim_end_matches('/').to_owned()),
         lock: None,
-        headers,
+        headers: reader.headers.into_iter().collect(),
         token: None,
         env: Vec::new(),
         secured: document.root().pointer("/components/securitySchemes").is_some(),
@@ -65,7 +62,7 @@ struct Reader<'d> {
     own: Option<String>,
     taken: BTreeSet<String>,
     routes: matchit::Router<String>,
-    headers: BTreeMap<String, ()>,
+    headers: BTreeSet<String>,
     operations: Vec<Operation>,
     left_out: Remarks,
     notes: Remarks,
@@ -106,11 +103,17 @@ impl<'d> Reader<'d> {
         for remark in found.remarks.into_iter().chain(spoiled) {
             self.notes.add(remark, &name);
         }
-        let may_pass = |h: &String| crate::config::may_forward(h);
-        self.headers.extend(found.headers.into_iter().filter(may_pass).map(|h| (h, ())));
+        for (header, required) in found.headers.into_iter().filter(|(h, _)| crate::config::may_forward(h)) {
+            if required {
+                self.notes.add("a header that it demands is passed on only when `forward_headers` lists it", &name);
+            }
+            self.headers.insert(header);
+        }
         let (effect, cost, why) = effects::rest(&method, &name, Some(&schema));
+        let bodiless = matches!(method.as_str(), "GET" | "HEAD" | "DELETE");
+        let plain = bodiless && says_nothing(&schema, &found.path);
         let matches = Some(format!("{method} {}", found.path));
-        self.operations.push(Operation { name, matches, effect, why, schema: Some(schema), cost });
+        self.operations.push(Operation { name, matches, effect, why, schema: Some(schema), plain, cost });
     }
 
     fn segments(
@@ -129,6 +132,15 @@ impl<'d> Reader<'d> {
         }
         template::segments(path)
     }
+}
+
+/// Whether the configuration makes the same schema of the path alone.
+fn says_nothing(schema: &Value, path: &str) -> bool {
+    let text = serde_json::json!({"type": "string"});
+    let in_path = |name: &String| path.split('/').any(|s| s.strip_prefix(':') == Some(name));
+    let properties = schema.get("properties").and_then(Value::as_object).into_iter().flatten();
+    let open = schema.get("additionalProperties").is_some_and(|a| a != false);
+    !open && properties.clone().all(|(name, schema)| *schema == text && in_path(name))
 }
 
 /// As the router has it; the names do not matter to it.

@@ -95,14 +95,18 @@ fn upstream(t: &Tool) -> String {
         let all: Vec<String> = t.env.iter().map(|n| format!("{0}: {{ env: {0} }}", quoted(n))).collect();
         parts.push(format!("env: {{ {} }}", all.join(", ")));
     }
-    if !t.headers.is_empty() {
-        let all: Vec<String> = t.headers.iter().map(|h| quoted(h)).collect();
-        parts.push(format!("forward_headers: [{}]", all.join(", ")));
-    }
     let mut out = format!("    upstream: {{ {} }}\n", parts.join(", "));
     if t.secured && t.token.is_none() {
         let name = t.name.to_uppercase().replace('-', "_");
         let hint = format!("    # it wants a credential: auth: {{ bearer: {{ env: {name}_TOKEN }} }}, or a header\n");
+        out.push_str(&hint);
+    }
+    if !t.headers.is_empty() {
+        let all: Vec<String> = t.headers.iter().map(|h| quoted(h)).collect();
+        let hint = format!(
+            "    # policies see no headers; agents may send what you list: forward_headers: [{}]\n",
+            all.join(", ")
+        );
         out.push_str(&hint);
     }
     out
@@ -117,6 +121,9 @@ fn operation(t: &Tool, o: &Operation) -> String {
     }
     let mut lines = vec![format!("effect: {effect}  {guessed}")];
     if let Some(matches) = &o.matches {
+        if o.plain {
+            return format!("      {name}: {{ match: {matches}, effect: {effect} }}  {guessed}\n");
+        }
         lines.insert(0, format!("match: {}", scalar(matches)));
         lines.push(format!("schema: {}", schema_path(t, o)));
     }

@@ -23,6 +23,7 @@ mod harness;
 mod holds;
 mod house;
 mod identity;
+mod init;
 mod mcp;
 mod mcp_edges;
 mod overflow;
