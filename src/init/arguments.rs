@@ -19,6 +19,8 @@ pub(super) struct Arguments {
     pub(super) path: String,
     /// Request headers that it declares, and whether it demands them.
     pub(super) headers: Vec<(String, bool)>,
+    /// The schema of a body that is a form.
+    pub(super) form: Option<Value>,
     /// What was taken over otherwise than it stands there.
     pub(super) remarks: BTreeSet<&'static str>,
 }
@@ -58,6 +60,7 @@ struct Reader<'d> {
     root: Map<String, Value>,
     properties: Map<String, Value>,
     required: BTreeSet<String>,
+    form: Option<Value>,
 }
 
 impl<'d> Reader<'d> {
@@ -68,6 +71,7 @@ impl<'d> Reader<'d> {
             root: Map::new(),
             properties: Map::new(),
             required: BTreeSet::new(),
+            form: None,
         }
     }
 
@@ -88,7 +92,7 @@ impl<'d> Reader<'d> {
         if !definitions.is_empty() {
             self.root.insert("$defs".into(), definitions.into());
         }
-        Arguments { schema: self.root.into(), path, headers, remarks: self.converter.remarks }
+        Arguments { schema: self.root.into(), path, headers, form: self.form, remarks: self.converter.remarks }
     }
 
     fn query(&mut self, parameters: &[Parameter<'d>]) {
@@ -140,10 +144,10 @@ impl<'d> Reader<'d> {
         let Some(body) = operation.get("requestBody").and_then(|b| self.document.follow(b)) else { return };
         let required = body.get("required").and_then(Value::as_bool) == Some(true);
         let Some(content) = body.get("content").and_then(Value::as_object).filter(|c| !c.is_empty()) else { return };
-        let Some(media) = content.iter().find(|(kind, _)| is_json(kind)).map(|(_, media)| media) else {
-            self.converter.remarks.insert("its body is no JSON, so it is one text, `body`");
-            self.member("body", json!({"type": "string"}), required);
-            return;
+        let Some(media) =
+            content.get("application/json").or_else(|| content.iter().find(|(k, _)| is_json(k)).map(|p| p.1))
+        else {
+            return self.text(content, required);
         };
         let converted = match media.get("schema") {
             Some(schema) => self.converter.schema(schema, true),
@@ -158,6 +162,18 @@ impl<'d> Reader<'d> {
                 self.root.insert("additionalProperties".into(), true.into());
             }
         }
+    }
+
+    /// A body that is no JSON is one text. A form without fields is none.
+    fn text(&mut self, content: &'d Map<String, Value>, required: bool) {
+        let schema = content.values().find_map(|media| self.document.follow(media.get("schema")?));
+        let fields = schema.and_then(|s| s.get("properties")).and_then(Value::as_object);
+        if fields.is_some_and(Map::is_empty) && !required {
+            return;
+        }
+        self.form = schema.cloned();
+        self.converter.remarks.insert("its body is no JSON, so it is one text, `body`");
+        self.member("body", json!({"type": "string"}), required);
     }
 
     fn member(&mut self, name: &str, schema: Value, required: bool) {

@@ -48,12 +48,15 @@ const READS: [&str; 14] = [
 ];
 const FINAL: [&str; 9] = ["delete", "destroy", "drop", "erase", "kill", "purge", "remove", "truncate", "wipe"];
 
-/// An operation of a REST tool.
-pub(super) fn rest(method: &str, name: &str, schema: Option<&Value>) -> Guessed {
+/// An operation of a REST tool. `form`: the schema of a body that policies see as one text.
+pub(super) fn rest(method: &str, name: &str, schema: Option<&Value>, form: Option<&Value>) -> Guessed {
     match method {
         "GET" | "HEAD" => (Guess::Read, None, None),
         "DELETE" => (Guess::Irreversible, None, None),
         _ if is_final(name) => (Guess::Irreversible, None, Some("by its name")),
+        "POST" if form.is_some_and(|f| money(f, f).is_some()) => {
+            (Guess::Irreversible, None, Some("it seems to move money, by a form that policies cannot read"))
+        }
         "POST" => writing(schema),
         _ => (Guess::Write, None, None),
     }
@@ -162,16 +165,20 @@ mod tests {
         let text = || json!({"type": "string"});
         let plain =
             object(json!({"amountMinor": {"type": "integer"}, "currency": text()}), &["amountMinor", "currency"]);
-        let found = rest("POST", "refund", Some(&plain));
+        let found = rest("POST", "refund", Some(&plain), None);
         assert_eq!(found, (Guess::Money, Some(("/amountMinor".into(), "/currency".into())), None));
         let inner = object(json!({"value": {"type": "integer"}, "currency": text()}), &["value", "currency"]);
         let nested = object(json!({"amount": inner}), &["amount"]);
-        assert_eq!(rest("POST", "pay", Some(&nested)).1, Some(("/amount/value".into(), "/amount/currency".into())));
+        assert_eq!(
+            rest("POST", "pay", Some(&nested), None).1,
+            Some(("/amount/value".into(), "/amount/currency".into()))
+        );
         let optional = object(json!({"amount": {"type": "integer"}, "currency": text()}), &["currency"]);
-        assert_eq!(rest("POST", "pay", Some(&optional)).0, Guess::Irreversible);
+        assert_eq!(rest("POST", "pay", Some(&optional), None).0, Guess::Irreversible);
         let decimal = object(json!({"amount": {"type": "number"}, "currency": text()}), &["amount", "currency"]);
-        assert_eq!(rest("POST", "pay", Some(&decimal)).0, Guess::Irreversible);
-        assert_eq!(rest("PATCH", "set_price", Some(&plain)).0, Guess::Write);
+        assert_eq!(rest("POST", "pay", Some(&decimal), None).0, Guess::Irreversible);
+        assert_eq!(rest("PATCH", "set_price", Some(&plain), None).0, Guess::Write);
+        assert_eq!(rest("POST", "pay", None, Some(&plain)).0, Guess::Irreversible);
     }
 
     #[test]

@@ -34,7 +34,11 @@ pub fn tool(name: &str, document: &Document, upstream: Option<&str>) -> Result<T
     };
     reader.read();
     if reader.operations.is_empty() {
-        return Err("has no operation that can be taken".into());
+        let why = |(what, who): (&String, &Vec<String>)| {
+            format!("; {what}: {} and others", who.first().map_or("", String::as_str))
+        };
+        let reasons: String = reader.left_out.0.iter().map(why).collect();
+        return Err(format!("has no operation that can be taken{reasons}"));
     }
     reader.operations.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(Tool {
@@ -109,7 +113,7 @@ impl<'d> Reader<'d> {
             }
             self.headers.insert(header);
         }
-        let (effect, cost, why) = effects::rest(&method, &name, Some(&schema));
+        let (effect, cost, why) = effects::rest(&method, &name, Some(&schema), found.form.as_ref());
         let bodiless = matches!(method.as_str(), "GET" | "HEAD" | "DELETE");
         let plain = bodiless && says_nothing(&schema, &found.path);
         let matches = Some(format!("{method} {}", found.path));
@@ -126,8 +130,8 @@ impl<'d> Reader<'d> {
         if matches!(method, "OPTIONS" | "TRACE") {
             return Err("the method is not let through");
         }
-        let elsewhere = server(operation).or_else(|| server(item)).filter(|s| Some(s) != self.own.as_ref());
-        if elsewhere.is_some() {
+        let named = server(operation).or_else(|| server(item));
+        if named.is_some_and(|s| self.own.as_deref().is_none_or(|own| place(own) != place(&s))) {
             return Err("it is on another server than the rest");
         }
         template::segments(path)
@@ -150,6 +154,12 @@ fn template_of(segments: &[Segment]) -> String {
         Segment::Parameter(_) => format!("/{{p{n}}}"),
     };
     segments.iter().enumerate().map(part).collect()
+}
+
+/// What makes two URLs one server.
+fn place(url: &str) -> &str {
+    let rest = url.strip_prefix("https:").or_else(|| url.strip_prefix("http:")).unwrap_or(url);
+    rest.trim_end_matches('/')
 }
 
 /// A schema that does not compile whatever was done for it says nothing but the names.
