@@ -58,9 +58,11 @@ impl Summary<'_> {
         let dir = self.dir.display();
         writeln!(out, "next      1. look at every `# guessed` in {config}")?;
         writeln!(out, "          2. holdpoint check --config {config}")?;
-        writeln!(out, "          3. holdpoint serve --config {config}")?;
+        writeln!(out, "          3. holdpoint test {dir}/policies --config {config}")?;
+        writeln!(out, "          4. holdpoint serve --config {config}")?;
         writeln!(out, "             agents send the key in {dir}/secrets/first-agent; you sign in with")?;
-        writeln!(out, "             {dir}/secrets/first-reviewer at http://127.0.0.1:8701")
+        writeln!(out, "             {dir}/secrets/first-reviewer at http://127.0.0.1:8701")?;
+        writeln!(out, "          5. it observes: no policy stops a call until `policies.mode` is `enforce`")
     }
 
     fn json(&self) -> Value {

@@ -12,7 +12,7 @@ pub(super) fn text(tools: &[Tool]) -> String {
     let tests: String = tools.iter().flat_map(|t| Guess::ALL.map(|g| (t, g))).filter_map(|(t, g)| one(t, g)).collect();
     let tests = if tests.is_empty() { " []\n".to_owned() } else { format!("\n{tests}") };
     format!(
-        "# Drafted by `holdpoint init`; `holdpoint test policies/` runs it.\n\
+        "# Drafted by `holdpoint init`; `holdpoint test` runs it.\n\
          version: 1\n\
          defaults:\n  \
            agent:    {{ id: {AGENT}, group: {AGENTS} }}\n  \

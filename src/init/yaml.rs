@@ -2,16 +2,8 @@
 
 use super::{AGENT, AGENTS, At, OWNERS, Operation, REVIEWER, Tool, WORKFLOW};
 
-/// `policies.mode: observe`, written once the configuration knows the key.
-const OBSERVE: bool = false;
-
 /// The configuration.
 pub(super) fn config(tools: &[Tool]) -> String {
-    let policies = if OBSERVE {
-        "policies: { dir: ./policies, mode: observe }           # enforce, once what it would have done looks right"
-    } else {
-        "policies: { dir: ./policies }"
-    };
     let tools_text: String = tools.iter().map(tool).collect();
     format!(
         "# yaml-language-server: $schema=https://holdpoint.dev/schema/config-v1.json
@@ -19,7 +11,7 @@ pub(super) fn config(tools: &[Tool]) -> String {
 version: 1
 listen:   {{ agents: 127.0.0.1:8700, admin: 127.0.0.1:8701 }}
 state:    {{ path: ./state }}
-{policies}
+policies: {{ dir: ./policies, mode: observe }}           # stops nothing and records what `enforce` would do
 
 identity:
   agents:

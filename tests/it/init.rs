@@ -71,6 +71,9 @@ fn two_documents_make_a_configuration_that_loads() {
     let config = dir.join("holdpoint.yaml");
     let checked = holdpoint(&["check", "--json", "--config", config.to_str().unwrap()]);
     assert_eq!(checked.status.code(), Some(0), "{}", String::from_utf8_lossy(&checked.stdout));
+    let policies = dir.join("policies");
+    let tested = holdpoint(&["test", policies.to_str().unwrap(), "--config", config.to_str().unwrap()]);
+    assert_eq!(tested.status.code(), Some(0), "{}", String::from_utf8_lossy(&tested.stdout));
     let agent = dir.join("secrets/first-agent");
     assert_eq!(std::fs::metadata(&agent).unwrap().permissions().mode() & 0o777, 0o600);
 
@@ -103,6 +106,7 @@ async fn a_draft_serves_reads_and_holds_what_cannot_be_taken_back() {
     let url = format!("http://{}", site.upstream.at);
     drafted(dir, &["--openapi", &format!("{HERE}/init_orders.yaml"), "--upstream", &url, "--name", "orders"]);
     let config = file(dir, "holdpoint.yaml").replace("127.0.0.1:8700, ", "127.0.0.1:0, ").replace(":8701 ", ":0 ");
+    let config = config.replace("mode: observe", "mode: enforce");
     std::fs::write(dir.join("holdpoint.yaml"), config).unwrap();
     let key = format!("Bearer {}", file(dir, "secrets/first-agent"));
     let proxy = site.start().await;
