@@ -1,8 +1,9 @@
-//! `floor.test.yaml`: one test for each effect of each tool, with arguments that its schema takes.
+//! Tests of the drafted policies: one for each effect of each tool, with arguments that its schema takes, and one for
+//! each policy of people.
 
 use std::fmt::Write as _;
 
-use super::{AGENT, AGENTS, Guess, OWNERS, Operation, Tool, WORKFLOW, example, yaml};
+use super::{AGENT, AGENTS, Guess, OWNERS, Operation, REVIEWER, Tool, WORKFLOW, example, yaml};
 
 /// How many operations are tried for one test.
 const TRIES: usize = 40;
@@ -20,6 +21,33 @@ pub(super) fn text(tools: &[Tool]) -> String {
            now:      2026-01-02T12:00:00Z\n\
          tests:{tests}"
     )
+}
+
+/// What a person does, and who may.
+const PEOPLE: [(&str, &str, &str); 5] = [
+    ("an owner decides what asks for the owners", "action: hold.approve", "allow: true, because: [owners-review]"),
+    (
+        "a requester cannot approve their own call",
+        "action: hold.approve, requestedBy: first-reviewer",
+        "allow: false, because: [four-eyes]",
+    ),
+    (
+        "a high hold wants a second factor",
+        "action: hold.approve, tier: high, mfa: false",
+        "allow: false, because: [high-tier-needs-mfa-and-page]",
+    ),
+    ("who decides sees the evidence", "action: artifact.view", "allow: true, because: [reviewers-read-evidence]"),
+    ("an owner reads the audit log", "action: audit.read, system: true", "allow: true, because: [owners-operate]"),
+];
+
+/// `people.test.yaml`: one test for each policy of people.
+pub(super) fn people() -> String {
+    let test = |(name, review, expect): &(&str, &str, &str)| {
+        let who = format!("user: {REVIEWER}, group: {OWNERS}");
+        format!("  - name: {name}\n    review: {{ {who}, {review} }}\n    expect: {{ {expect} }}\n")
+    };
+    let tests: String = PEOPLE.iter().map(test).collect();
+    format!("# Drafted by `holdpoint init`; `holdpoint test` runs it.\nversion: 1\ntests:\n{tests}")
 }
 
 fn one(tool: &Tool, effect: Guess) -> Option<String> {

@@ -145,6 +145,7 @@ pub fn files(tools: &[Tool], secrets: &Secrets) -> Vec<File> {
         File::new("policies/00-floor.cedar", policies::floor(tools)),
         File::new("policies/people.cedar", policies::people()),
         File::new("policies/floor.test.yaml", cases::text(tools)),
+        File::new("policies/people.test.yaml", cases::people()),
     ];
     for tool in tools {
         all.extend(tool.lock.iter().map(|text| File::new(format!("{}.lock.json", tool.name), text.as_str())));

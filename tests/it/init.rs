@@ -74,6 +74,8 @@ fn two_documents_make_a_configuration_that_loads() {
     let policies = dir.join("policies");
     let tested = holdpoint(&["test", policies.to_str().unwrap(), "--config", config.to_str().unwrap()]);
     assert_eq!(tested.status.code(), Some(0), "{}", String::from_utf8_lossy(&tested.stdout));
+    let said = String::from_utf8_lossy(&tested.stdout);
+    assert!(!said.contains("never tested"), "{said}");
     let agent = dir.join("secrets/first-agent");
     assert_eq!(std::fs::metadata(&agent).unwrap().permissions().mode() & 0o777, 0o600);
 
