@@ -103,7 +103,8 @@ fn what_cannot_be_drafted_from_leaves_nothing_behind() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_draft_serves_reads_and_holds_what_cannot_be_taken_back() {
-    let site = Site { dir: tempfile::tempdir().unwrap(), upstream: Upstream::start().await, clock: None };
+    let site =
+        Site { dir: tempfile::tempdir().unwrap(), upstream: Upstream::start().await, clock: None, envs: Vec::new() };
     let dir = site.dir.path();
     let url = format!("http://{}", site.upstream.at);
     drafted(dir, &["--openapi", &format!("{HERE}/init_orders.yaml"), "--upstream", &url, "--name", "orders"]);
