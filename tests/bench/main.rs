@@ -16,6 +16,7 @@
 mod load;
 mod million;
 mod raw;
+mod replay;
 mod setup;
 mod store;
 
@@ -41,6 +42,7 @@ fn main() {
         Some("upstream") => load::upstream(&args.next().unwrap()),
         Some("load") => load::child(&args.collect::<Vec<_>>()),
         Some("million") => million::run(args.next().map_or(1_000_000, |n| n.parse().unwrap())),
+        Some("replay") => replay::run(args.next().map_or(100_000, |n| n.parse().unwrap())),
         Some("store") => drop(store_alone(std::path::Path::new(env!("CARGO_TARGET_TMPDIR")), 3, 3)),
         first => {
             let all: Vec<String> = first.map(str::to_owned).into_iter().chain(args).collect();

@@ -22,7 +22,7 @@ pub(crate) fn run(count: u64) {
     let home = world.dir.join("million");
     let state = home.join("state");
     let started = Instant::now();
-    store::fill(&state, count, 40);
+    store::fill(&state, count, 40, |_, _| {});
     println!("{count} calls recorded in {:.0} s", started.elapsed().as_secs_f64());
     let sizes = || (mib(size(&state.join("journal"))), mib(size(&state.join("index"))));
     let before = sizes();

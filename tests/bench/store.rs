@@ -96,8 +96,8 @@ impl Pattern {
     }
 }
 
-/// Records so many calls, spread evenly over the `days` before now.
-pub(crate) fn fill(home: &Path, count: u64, days: u64) {
+/// Records so many calls, spread evenly over the `days` before now, each made of the same record by `vary`.
+pub(crate) fn fill(home: &Path, count: u64, days: u64, vary: fn(&mut CallRecord, u64)) {
     let now = SystemClock.now();
     let span = days * 86_400_000;
     let clock = Arc::new(ManualClock::at(Timestamp::from_millis(now.as_millis() - i64::try_from(span).unwrap())));
@@ -116,7 +116,10 @@ pub(crate) fn fill(home: &Path, count: u64, days: u64) {
                         return;
                     }
                     clock.advance(step);
-                    pattern.call(&store, pattern.fresh(&n.to_string())).await;
+                    let mut record = pattern.fresh(&n.to_string());
+                    record.created = clock.now();
+                    vary(&mut record, n);
+                    pattern.call(&store, record).await;
                 }
             })
         };
