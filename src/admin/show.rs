@@ -2,7 +2,7 @@
 
 use askama::Template;
 
-use crate::call::{Timestamp, duration_text, money_text, short_code, visible};
+use crate::call::{Beside, Timestamp, duration_text, money_text, short_code, visible};
 use crate::store::{CallRecord, State};
 
 use super::ask::{Asker, filled_by, missing_evidence, places};
@@ -327,6 +327,10 @@ fn who(record: &CallRecord) -> Vec<(&'static str, String)> {
         ("organisation", p.org.clone()),
         ("workflow", format!("{} ({})", record.context.workflow, record.context.stage)),
     ];
+    all.extend(record.would.iter().map(|w| {
+        let by = if w.by == Beside::Shadow { "with policies in shadow" } else { "if policies were enforced" };
+        (by, format!("{} ({})", w.judgement.as_str(), w.policies.join(", ")))
+    }));
     all.extend(p.operator.clone().map(|o| ("run by", o)));
     all.extend(p.owner.clone().map(|o| ("owned by", o)));
     all.extend(p.acting_for.clone().map(|o| ("on behalf of", o)));

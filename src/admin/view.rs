@@ -110,6 +110,8 @@ pub(super) fn full(asker: &Asker<'_>, record: &CallRecord, exact: &Exact, conten
             "schema_digest": record.schema_digest,
         },
         "policies": record.policies,
+        "facts": record.facts,
+        "would": record.would,
         "why": record.terms.as_ref().map(|t| &t.why),
         "policy_digest": record.policy_digest,
         "config_digest": record.config_digest,

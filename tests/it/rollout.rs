@@ -50,6 +50,9 @@ async fn a_set_that_observes_stops_nothing_and_records_what_it_would_have_said()
         assert!(metrics.contains(line), "{line} in {metrics}");
     }
     assert_eq!(p.reviewer("omar", "GET", "/v1/me", None).await.json()["mode"], "observe");
+    let shown = p.reviewer("omar", "GET", &format!("/v1/calls/{}", record.id), None).await.json();
+    assert_eq!(shown["would"], json!([{"by": "observed", "judgement": "medium", "policies": ["refund-review"]}]));
+    assert_eq!(shown["facts"]["source_ip"], "127.0.0.1");
 }
 
 #[tokio::test]

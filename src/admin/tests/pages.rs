@@ -181,7 +181,7 @@ async fn pages_need_a_session_and_a_role() {
     let w = World::new();
     let (hold, call) = (w.hold(8800).await, w.unknown().await);
     let (h, c) = (format!("/holds/{}", hold.id.hold()), format!("/calls/{}", call.id));
-    for path in ["/", "/calls", &h, &c] {
+    for path in ["/", "/calls", "/policies", &h, &c] {
         for cookie in ["", "holdpoint=", "holdpoint=0000", &format!("holdpoint={}", token("maya"))] {
             let got = w.send(ask("GET", path).header("cookie", cookie).body(Body::empty()).unwrap()).await;
             assert_eq!(got.status, StatusCode::SEE_OTHER, "{path}");
@@ -302,4 +302,16 @@ async fn a_rejection_from_the_page_needs_a_reason() {
     assert_eq!(got.status, StatusCode::SEE_OTHER);
     let note = w.store.get(hold.id).await.unwrap().unwrap().note.unwrap();
     assert_eq!((note.code.as_str(), note.text.as_str()), ("unsafe", "No+ & no"));
+}
+
+#[tokio::test]
+async fn policies_are_shown_to_those_whom_policy_lets_see_them() {
+    let w = World::new();
+    let page = sign_in(&w, "pat").await.get("/policies").await;
+    assert_eq!(page.status, StatusCode::OK);
+    for piece in ["<code>refund-dual</code>", "two people", "agents.cedar:", "rules since", "sha256:"] {
+        assert!(page.text.contains(piece), "{piece} in {}", page.text);
+    }
+    assert!(!page.text.contains("Nothing is enforced"));
+    assert_eq!(sign_in(&w, "maya").await.get("/policies").await.status, StatusCode::FORBIDDEN);
 }
