@@ -9,7 +9,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::audit::{self, Line, ReadError};
-use crate::call::{Asked, CallContext, CallId, Digest, Facts, Judgement, Principal, REDACTED, Tier, Timestamp, Would};
+use crate::call::{
+    Asked, Beside, CallContext, CallId, Digest, Facts, Judgement, Principal, REDACTED, Tier, Timestamp, Would,
+};
 use crate::config::Config;
 
 /// One recorded call.
@@ -29,7 +31,7 @@ pub struct Recorded {
     pub arguments: Arc<Value>,
     /// What was known beside; absent in records of older versions.
     pub facts: Option<Arc<Facts>>,
-    /// What policy said.
+    /// What policy said, or would have said while it only observed.
     pub judgement: Judgement,
     /// What it would have said where it did not rule.
     pub would: Vec<Would>,
@@ -59,6 +61,11 @@ fn hides(value: &Value) -> bool {
         Value::Object(members) => members.values().any(hides),
         _ => false,
     }
+}
+
+/// What the whole set would have said while it only observed.
+fn observed(would: &[Would]) -> Option<Judgement> {
+    would.iter().find(|w| w.by == Beside::Observed).map(|w| w.judgement)
 }
 
 /// What history was read.
@@ -194,7 +201,7 @@ impl Reading {
             context: kept.context,
             arguments: kept.arguments,
             facts: kept.facts,
-            judgement: kept.tier.into(),
+            judgement: observed(&kept.would).unwrap_or(kept.tier.into()),
             would: kept.would,
             policy_digest: Some(kept.policy_digest),
             title: kept.title,
@@ -233,7 +240,7 @@ impl Reading {
             context: Arc::new(asked.context),
             arguments: Arc::new(asked.arguments),
             facts: Some(Arc::new(asked.facts)),
-            judgement: asked.judgement,
+            judgement: observed(&asked.would).unwrap_or(asked.judgement),
             would: asked.would,
             policy_digest,
             title: String::new(),

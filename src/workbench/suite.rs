@@ -202,10 +202,24 @@ pub struct Suite {
     pub items: Vec<Item>,
 }
 
-/// The JSON Schema of test files.
+/// The JSON Schema of test files, for editors: where a fact stands, a table's `$column` may stand.
 #[must_use]
 pub fn json_schema() -> Value {
-    serde_json::to_value(schemars::schema_for!(File)).unwrap_or_default()
+    let mut schema = serde_json::to_value(schemars::schema_for!(File)).unwrap_or_default();
+    let types = schema.get_mut("$defs").and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut);
+    for property in types.filter_map(|t| t.get_mut("properties")?.as_object_mut()).flat_map(Map::values_mut) {
+        let placeholder = serde_json::json!({"type": "string", "pattern": "^\\$"});
+        let members = property.as_object().cloned().unwrap_or_default();
+        let text = members.get("type").is_some_and(|t| t == "string");
+        if !text {
+            let (about, own) = members.into_iter().partition::<Map<_, _>, _>(|(k, _)| k == "description");
+            *property = Value::Object(about);
+            if let Some(object) = property.as_object_mut() {
+                object.insert("anyOf".to_owned(), Value::Array(vec![Value::Object(own), placeholder]));
+            }
+        }
+    }
+    schema
 }
 
 /// Every `*.test.yaml` below a folder, hidden ones left out, in the order of their names.
