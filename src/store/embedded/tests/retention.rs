@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use crate::call::{ArtifactId, Digest};
-use crate::clock::Clock;
+use crate::clock::{Clock, SystemClock};
 use crate::store::fixtures::MINUTE;
 use crate::store::{Begun, CallRecord, Filter, HistoryQuestion, Keep, NewArtifact, Shortened, State};
 
@@ -16,8 +16,14 @@ use super::{Bench, approve, begin, beginning, block, conclusion, fresh, held, pa
 const DAY: Duration = Duration::from_secs(86_400);
 const KEEP: Keep = Keep { calls: DAY.saturating_mul(2), artifacts: DAY, audit: DAY.saturating_mul(4) };
 
+/// Ids are made by the machine's clock: what the store's clock calls old must not be younger than they are.
+fn from_today(b: Bench) -> Bench {
+    b.clock.set_wall(b.clock.now().max(SystemClock.now()));
+    b
+}
+
 fn small() -> Bench {
-    Bench::with(Options { segment_bytes: 20_000, preallocate: 4096, ..Options::default() })
+    from_today(Bench::with(Options { segment_bytes: 20_000, preallocate: 4096, ..Options::default() }))
 }
 
 /// The segments that nothing is written to any more.
@@ -127,7 +133,7 @@ fn without_index(b: &mut Bench) {
 #[test]
 fn what_retention_took_is_gone_after_a_kill_too_and_from_an_index_that_is_rebuilt() {
     // All of it stands in the segment that every replay begins with.
-    let mut b = Bench::new();
+    let mut b = from_today(Bench::new());
     let old = evidence(&b);
     let kept = |name| CallRecord { keep: DAY * 50, ..fresh(name, Some(name)) };
     super::run(&b, kept("old"), State::Succeeded);
@@ -158,7 +164,7 @@ fn what_retention_took_is_gone_after_a_kill_too_and_from_an_index_that_is_rebuil
 
 #[test]
 fn what_is_forgotten_is_gone_before_the_index_lets_go_of_it() {
-    let mut b = Bench::new();
+    let mut b = from_today(Bench::new());
     let (target, old) = (Some(Digest::of(b"target")), evidence(&b));
     let r = super::run(&b, CallRecord { keep: DAY * 50, target, ..fresh("old", Some("old")) }, State::Succeeded);
     b.pass(DAY * 3);
