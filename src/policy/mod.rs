@@ -5,6 +5,7 @@
 
 mod annotations;
 mod cover;
+mod files;
 mod finding;
 pub mod generated;
 pub mod input;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::sample::{self, READ, loaded, model, operation, shipped, tool, try_loaded};
 use super::{Counts, Defaults, Finding, Lift, Severity, Source, generated, input, load_sources, schema};
@@ -156,7 +156,7 @@ fn approvers_must_exist_and_be_enough() {
     m.teams.insert("night-shift".to_owned());
     m.workflows.insert("orphans".to_owned(), None);
     let with = |text: &str, m: &super::Model| {
-        let source = Source { name: "t.cedar".into(), text: text.to_owned() };
+        let source = Source::new("t.cedar", text);
         let found = load_sources(&[source], m, Defaults::default()).err().unwrap_or_default();
         found.into_iter().filter(|f| f.severity == Severity::Error).map(|f| f.code).collect::<Vec<_>>()
     };
@@ -200,7 +200,7 @@ fn arithmetic_needs_a_bound() {
         "{PERMIT}@id(\"c\") @reason(\"r\") forbid(principal, action == Holdpoint::Action::\"crm.count\", resource)\n\
          when {{ context.input.n * 1000000 > 5 }};"
     );
-    let found = load_sources(&[Source { name: "t.cedar".into(), text }], &m, Defaults::default()).err().unwrap();
+    let found = load_sources(&[Source::new("t.cedar", text)], &m, Defaults::default()).err().unwrap();
     let found: Vec<_> = found.iter().filter(|f| f.severity == Severity::Error).collect();
     assert_eq!((found.len(), found[0].code, found[0].line), (1, "policy-arithmetic", 4));
 }
@@ -216,7 +216,7 @@ fn names_that_the_configuration_does_not_know_are_told() {
     let granted = forbid("@approvers(\"finance|night\")", "unless { context.approval.granted }");
     let mut m = model();
     m.teams.insert("night".to_owned());
-    let set = load_sources(&[Source { name: "t.cedar".into(), text: granted }], &m, Defaults::default()).unwrap();
+    let set = load_sources(&[Source::new("t.cedar", granted)], &m, Defaults::default()).unwrap();
     assert!(set.findings().iter().any(|f| f.code == "policy-quorum" && f.severity == Severity::Warning));
 }
 
@@ -262,6 +262,28 @@ fn arguments_get_the_types_that_policies_know() {
 }
 
 #[test]
+fn a_schema_that_cannot_become_types_is_told_and_has_an_end() {
+    let with = |schema: Value| {
+        let op = operation(&tool("crm", ToolKind::Rest), "order", READ, Some(schema));
+        let m = super::Model { operations: vec![Arc::new(op)], ..super::Model::default() };
+        let text = "@id(\"a\") permit(principal, action == Holdpoint::Action::\"crm.order\", resource)\n\
+                    when { context.input.n > 5 };";
+        let found = load_sources(&[Source::new("t.cedar", text)], &m, Defaults::default()).err().unwrap();
+        let one = |code: &str| found.iter().find(|f| f.code == code).unwrap().clone();
+        (one("policy-input").message, one("policy-type").help)
+    };
+    let (left_out, help) = with(json!({"type": "object", "properties": {"n": {"type": ["integer", "null"]}}}));
+    assert!(left_out.starts_with("crm.order: 'n' has no type that policies know"), "{left_out}");
+    assert_eq!(help.as_deref(), Some("it is an argument, of a type that policies do not know"));
+    let (none, _) = with(json!({"type": "array", "items": {}}));
+    assert!(none.contains("its schema is of no object"), "{none}");
+    // Twelve references to itself, twelve deep, would be some nine billion members.
+    let again: serde_json::Map<String, Value> = (0..12).map(|i| (format!("r{i:02}"), json!({"$ref": "#"}))).collect();
+    let (many, _) = with(json!({"type": "object", "properties": again}));
+    assert!(many.contains("more than 1000 arguments") || many.contains("r00.r00"), "{}", many.len());
+}
+
+#[test]
 fn names_that_clash_in_the_schema_are_errors() {
     let mut op = operation(&tool("crm", ToolKind::Rest), "x", READ, None);
     op.groups = vec!["admin".to_owned()];
@@ -272,7 +294,7 @@ fn names_that_clash_in_the_schema_are_errors() {
 #[test]
 fn the_digest_covers_names_and_bytes() {
     let of = |name: &str, text: &str| {
-        let source = Source { name: name.into(), text: text.into() };
+        let source = Source::new(name, text);
         load_sources(&[source], &model(), Defaults::default()).unwrap().digest()
     };
     assert_ne!(of("a.cedar", PERMIT), of("b.cedar", PERMIT));
