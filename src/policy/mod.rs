@@ -10,6 +10,8 @@ mod finding;
 pub mod generated;
 pub mod input;
 mod lint;
+#[cfg(test)]
+mod lint_fuzz;
 mod load;
 mod model;
 mod quorum;
