@@ -32,7 +32,7 @@ pub(super) fn allows_everything(policy: &Policy) -> bool {
     !policy.is_forbid() && everyone && everything && actions && !policy.cedar.has_non_scope_constraint()
 }
 
-/// The operations that a policy covers in which an argument is a Long without an upper bound.
+/// The operations that a policy covers in which an argument is a Long without bounds.
 pub(super) fn unbounded<'m>(policy: &Policy, path: &[String], model: &'m Model, generated: &Generated) -> Vec<&'m str> {
     let unbounded = |record: &Record| member_unbounded(record, path);
     let covered = model.operations.iter().filter(|o| policy.covers(o));

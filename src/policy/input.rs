@@ -19,7 +19,7 @@ pub struct Member {
     pub required: bool,
     /// For a set: `<name>_len` is declared beside it.
     pub has_len: bool,
-    /// For a Long: the schema has a `maximum`.
+    /// For a Long: the schema has a `minimum` and a `maximum`.
     pub bounded: bool,
 }
 
@@ -164,7 +164,8 @@ impl<'a> Reader<'a> {
             }
             _ => return None,
         };
-        let bounded = schema.get("maximum").is_some() || schema.get("exclusiveMaximum").is_some();
+        let has = |a: &str, b: &str| schema.get(a).is_some() || schema.get(b).is_some();
+        let bounded = has("maximum", "exclusiveMaximum") && has("minimum", "exclusiveMinimum");
         Some(Member { ty, required: false, has_len: false, bounded })
     }
 }

@@ -122,6 +122,13 @@ impl Parsed<'_> {
         self.place(Finding::new(Severity::Note, "policy-note", message))
     }
 
+    fn vacuous(&self, condition: usize) -> Finding {
+        let which =
+            if condition == 0 { "its first condition".to_owned() } else { format!("condition {}", condition + 1) };
+        let text = format!("{}: {which} always holds, so it says nothing", self.name());
+        self.place(Finding::new(Severity::Warning, "policy-vacuous", text))
+    }
+
     fn name(&self) -> &str {
         self.id.as_deref().unwrap_or("this policy")
     }
@@ -260,7 +267,7 @@ impl Loader<'_> {
                 let name = path.join(".");
                 let what =
                     format!("arithmetic on `{name}` of {operation} can overflow, and then every call is refused");
-                let help = format!("give `{name}` a `maximum` in the schema of {operation}");
+                let help = format!("give `{name}` a `minimum` and a `maximum` in the schema of {operation}");
                 let word = format!("input.{name}");
                 self.findings.push(parsed.error_at_word("policy-arithmetic", &word, what).with_help(help));
             }
@@ -347,6 +354,7 @@ impl Loader<'_> {
         if found.is_empty() {
             // With errors, what is suspect follows from them.
             found.extend(result.validation_warnings().map(|w| diagnosed(w, "policy-suspect", parsed.source)));
+            self.findings.extend(vacuous(&parsed.cedar, validator).map(|n| parsed.vacuous(n)));
         }
         let mut found: Vec<Finding> =
             found.into_iter().map(|f| cover::reworded(f, parsed.cedar.id(), self.model)).collect();
@@ -356,8 +364,24 @@ impl Loader<'_> {
     }
 }
 
+/// The first condition, counted from 0, that types alone make true: turned round, Cedar calls it impossible.
+fn vacuous(policy: &cedar_policy::Policy, validator: &Validator) -> Option<usize> {
+    let whole = policy.to_json().ok()?;
+    let conditions = whole.get("conditions")?.as_array()?;
+    let always = |condition: &serde_json::Value| -> Option<bool> {
+        let kind = if condition.get("kind")? == "when" { "unless" } else { "when" };
+        let mut turned = whole.clone();
+        let alone = serde_json::json!([{"kind": kind, "body": condition.get("body")?}]);
+        turned.as_object_mut()?.insert("conditions".to_owned(), alone);
+        let turned = cedar_policy::Policy::from_json(None, turned).ok()?;
+        let result = validator.validate(&PolicySet::from_policies([turned]).ok()?, ValidationMode::Strict);
+        Some(result.validation_passed() && result.validation_warnings().next().is_some())
+    };
+    conditions.iter().position(|c| always(c) == Some(true))
+}
+
 /// One of Cedar's diagnostics, as ours.
-fn diagnosed(diagnostic: &dyn Diagnostic, code: &'static str, source: &Source) -> Finding {
+pub(super) fn diagnosed(diagnostic: &dyn Diagnostic, code: &'static str, source: &Source) -> Finding {
     let mut finding = Finding::error(code, diagnostic.to_string());
     finding.help = diagnostic.help().map(|h| h.to_string());
     let label = diagnostic.labels().and_then(|mut all| all.next());

@@ -14,6 +14,7 @@ mod lint;
 mod lint_fuzz;
 mod load;
 mod model;
+pub mod prove;
 mod quorum;
 #[cfg(test)]
 pub(crate) mod sample;

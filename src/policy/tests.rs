@@ -80,6 +80,26 @@ fn a_condition_that_can_never_be_true_is_an_error() {
 }
 
 #[test]
+fn a_condition_that_always_holds_is_told() {
+    let told = |body: &str| {
+        let text = forbid("", body);
+        let set = try_loaded(&text).unwrap();
+        set.findings().iter().filter(|f| f.code == "policy-vacuous").map(|f| f.message.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        told("when { context.input has amountMinor }"),
+        ["f: its first condition always holds, so it says nothing"]
+    );
+    assert_eq!(
+        told("when { context.input.amountMinor > 5 } unless { principal == resource }"),
+        ["f: condition 2 always holds, so it says nothing"]
+    );
+    assert!(told("when { context.input has reason }").is_empty());
+    let open = "@id(\"all\") permit(principal, action in Holdpoint::Action::\"call\", resource) when { true };";
+    assert!(loaded(open).findings().iter().any(|f| f.code == "policy-vacuous"));
+}
+
+#[test]
 fn an_optional_argument_needs_has() {
     let f = error(&forbid("", "when { context.input.reason == \"x\" }"));
     assert!(f.message.contains("optional"), "{f}");
@@ -194,7 +214,7 @@ fn templates_and_open_scopes_are_errors() {
 fn arithmetic_needs_a_bound() {
     assert!(errors(&forbid("", "when { context.input.amountMinor * 2 > 5 }")).is_empty());
     let mut m = model();
-    let open = json!({"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]});
+    let open = json!({"type": "object", "properties": {"n": {"type": "integer", "maximum": 9}}, "required": ["n"]});
     m.operations.push(Arc::new(operation(&tool("crm", ToolKind::Rest), "count", READ, Some(open))));
     let text = format!(
         "{PERMIT}@id(\"c\") @reason(\"r\") forbid(principal, action == Holdpoint::Action::\"crm.count\", resource)\n\

@@ -99,6 +99,55 @@ fn check_says_what_is_there_and_every_mistake_at_once() {
     golden!("check_rejected", 2, said(dir.path(), &["check"]));
 }
 
+const CLAIMS: &str = r#"@id("no-refund-above-500-without-two")
+forbid (principal, action == Holdpoint::Action::"crm.refund", resource)
+when { context.input.amountMinor > 50000 } unless { context.approval.dual };
+
+@id("no-refund-above-400-without-two")
+forbid (principal, action == Holdpoint::Action::"crm.refund", resource)
+when { context.input.amountMinor > 40000 } unless { context.approval.dual };
+"#;
+
+#[test]
+fn check_proves_what_policies_claim() {
+    let dir = shipped();
+    let claims = dir.path().join("claims.txt");
+    let prove = ["check", "--prove", "--claims", "claims.txt"];
+    std::fs::write(
+        &claims,
+        CLAIMS
+            .replace("amountMinor > 4", "amountMnor > 4")
+            .replace("dual };\n\n", "dual };\npermit (principal, action, resource);\n"),
+    )
+    .unwrap();
+    golden!("check_claims", 2, said(dir.path(), &prove));
+    std::fs::write(&claims, CLAIMS).unwrap();
+    let none = Command::new(env!("CARGO_BIN_EXE_holdpoint"))
+        .current_dir(dir.path())
+        .args(prove)
+        .env("CVC5", "/nowhere")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(none.stderr).unwrap();
+    assert!(none.status.code() == Some(1) && text.contains("install it (Debian: cvc5)"), "{text}");
+    if Command::new("cvc5").arg("--version").output().is_err() {
+        println!("cvc5 is not installed: nothing was proved");
+        return;
+    }
+    golden!("check_proved", 2, said(dir.path(), &prove));
+    edit(
+        dir.path(),
+        "policies/agents.cedar",
+        "context.input.amountMinor > 50000",
+        "context.input.amountMinor * 2 > 80000",
+    );
+    let (code, text) = said(dir.path(), &prove);
+    // Where a policy errs, Cedar would skip it, and the solver knows no bounds of schemas.
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("7 of 8 policies never err, 0 of 2 claims hold"), "{text}");
+    assert!(text.contains("refund-dual: not proved that it never errs on crm.refund"), "{text}");
+}
+
 #[test]
 fn test_says_what_failed_and_why_and_what_was_never_tested() {
     let dir = shipped();
