@@ -95,6 +95,7 @@ fn a_condition_that_always_holds_is_told() {
         ["f: condition 2 always holds, so it says nothing"]
     );
     assert!(told("when { context.input has reason }").is_empty());
+    assert!(told("when { action in Holdpoint::Action::\"effect:money\" }").is_empty());
     let open = "@id(\"all\") permit(principal, action in Holdpoint::Action::\"call\", resource) when { true };";
     assert!(loaded(open).findings().iter().any(|f| f.code == "policy-vacuous"));
 }
