@@ -3,13 +3,15 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use serde_json::json;
 
 use super::Exit;
 use crate::call::Operation;
 use crate::config::Config;
 use crate::gates::schema::Schemas;
-use crate::policy::{self, Finding, Severity};
+use crate::policy::prove::{self, Proofs};
+use crate::policy::{self, Counts, Finding, Loaded, Severity, Source};
 use crate::{app, clock, snapshot};
 
 #[derive(Debug, clap::Args)]
@@ -23,6 +25,13 @@ pub(super) struct Args {
     /// Write the generated Cedar schema beside the policies, for editors.
     #[arg(long)]
     write_schema: bool,
+    /// Prove with the solver cvc5, when it is installed, that no policy errs and that the claims hold, for every call that
+    /// the schema admits.
+    #[arg(long)]
+    prove: bool,
+    /// What to prove: forbids with `@id` that the policies must imply, such as no refund above 500.00 without two people.
+    #[arg(long, value_name = "FILE", requires = "prove")]
+    claims: Option<PathBuf>,
     /// One JSON object instead of text.
     #[arg(long)]
     json: bool,
@@ -32,14 +41,18 @@ pub(super) struct Args {
 pub(super) struct Report {
     pub(super) config: Result<String, String>,
     pub(super) schemas: (usize, Vec<String>),
-    policies: Option<(usize, usize, String, String)>,
+    policies: Option<Loaded>,
+    proofs: Option<Proofs>,
     never: Vec<String>,
     shadows: Vec<String>,
     pub(super) findings: Vec<Finding>,
 }
 
 pub(super) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<Exit> {
-    let report = look(&args.config, args.policies.as_deref(), args.write_schema)?;
+    let mut report = look(&args.config, args.policies.as_deref(), args.write_schema)?;
+    if args.prove {
+        report.prove(args.claims.as_deref())?;
+    }
     let errors = report.errors();
     if args.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&report.json())?)?;
@@ -74,6 +87,7 @@ pub(super) fn look(path: &Path, policies: Option<&Path>, write_schema: bool) -> 
         config: Ok(path.display().to_string()),
         schemas: (operations.iter().filter(|o| is_typed(o)).count(), broken),
         policies: None,
+        proofs: None,
         never: Vec::new(),
         shadows: Vec::new(),
         findings: observing(&config).into_iter().chain(unlisted(&config)).chain(stopped).collect(),
@@ -91,11 +105,22 @@ pub(super) fn look(path: &Path, policies: Option<&Path>, write_schema: bool) -> 
             report.findings.extend(loaded.findings().iter().cloned());
             report.never = loaded.nobody_can_release().iter().map(|id| (*id).to_owned()).collect();
             report.shadows = loaded.shadows().into_iter().map(str::to_owned).collect();
-            let counts = loaded.counts().to_string();
-            report.policies = Some((loaded.policies().len(), loaded.files(), loaded.digest().to_string(), counts));
+            report.policies = Some(loaded);
         }
     }
     Ok(report)
+}
+
+fn policies_json(loaded: &Loaded) -> serde_json::Value {
+    let Counts { low, medium, high, never, admin, shadow } = loaded.counts();
+    json!({
+        "count": loaded.policies().len(), "files": loaded.files(), "digest": loaded.digest(),
+        "tiers": {"low": low, "medium": medium, "high": high, "nobody": never, "admin": admin, "shadow": shadow},
+    })
+}
+
+fn proofs_json(proofs: &Proofs) -> serde_json::Value {
+    json!({"policies": proofs.policies, "never_err": proofs.never_err, "claims_that_hold": proofs.hold})
 }
 
 fn is_typed(operation: &Operation) -> bool {
@@ -125,10 +150,32 @@ impl Report {
             config: Err(why),
             schemas: (0, Vec::new()),
             policies: None,
+            proofs: None,
             never: Vec::new(),
             shadows: Vec::new(),
             findings: Vec::new(),
         }
+    }
+
+    /// Proves what can be proved of a set that loads. Whoever asks for proofs and cannot have them must hear it.
+    fn prove(&mut self, claims: Option<&Path>) -> anyhow::Result<()> {
+        let Some(loaded) = &self.policies else { return Ok(()) };
+        let claims = match claims {
+            Some(path) => {
+                let text = std::fs::read_to_string(path).with_context(|| format!("`{}`", path.display()))?;
+                prove::claims(&Source::new(path.display().to_string(), text), loaded)
+            }
+            None => Ok(Vec::new()),
+        };
+        match claims {
+            Ok(claims) => {
+                let proofs = super::runtime()?.block_on(prove::prove(loaded, &claims)).map_err(anyhow::Error::msg)?;
+                self.findings.extend(proofs.findings.iter().cloned());
+                self.proofs = Some(proofs);
+            }
+            Err(mistakes) => self.findings.extend(mistakes),
+        }
+        Ok(())
     }
 
     pub(super) fn errors(&self) -> usize {
@@ -153,7 +200,7 @@ impl Report {
             "version": 1, "ok": self.errors() == 0,
             "config": self.config.as_ref().map_or_else(|e| e.lines().collect::<Vec<_>>(), |_| Vec::new()),
             "schemas": {"typed": self.schemas.0, "errors": self.schemas.1},
-            "policies": self.policies.as_ref().map(|(n, files, digest, _)| json!({"count": n, "files": files, "digest": digest})),
+            "policies": self.policies.as_ref().map(policies_json), "proofs": self.proofs.as_ref().map(proofs_json),
             "nobody_can_release": self.never, "shadow": self.shadows, "findings": findings,
         })
     }
@@ -180,17 +227,23 @@ impl Report {
                 writeln!(out, "error[schema]: {why}")?;
             }
         }
-        if let Some((count, files, digest, tiers)) = &self.policies {
-            let plural = if *files == 1 { "" } else { "s" };
-            let what = format!("{count} in {files} file{plural}");
-            let digest: String = digest.trim_start_matches("sha256:").chars().take(8).collect();
+        if let Some(loaded) = &self.policies {
+            let plural = if loaded.files() == 1 { "" } else { "s" };
+            let what = format!("{} in {} file{plural}", loaded.policies().len(), loaded.files());
+            let digest: String = loaded.digest().to_string().trim_start_matches("sha256:").chars().take(8).collect();
             writeln!(out, "policies  {what:<36} ok   digest {digest}…")?;
-            writeln!(out, "  tiers   {tiers}")?;
+            writeln!(out, "  tiers   {}", loaded.counts())?;
         }
         self.print_notes(out)?;
         if !self.shadows.is_empty() {
             let plural = if self.shadows.len() == 1 { "policy" } else { "policies" };
             writeln!(out, "shadow    {} {plural} in shadow: {}", self.shadows.len(), self.shadows.join(", "))?;
+        }
+        if let Some(proofs) = &self.proofs {
+            let broken = proofs.findings.iter().filter(|f| f.severity == Severity::Error).count();
+            let claims = format!("{} of {} claims hold", proofs.hold.len(), proofs.hold.len() + broken);
+            writeln!(out, "proofs    {} of {} policies never err, {claims}", proofs.never_err, proofs.policies)?;
+            proofs.hold.iter().try_for_each(|id| writeln!(out, "  holds   {id}"))?;
         }
         for finding in self.findings.iter().filter(|f| f.severity != Severity::Note) {
             writeln!(out, "{finding}")?;

@@ -32,7 +32,7 @@ pub(super) fn allows_everything(policy: &Policy) -> bool {
     !policy.is_forbid() && everyone && everything && actions && !policy.cedar.has_non_scope_constraint()
 }
 
-/// The operations that a policy covers in which an argument is a Long without an upper bound.
+/// The operations that a policy covers in which an argument is a Long without bounds.
 pub(super) fn unbounded<'m>(policy: &Policy, path: &[String], model: &'m Model, generated: &Generated) -> Vec<&'m str> {
     let unbounded = |record: &Record| member_unbounded(record, path);
     let covered = model.operations.iter().filter(|o| policy.covers(o));
@@ -77,8 +77,15 @@ pub(super) fn unknown_names(policy: &Policy, model: &Model) -> Vec<Finding> {
     named.into_iter().filter_map(judge).collect()
 }
 
-/// Cedar's wording of a mistake in ours, where ours is shorter.
-pub(super) fn reworded(mut finding: Finding, id: &PolicyId) -> Finding {
+/// Whether the schema of an operation names this argument, top level or not.
+fn declares(model: &Model, operation: &str, path: &str) -> bool {
+    let schema = model.operations.iter().find(|o| o.name == operation).and_then(|o| o.schema.as_deref());
+    let pointer = path.split('.').skip(1).map(|name| format!("/properties/{name}")).collect::<String>();
+    schema.is_some_and(|s| s.pointer(&pointer).is_some())
+}
+
+/// Cedar's wording of a mistake in ours, where ours is shorter or knows more.
+pub(super) fn reworded(mut finding: Finding, id: &PolicyId, model: &Model) -> Finding {
     let prefix = format!("for policy `{id}`, ");
     if let Some(rest) = finding.message.strip_prefix(&prefix) {
         finding.message = rest.to_owned();
@@ -90,6 +97,9 @@ pub(super) fn reworded(mut finding: Finding, id: &PolicyId) -> Finding {
         return finding;
     };
     let (of, field) = path.rsplit_once('.').unwrap_or(("", path.as_str()));
+    if path.starts_with("input.") && declares(model, &action, &path) {
+        finding.help = Some("it is an argument, of a type that policies do not know".to_owned());
+    }
     finding.message = match of {
         "" => format!("no field `{field}` in the context of {action}"),
         "input" => format!("no field `{field}` in the input of {action}"),

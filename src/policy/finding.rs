@@ -135,24 +135,31 @@ pub struct Source {
     pub name: String,
     /// Its text.
     pub text: String,
+    /// Where each line begins.
+    lines: Vec<usize>,
 }
 
 impl Source {
+    /// A file and its text.
+    #[must_use]
+    pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
+        let text = text.into();
+        let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        Self { name: name.into(), text, lines }
+    }
+
     /// Line and column, from 1, of a byte.
     #[must_use]
     pub fn position(&self, offset: usize) -> (usize, usize) {
-        let mut at = offset.min(self.text.len());
-        while !self.text.is_char_boundary(at) {
-            at -= 1;
-        }
-        let (before, _) = self.text.split_at(at);
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().map_or(0, |l| l.chars().count()) + 1;
-        (line, column)
+        let line = self.lines.partition_point(|start| *start <= offset);
+        let start = self.lines.get(line.saturating_sub(1)).copied().unwrap_or(0);
+        let before = self.text.get(start..).unwrap_or("").char_indices();
+        (line, before.take_while(|(at, c)| start + at + c.len_utf8() <= offset).count() + 1)
     }
 
     fn line(&self, number: usize) -> &str {
-        self.text.lines().nth(number.saturating_sub(1)).unwrap_or("")
+        let start = self.lines.get(number.saturating_sub(1)).copied().unwrap_or(self.text.len());
+        self.text.get(start..).and_then(|rest| rest.lines().next()).unwrap_or("")
     }
 }
 
@@ -186,7 +193,7 @@ mod tests {
     #[test]
     fn a_finding_reads_like_a_compiler_message() {
         let text = format!("{}when   {{ context.input.amount > 50000 }}\n", "\n".repeat(33));
-        let source = Source { name: "policies/crm.cedar".into(), text };
+        let source = Source::new("policies/crm.cedar", text);
         let start = source.text.find("context").unwrap();
         let f = Finding::error("policy-type", "no field `amount` in the input of crm.refund")
             .at(&source, start, start + "context.input.amount".len())

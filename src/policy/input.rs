@@ -19,7 +19,7 @@ pub struct Member {
     pub required: bool,
     /// For a set: `<name>_len` is declared beside it.
     pub has_len: bool,
-    /// For a Long: the schema has a `maximum`.
+    /// For a Long: the schema has a `minimum` and a `maximum`.
     pub bounded: bool,
 }
 
@@ -42,15 +42,24 @@ pub enum InputType {
 
 /// `$ref` and nesting are followed this far.
 const DEPTH: usize = 12;
+/// Members of one operation that policies can see, those of nested objects with them.
+const MOST: usize = 1000;
 
 /// The members of an operation's arguments that policies can see, and remarks about those they cannot.
 #[must_use]
 pub fn members(operation: &Operation) -> (Record, Vec<Finding>) {
-    let mut reader = Reader { operation: &operation.name, root: operation.schema.as_deref(), findings: Vec::new() };
-    let mut record = match reader.root {
-        Some(root) => reader.object(root, "", DEPTH).unwrap_or_default(),
-        None => Record::new(),
-    };
+    let root = operation.schema.as_deref();
+    let mut reader = Reader { operation: &operation.name, root, findings: Vec::new(), left: MOST };
+    let read = root.map(|root| reader.object(root, "", DEPTH));
+    if read == Some(None) {
+        reader.remark("policy-input", "its schema is of no object, so policies see nothing of its arguments");
+    }
+    let mut record = read.flatten().unwrap_or_default();
+    if reader.left == 0 {
+        let what =
+            format_args!("it has more than {MOST} arguments, nested ones included; policies see the first of them");
+        reader.remark("policy-input", what);
+    }
     let declared = reader.root.and_then(|root| root.get("properties"));
     for name in &operation.path_params {
         if !record.contains_key(name) && declared.is_some_and(|d| d.get(name).is_some()) {
@@ -66,6 +75,8 @@ struct Reader<'a> {
     operation: &'a str,
     root: Option<&'a Value>,
     findings: Vec<Finding>,
+    /// Members that may still be read: a schema that refers to itself in several places would have no end.
+    left: usize,
 }
 
 impl<'a> Reader<'a> {
@@ -105,6 +116,7 @@ impl<'a> Reader<'a> {
                     m.required = required.contains(name.as_str());
                     record.insert(name.clone(), m);
                 }
+                None if self.left == 0 => {}
                 None => self.remark(
                     "policy-input",
                     format_args!("'{here}' has no type that policies know; it is left out of context.input"),
@@ -133,6 +145,7 @@ impl<'a> Reader<'a> {
 
     fn typed(&mut self, schema: &'a Value, path: &str, depth: usize) -> Option<Member> {
         let depth = depth.checked_sub(1)?;
+        self.left = self.left.checked_sub(1)?;
         let schema = self.resolve(schema)?;
         let ty = match schema.get("type")?.as_str()? {
             "string" => InputType::String,
@@ -151,7 +164,8 @@ impl<'a> Reader<'a> {
             }
             _ => return None,
         };
-        let bounded = schema.get("maximum").is_some() || schema.get("exclusiveMaximum").is_some();
+        let has = |a: &str, b: &str| schema.get(a).is_some() || schema.get(b).is_some();
+        let bounded = has("maximum", "exclusiveMaximum") && has("minimum", "exclusiveMinimum");
         Some(Member { ty, required: false, has_len: false, bounded })
     }
 }

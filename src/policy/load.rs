@@ -1,7 +1,7 @@
 //! Reading a directory of policies; every mistake in it at once.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use miette::Diagnostic;
 
 use super::annotations::{Annotations, HOLD_KEYS, KEYS};
 use super::cover;
+use super::files;
 use super::finding::{Finding, Severity, Source, nearest};
 use super::lint::{self, Lift};
 use super::model::{Defaults, Model};
@@ -24,29 +25,12 @@ use crate::call::Digest;
 /// # Errors
 /// Every mistake in the set, with the warnings and notes among them.
 pub fn load(dir: &Path, model: &Model, defaults: Defaults) -> Result<Loaded, Vec<Finding>> {
-    let mut findings = Vec::new();
-    let mut sources = Vec::new();
-    let mut names = Vec::new();
-    for path in files(dir, &mut findings) {
-        match std::fs::read_to_string(&path) {
-            Ok(text) => {
-                // The digest must not depend on where the directory stands.
-                names.push(path.strip_prefix(dir).unwrap_or(&path).display().to_string());
-                sources.push(Source { name: path.display().to_string(), text });
-            }
-            Err(e) => findings.push(unreadable(&path, &e)),
+    let (sources, names, mut findings) = files::read(dir);
+    match load_sources(&sources, model, defaults) {
+        Ok(loaded) if findings.is_empty() => {
+            let texts = sources.iter().map(|s| &s.text);
+            Ok(Loaded { digest: digest(names.iter().zip(texts)), ..loaded })
         }
-    }
-    let loaded = load_sources(&sources, model, defaults).map(|loaded| {
-        let texts = sources.iter().map(|s| &s.text);
-        Loaded { digest: digest(names.iter().zip(texts)), ..loaded }
-    });
-    finish(loaded, findings)
-}
-
-fn finish(loaded: Result<Loaded, Vec<Finding>>, mut findings: Vec<Finding>) -> Result<Loaded, Vec<Finding>> {
-    match loaded {
-        Ok(loaded) if findings.is_empty() => Ok(loaded),
         Ok(loaded) => Err({
             findings.extend(loaded.findings);
             findings
@@ -56,32 +40,6 @@ fn finish(loaded: Result<Loaded, Vec<Finding>>, mut findings: Vec<Finding>) -> R
             findings
         }),
     }
-}
-
-fn unreadable(path: &Path, error: &std::io::Error) -> Finding {
-    Finding::error("policy-file", format!("cannot read `{}`: {error}", path.display()))
-}
-
-fn files(dir: &Path, findings: &mut Vec<Finding>) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let entries = match std::fs::read_dir(dir).and_then(Iterator::collect::<Result<Vec<_>, _>>) {
-        Ok(entries) => entries,
-        Err(e) => {
-            findings.push(unreadable(dir, &e));
-            return found;
-        }
-    };
-    for entry in entries {
-        let path = entry.path();
-        let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-        if !hidden && path.is_dir() {
-            found.extend(files(&path, findings));
-        } else if !hidden && path.extension().is_some_and(|e| e == "cedar") {
-            found.push(path);
-        }
-    }
-    found.sort();
-    found
 }
 
 /// Loads policies from texts.
@@ -162,6 +120,13 @@ impl Parsed<'_> {
 
     fn note(&self, message: impl Into<String>) -> Finding {
         self.place(Finding::new(Severity::Note, "policy-note", message))
+    }
+
+    fn vacuous(&self, condition: usize) -> Finding {
+        let which =
+            if condition == 0 { "its first condition".to_owned() } else { format!("condition {}", condition + 1) };
+        let text = format!("{}: {which} always holds, so it says nothing", self.name());
+        self.place(Finding::new(Severity::Warning, "policy-vacuous", text))
     }
 
     fn name(&self) -> &str {
@@ -302,7 +267,7 @@ impl Loader<'_> {
                 let name = path.join(".");
                 let what =
                     format!("arithmetic on `{name}` of {operation} can overflow, and then every call is refused");
-                let help = format!("give `{name}` a `maximum` in the schema of {operation}");
+                let help = format!("give `{name}` a `minimum` and a `maximum` in the schema of {operation}");
                 let word = format!("input.{name}");
                 self.findings.push(parsed.error_at_word("policy-arithmetic", &word, what).with_help(help));
             }
@@ -389,16 +354,38 @@ impl Loader<'_> {
         if found.is_empty() {
             // With errors, what is suspect follows from them.
             found.extend(result.validation_warnings().map(|w| diagnosed(w, "policy-suspect", parsed.source)));
+            self.findings.extend(vacuous(&parsed.cedar, validator).map(|n| parsed.vacuous(n)));
         }
-        let mut found: Vec<Finding> = found.into_iter().map(|f| cover::reworded(f, parsed.cedar.id())).collect();
+        let mut found: Vec<Finding> =
+            found.into_iter().map(|f| cover::reworded(f, parsed.cedar.id(), self.model)).collect();
         // One mistake is found once for each action that the policy covers.
         found.dedup_by(|b, a| (a.line, a.column, a.code) == (b.line, b.column, b.code));
         self.findings.extend(found);
     }
 }
 
+/// The first condition, counted from 0, that types alone make true: turned round, Cedar calls it impossible.
+fn vacuous(policy: &cedar_policy::Policy, validator: &Validator) -> Option<usize> {
+    let whole = policy.to_json().ok()?;
+    let conditions = whole.get("conditions")?.as_array()?;
+    let always = |condition: &serde_json::Value| -> Option<bool> {
+        // What is in a group of actions changes with the configuration, and such a condition may wait for that.
+        if condition.get("body")?.to_string().contains(r#"{"Var":"action"}"#) {
+            return None;
+        }
+        let kind = if condition.get("kind")? == "when" { "unless" } else { "when" };
+        let mut turned = whole.clone();
+        let alone = serde_json::json!([{"kind": kind, "body": condition.get("body")?}]);
+        turned.as_object_mut()?.insert("conditions".to_owned(), alone);
+        let turned = cedar_policy::Policy::from_json(None, turned).ok()?;
+        let result = validator.validate(&PolicySet::from_policies([turned]).ok()?, ValidationMode::Strict);
+        Some(result.validation_passed() && result.validation_warnings().next().is_some())
+    };
+    conditions.iter().position(|c| always(c) == Some(true))
+}
+
 /// One of Cedar's diagnostics, as ours.
-fn diagnosed(diagnostic: &dyn Diagnostic, code: &'static str, source: &Source) -> Finding {
+pub(super) fn diagnosed(diagnostic: &dyn Diagnostic, code: &'static str, source: &Source) -> Finding {
     let mut finding = Finding::error(code, diagnostic.to_string());
     finding.help = diagnostic.help().map(|h| h.to_string());
     let label = diagnostic.labels().and_then(|mut all| all.next());

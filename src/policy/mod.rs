@@ -5,12 +5,16 @@
 
 mod annotations;
 mod cover;
+mod files;
 mod finding;
 pub mod generated;
 pub mod input;
 mod lint;
+#[cfg(test)]
+mod lint_fuzz;
 mod load;
 mod model;
+pub mod prove;
 mod quorum;
 #[cfg(test)]
 pub(crate) mod sample;

@@ -121,7 +121,7 @@ pub(crate) fn model() -> Model {
 
 /// Loads one text as a set.
 pub(crate) fn try_loaded(text: &str) -> Result<Loaded, Vec<Finding>> {
-    let source = Source { name: "policies/test.cedar".to_owned(), text: text.to_owned() };
+    let source = Source::new("policies/test.cedar", text);
     load_sources(&[source], &model(), Defaults::default())
 }
 

@@ -25,5 +25,5 @@ unless { context.approval.granted };
 pub(super) fn sources(in_force: &BTreeSet<String>) -> Vec<Source> {
     let all = [("assist", ASSIST), ("verify", VERIFY)];
     let wanted = all.into_iter().filter(|(stage, _)| in_force.contains(*stage));
-    wanted.map(|(stage, text)| Source { name: format!("built in: stage {stage}"), text: text.to_owned() }).collect()
+    wanted.map(|(stage, text)| Source::new(format!("built in: stage {stage}"), text)).collect()
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::sample::{self, READ, loaded, model, operation, shipped, tool, try_loaded};
 use super::{Counts, Defaults, Finding, Lift, Severity, Source, generated, input, load_sources, schema};
@@ -77,6 +77,27 @@ fn a_syntax_error_has_its_place() {
 fn a_condition_that_can_never_be_true_is_an_error() {
     let f = error(&forbid("", "when { context.input.amountMinor > 5 && principal == resource }"));
     assert_eq!(f.code, "policy-suspect", "{f}");
+}
+
+#[test]
+fn a_condition_that_always_holds_is_told() {
+    let told = |body: &str| {
+        let text = forbid("", body);
+        let set = try_loaded(&text).unwrap();
+        set.findings().iter().filter(|f| f.code == "policy-vacuous").map(|f| f.message.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        told("when { context.input has amountMinor }"),
+        ["f: its first condition always holds, so it says nothing"]
+    );
+    assert_eq!(
+        told("when { context.input.amountMinor > 5 } unless { principal == resource }"),
+        ["f: condition 2 always holds, so it says nothing"]
+    );
+    assert!(told("when { context.input has reason }").is_empty());
+    assert!(told("when { action in Holdpoint::Action::\"effect:money\" }").is_empty());
+    let open = "@id(\"all\") permit(principal, action in Holdpoint::Action::\"call\", resource) when { true };";
+    assert!(loaded(open).findings().iter().any(|f| f.code == "policy-vacuous"));
 }
 
 #[test]
@@ -156,7 +177,7 @@ fn approvers_must_exist_and_be_enough() {
     m.teams.insert("night-shift".to_owned());
     m.workflows.insert("orphans".to_owned(), None);
     let with = |text: &str, m: &super::Model| {
-        let source = Source { name: "t.cedar".into(), text: text.to_owned() };
+        let source = Source::new("t.cedar", text);
         let found = load_sources(&[source], m, Defaults::default()).err().unwrap_or_default();
         found.into_iter().filter(|f| f.severity == Severity::Error).map(|f| f.code).collect::<Vec<_>>()
     };
@@ -194,13 +215,13 @@ fn templates_and_open_scopes_are_errors() {
 fn arithmetic_needs_a_bound() {
     assert!(errors(&forbid("", "when { context.input.amountMinor * 2 > 5 }")).is_empty());
     let mut m = model();
-    let open = json!({"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]});
+    let open = json!({"type": "object", "properties": {"n": {"type": "integer", "maximum": 9}}, "required": ["n"]});
     m.operations.push(Arc::new(operation(&tool("crm", ToolKind::Rest), "count", READ, Some(open))));
     let text = format!(
         "{PERMIT}@id(\"c\") @reason(\"r\") forbid(principal, action == Holdpoint::Action::\"crm.count\", resource)\n\
          when {{ context.input.n * 1000000 > 5 }};"
     );
-    let found = load_sources(&[Source { name: "t.cedar".into(), text }], &m, Defaults::default()).err().unwrap();
+    let found = load_sources(&[Source::new("t.cedar", text)], &m, Defaults::default()).err().unwrap();
     let found: Vec<_> = found.iter().filter(|f| f.severity == Severity::Error).collect();
     assert_eq!((found.len(), found[0].code, found[0].line), (1, "policy-arithmetic", 4));
 }
@@ -216,7 +237,7 @@ fn names_that_the_configuration_does_not_know_are_told() {
     let granted = forbid("@approvers(\"finance|night\")", "unless { context.approval.granted }");
     let mut m = model();
     m.teams.insert("night".to_owned());
-    let set = load_sources(&[Source { name: "t.cedar".into(), text: granted }], &m, Defaults::default()).unwrap();
+    let set = load_sources(&[Source::new("t.cedar", granted)], &m, Defaults::default()).unwrap();
     assert!(set.findings().iter().any(|f| f.code == "policy-quorum" && f.severity == Severity::Warning));
 }
 
@@ -262,6 +283,28 @@ fn arguments_get_the_types_that_policies_know() {
 }
 
 #[test]
+fn a_schema_that_cannot_become_types_is_told_and_has_an_end() {
+    let with = |schema: Value| {
+        let op = operation(&tool("crm", ToolKind::Rest), "order", READ, Some(schema));
+        let m = super::Model { operations: vec![Arc::new(op)], ..super::Model::default() };
+        let text = "@id(\"a\") permit(principal, action == Holdpoint::Action::\"crm.order\", resource)\n\
+                    when { context.input.n > 5 };";
+        let found = load_sources(&[Source::new("t.cedar", text)], &m, Defaults::default()).err().unwrap();
+        let one = |code: &str| found.iter().find(|f| f.code == code).unwrap().clone();
+        (one("policy-input").message, one("policy-type").help)
+    };
+    let (left_out, help) = with(json!({"type": "object", "properties": {"n": {"type": ["integer", "null"]}}}));
+    assert!(left_out.starts_with("crm.order: 'n' has no type that policies know"), "{left_out}");
+    assert_eq!(help.as_deref(), Some("it is an argument, of a type that policies do not know"));
+    let (none, _) = with(json!({"type": "array", "items": {}}));
+    assert!(none.contains("its schema is of no object"), "{none}");
+    // Twelve references to itself, twelve deep, would be some nine billion members.
+    let again: serde_json::Map<String, Value> = (0..12).map(|i| (format!("r{i:02}"), json!({"$ref": "#"}))).collect();
+    let (many, _) = with(json!({"type": "object", "properties": again}));
+    assert!(many.contains("more than 1000 arguments") || many.contains("r00.r00"), "{}", many.len());
+}
+
+#[test]
 fn names_that_clash_in_the_schema_are_errors() {
     let mut op = operation(&tool("crm", ToolKind::Rest), "x", READ, None);
     op.groups = vec!["admin".to_owned()];
@@ -272,7 +315,7 @@ fn names_that_clash_in_the_schema_are_errors() {
 #[test]
 fn the_digest_covers_names_and_bytes() {
     let of = |name: &str, text: &str| {
-        let source = Source { name: name.into(), text: text.into() };
+        let source = Source::new(name, text);
         load_sources(&[source], &model(), Defaults::default()).unwrap().digest()
     };
     assert_ne!(of("a.cedar", PERMIT), of("b.cedar", PERMIT));

@@ -6,7 +6,7 @@ use cedar_policy::pst::{BinaryOp, Clause, Expr, Literal as PstLiteral, UnaryOp, 
 use super::set::Policy;
 
 /// A fixed value in a policy.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Literal {
     /// `> 5000`
     Long(i64),
@@ -19,7 +19,7 @@ pub enum Literal {
 }
 
 /// A member of the context, and a value at which some policy's answer may turn.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Border {
     /// `["input", "amountMinor"]`
     pub path: Vec<String>,

@@ -1,7 +1,7 @@
 //! Two sets of policies side by side: what their text says otherwise, and calls that they judge otherwise, found among
 //! tests, recorded calls, and calls made up at the borders of both.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -15,7 +15,7 @@ use crate::policy::{Border, Literal, Policy, borders};
 use super::case::{AgentGiven, Given};
 use super::history::Recorded;
 use super::suite::Suite;
-use super::vary::{all_borders, candidates, member, varied};
+use super::vary::{all_borders, allowance, candidates, member, varied};
 use super::{Bench, Case, testing};
 
 /// How one policy's text differs.
@@ -91,7 +91,7 @@ pub struct Diff {
     pub asked: Asked,
 }
 
-/// Recorded calls, and made-up ones of one operation, that are asked about at most.
+/// Recorded calls that are asked about at most.
 const MANY: usize = 20_000;
 /// Calls of one operation from which others are made up.
 const BASES: usize = 8;
@@ -127,7 +127,7 @@ pub fn diff(old: &Bench, new: &Bench, suites: &[Suite], calls: &[Recorded]) -> D
     for operation in operations.filter(|o| o.role != Role::Handshake) {
         let mut own = bases.remove(&operation.name).unwrap_or_default();
         own.extend(made_up(new, operation));
-        search.around(&own);
+        search.around(operation, &own);
     }
     let mut kinds: Vec<Kind> = search.kinds.into_values().collect();
     kinds.sort_by_key(|k| (!k.loosens(), k.by.clone(), k.old, k.new));
@@ -168,41 +168,30 @@ impl Search<'_> {
     }
 
     /// Asks about calls beside these: each member at, below and above each value that either set compares it with, one
-    /// at a time and two at a time.
-    fn around(&mut self, bases: &[Arc<Case>]) {
-        let mut left = MANY;
+    /// at a time and two at a time; first where policies differ.
+    fn around(&mut self, operation: &Operation, bases: &[Arc<Case>]) {
+        let (old, new) = (self.old.policies.loaded().slice(operation), self.new.policies.loaded().slice(operation));
+        let borders = all_borders(differing_first(&old, &new));
+        let (bench, mut left) = (self.new, allowance(old.len() + new.len()));
         for base in bases {
             self.made(base, &[], &mut left);
-            let borders = all_borders(&[self.old, self.new], base);
-            let first = self.beside(base, &borders, &[]);
-            for (case, moves) in &first {
-                self.made(case, moves, &mut left);
+            for (case, moves) in beside(bench, base, &borders, &[]) {
+                self.made(&case, &moves, &mut left);
+                if left == 0 {
+                    return;
+                }
             }
-            for (case, moves) in &first {
+            for (case, moves) in beside(bench, base, &borders, &[]) {
                 let moved = |b: &&Border| moves.iter().any(|m| m.split(' ').next() == Some(member(&b.path).as_str()));
-                let others: Vec<Border> = borders.iter().filter(|b| !moved(b)).cloned().collect();
-                for (case, moves) in self.beside(case, &others, moves) {
+                let others: Vec<Border> = borders.iter().filter(|b| !moved(b)).take(left).cloned().collect();
+                for (case, moves) in beside(bench, &case, &others, &moves).take(left) {
                     self.made(&case, &moves, &mut left);
                 }
-            }
-        }
-    }
-
-    fn beside(&self, base: &Arc<Case>, borders: &[Border], before: &[String]) -> Vec<(Arc<Case>, Vec<String>)> {
-        let mut found = Vec::new();
-        for border in borders {
-            for (value, _) in candidates(border, base) {
-                let Some(case) = varied(base, &border.path, value.as_ref()) else { continue };
-                if self.new.schemas.recheck(&case.operation, &case.arguments).is_err() {
-                    continue;
+                if left == 0 {
+                    return;
                 }
-                let shown = value.map_or_else(|| "left out".to_owned(), |v| v.to_string());
-                let mut moves = before.to_vec();
-                moves.push(format!("{} {shown}", member(&border.path)));
-                found.push((Arc::new(case), moves));
             }
         }
-        found
     }
 
     fn made(&mut self, case: &Arc<Case>, moves: &[String], left: &mut usize) {
@@ -213,6 +202,32 @@ impl Search<'_> {
         self.asked.made += 1;
         self.ask(case, || Origin::Made(moves.to_vec()));
     }
+}
+
+/// The policies of both sets, those before the others that the other set does not have so.
+fn differing_first<'p>(old: &[&'p Arc<Policy>], new: &[&'p Arc<Policy>]) -> Vec<&'p Policy> {
+    let texts = |all: &[&Arc<Policy>]| all.iter().map(|p| p.cedar.to_string()).collect::<HashSet<_>>();
+    let (in_old, in_new) = (texts(old), texts(new));
+    let all = old.iter().map(|p| (*p, &in_new)).chain(new.iter().map(|p| (*p, &in_old)));
+    let (same, other): (Vec<_>, Vec<_>) = all.partition(|(p, there)| there.contains(&p.cedar.to_string()));
+    other.into_iter().chain(same).map(|(p, _)| p.as_ref()).collect()
+}
+
+/// The calls beside a call that its schema takes, each with the moves that made it.
+fn beside<'b>(
+    bench: &'b Bench,
+    base: &'b Arc<Case>,
+    borders: &'b [Border],
+    before: &'b [String],
+) -> impl Iterator<Item = (Arc<Case>, Vec<String>)> + use<'b> {
+    let tries = borders.iter().flat_map(|b| candidates(b, base).into_iter().map(move |(value, _)| (b, value)));
+    tries.filter_map(|(border, value)| {
+        let case = varied(base, &border.path, value.as_ref())?;
+        bench.schemas.recheck(&case.operation, &case.arguments).ok()?;
+        let shown = value.map_or_else(|| "left out".to_owned(), |v| v.to_string());
+        let moves = before.iter().cloned().chain([format!("{} {shown}", member(&border.path))]);
+        Some((Arc::new(case), moves.collect()))
+    })
 }
 
 /// The policies that decide only here or only there: the forbids of the stricter side, where there are any.
@@ -268,20 +283,23 @@ fn edits(old: &Bench, new: &Bench) -> Vec<(String, Edit)> {
         bench.policies.loaded().policies().iter().filter(|p| !p.built_in).cloned().collect()
     };
     let (old, new) = (own(old), own(new));
-    let find = |all: &[Arc<Policy>], id: &str| all.iter().find(|p| p.id == id).cloned();
+    let named = |all: &[Arc<Policy>]| -> HashMap<String, Arc<Policy>> {
+        all.iter().map(|p| (p.id.clone(), Arc::clone(p))).collect()
+    };
+    let (in_old, in_new) = (named(&old), named(&new));
     let mut all = Vec::new();
     for policy in &new {
-        match find(&old, &policy.id) {
+        match in_old.get(&policy.id) {
             None => all.push((policy.id.clone(), Edit::Added(described(policy)))),
             Some(before) => {
-                let changes = changes(&before, policy);
+                let changes = changes(before, policy);
                 if !changes.is_empty() {
                     all.push((policy.id.clone(), Edit::Changed(changes)));
                 }
             }
         }
     }
-    let gone = old.iter().filter(|p| find(&new, &p.id).is_none());
+    let gone = old.iter().filter(|p| !in_new.contains_key(&p.id));
     all.extend(gone.map(|p| (p.id.clone(), Edit::Removed(described(p)))));
     all
 }

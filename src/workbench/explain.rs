@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::call::{Judgement, Refusal};
 use crate::gates::authz::{Inspection, Match};
 
-use super::vary::{all_borders, candidates, member, varied};
+use super::vary::{all_borders, allowance, candidates, member, varied};
 use super::{Bench, Case};
 
 /// One policy of the operation's slice.
@@ -64,27 +64,26 @@ pub fn explain(bench: &Bench, case: &Case) -> Result<Explanation, Refusal> {
     Ok(Explanation { seen, looked, closest })
 }
 
-/// Asks again with each member at, below and above each value that a policy compares it with; keeps what is nearest to
-/// the case for each judgement.
+/// Asks again with each member at, below and above each value that a policy compares it with, the nearest first; keeps what
+/// is nearest to the case for each judgement.
 fn closest(bench: &Bench, case: &Case, now: Judgement) -> Vec<Change> {
+    let policies = bench.policies.loaded().slice(&case.operation);
+    let left = allowance(policies.len());
+    let borders = all_borders(policies.into_iter().map(AsRef::as_ref));
+    let mut tries: Vec<_> = borders.iter().flat_map(|b| candidates(b, case).into_iter().map(move |c| (b, c))).collect();
+    tries.sort_by_key(|(_, (_, distance))| *distance);
     let mut found: Vec<(Change, u128)> = Vec::new();
-    for border in all_borders(&[bench], case) {
-        for (value, distance) in candidates(&border, case) {
-            let Some(varied) = varied(case, &border.path, value.as_ref()) else { continue };
-            if bench.schemas.recheck(&case.operation, &varied.arguments).is_err() {
-                continue;
-            }
-            let Ok(seen) = bench.policies.inspect(&varied.question()) else { continue };
-            if seen.judgement == now {
-                continue;
-            }
-            let change = Change { judgement: seen.judgement, member: member(&border.path), value };
-            let known = found.iter_mut().find(|(c, _)| c.judgement == change.judgement && c.member == change.member);
-            match known {
-                Some((_, nearer)) if *nearer <= distance => {}
-                Some(known) => *known = (change, distance),
-                None => found.push((change, distance)),
-            }
+    for (border, (value, distance)) in tries.into_iter().take(left) {
+        let known = |judgement: Judgement, found: &[(Change, u128)]| {
+            found.iter().any(|(c, _)| c.judgement == judgement && c.member == member(&border.path))
+        };
+        let Some(varied) = varied(case, &border.path, value.as_ref()) else { continue };
+        if bench.schemas.recheck(&case.operation, &varied.arguments).is_err() {
+            continue;
+        }
+        let Ok(seen) = bench.policies.inspect(&varied.question()) else { continue };
+        if seen.judgement != now && !known(seen.judgement, &found) {
+            found.push((Change { judgement: seen.judgement, member: member(&border.path), value }, distance));
         }
     }
     found.sort_by_key(|(change, _)| change.judgement);

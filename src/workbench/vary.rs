@@ -1,21 +1,27 @@
 //! Calls beside a call: one member moved to where some policy's answer may turn.
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 
-use crate::policy::{Border, Literal, borders};
+use crate::call::Timestamp;
+use crate::policy::{Border, Literal, Policy, borders};
 
-use super::{Bench, Case};
+use super::Case;
 
-/// The borders of all policies of these sets that can apply, each once.
-pub(super) fn all_borders(benches: &[&Bench], case: &Case) -> Vec<Border> {
-    let mut all: Vec<Border> = Vec::new();
-    let policies = benches.iter().flat_map(|b| b.policies.loaded().slice(&case.operation));
-    for border in policies.flat_map(|p| borders(p)) {
-        if !all.contains(&border) {
-            all.push(border);
-        }
-    }
-    all
+/// The borders of policies, each once, in their order.
+pub(super) fn all_borders<'p>(policies: impl IntoIterator<Item = &'p Policy>) -> Vec<Border> {
+    let mut seen = HashSet::new();
+    policies.into_iter().flat_map(borders).filter(|border| seen.insert(border.clone())).collect()
+}
+
+/// Policies that are evaluated, for one operation, while looking for calls beside calls.
+const WORK: usize = 2_000_000;
+
+/// How many calls may be asked about when each asks so many policies: few questions to large sets, so that every search
+/// ends in seconds.
+pub(super) fn allowance(policies: usize) -> usize {
+    (WORK / policies.max(1)).clamp(200, 20_000)
 }
 
 /// A member as people name it.
@@ -41,6 +47,8 @@ fn current(case: &Case, path: &[String]) -> Option<Value> {
                 _ => return None,
             })
         }
+        "call" if rest == ["hourUtc"] => Some(case.facts.now.hour_utc().into()),
+        "call" if rest == ["weekday"] => Some(case.facts.now.weekday().into()),
         "call" if rest == ["stage"] => Some(case.context.stage.clone().into()),
         "call" if rest == ["workflow"] => Some(case.context.workflow.clone().into()),
         _ => None,
@@ -101,6 +109,8 @@ pub(super) fn varied(case: &Case, path: &[String], value: Option<&Value>) -> Opt
             }
         }
         "call" => match rest.first()?.as_str() {
+            "hourUtc" => case.facts.now = shifted(case.facts.now, value?.as_i64()?, 0..24, HOUR)?,
+            "weekday" => case.facts.now = shifted(case.facts.now, value?.as_i64()?, 1..8, DAY)?,
             "stage" => value?.as_str()?.clone_into(&mut case.context.stage),
             "workflow" => value?.as_str()?.clone_into(&mut case.context.workflow),
             _ => return None,
@@ -108,6 +118,16 @@ pub(super) fn varied(case: &Case, path: &[String], value: Option<&Value>) -> Opt
         _ => return None,
     }
     Some(case)
+}
+
+/// Milliseconds.
+const HOUR: i64 = 3_600_000;
+const DAY: i64 = 24 * HOUR;
+
+/// The time moved by whole hours within its day, or by whole days within its week.
+fn shifted(now: Timestamp, to: i64, within: std::ops::Range<i64>, unit: i64) -> Option<Timestamp> {
+    let from = if unit == HOUR { now.hour_utc() } else { now.weekday() };
+    within.contains(&to).then(|| Timestamp::from_millis(now.as_millis() + (to - from) * unit))
 }
 
 fn set(at: &mut Value, path: &[String], value: Option<&Value>) -> Option<()> {

@@ -13,6 +13,7 @@
 
 mod auditor;
 mod bad_input;
+mod bad_policies;
 mod binary;
 mod canary;
 mod crash;

@@ -471,7 +471,7 @@ fn every_kind_of_argument_fits_the_generated_schema() {
     let m = Model { operations: vec![Arc::new(op)], ..Model::default() };
     let text = "@id(\"a\") permit(principal, action == Holdpoint::Action::\"shop.order\", resource)\n\
                 when { context.input.rate.lessThan(decimal(\"9.5\")) && context.input.lines_len < 3 };";
-    let source = Source { name: "t.cedar".into(), text: text.to_owned() };
+    let source = Source::new("t.cedar", text);
     let set = policies(load_sources(&[source], &m, Defaults::default()).unwrap());
     let good = json!({"rate": 1.25, "n": 3.0, "odd name": true, "lines": [{"sku": "a", "gift": true}, {"sku": "b"}],
         "ship": {"city": "x", "undeclared": [1]}, "tags": ["x", "x"], "undeclared": {"a": 1}});
