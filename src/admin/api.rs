@@ -21,6 +21,7 @@ use super::decide::{Approve, Decision, Refuse};
 use super::edge;
 use super::exact::Exact;
 use super::find;
+use super::foreseen::Foreseen;
 use super::problem::Problem;
 use super::view;
 use super::who::{Who, bearer};
@@ -129,7 +130,9 @@ impl Asked {
     async fn shown(&self, record: &CallRecord) -> Answer {
         let exact = self.exact(record).await;
         let contents = find::contents(&self.admin, &self.asker(), record).await?;
-        Ok(ok(&view::full(&self.asker(), record, &exact, &contents), Some(record.version)))
+        let foreseen = Foreseen::of(&self.snapshot, &self.admin.store, record, &exact).await;
+        let parts = view::Parts { exact: &exact, contents: &contents, foreseen: foreseen.as_ref() };
+        Ok(ok(&view::full(&self.asker(), record, &parts), Some(record.version)))
     }
 
     fn decided(&self, record: &CallRecord) -> Response {

@@ -10,6 +10,7 @@ mod decide;
 mod edge;
 mod exact;
 mod find;
+mod foreseen;
 mod health;
 mod page;
 mod policies;

@@ -21,6 +21,7 @@ use super::decide::{Approve, Decision, Refuse};
 use super::edge;
 use super::exact::Exact;
 use super::find;
+use super::foreseen::Foreseen;
 use super::problem::Problem;
 use super::show::{Calls, Head, Inbox, Line, Message, Parts, Piece, Record, SignIn};
 use super::who::{Visitor, Who, cookie_name, session_id};
@@ -122,7 +123,9 @@ impl Visit {
         let contents = find::contents(&self.desk, &self.asker(), record).await?;
         let pieces = record.evidence.iter().zip(&contents);
         let evidence = pieces.map(|(evidence, content)| Piece::new(evidence, content.as_deref())).collect();
-        let parts = Parts { asker: self.asker(), record, exact: &exact, evidence, is_hold, problem };
+        let foreseen = Foreseen::of(&self.snapshot, &self.desk.store, record, &exact).await;
+        let foreseen = foreseen.as_ref();
+        let parts = Parts { asker: self.asker(), record, exact: &exact, foreseen, evidence, is_hold, problem };
         let status = problem.map_or(StatusCode::OK, Problem::status);
         Ok(html(status, &Record::new(self.head(), parts)))
     }

@@ -8,6 +8,7 @@ use crate::store::{CallRecord, State};
 use super::ask::{Asker, filled_by, missing_evidence, places};
 use super::decide::REASONS;
 use super::exact::{Body, Exact, Field, fields, visible_bytes};
+use super::foreseen::{Foreseen, Shown};
 use super::problem::Problem;
 use super::view;
 
@@ -174,6 +175,7 @@ pub(super) struct Record {
     note: Option<(String, String, String)>,
     opinion: Option<(String, &'static str, String)>,
     renewals: u32,
+    change: Option<Shown>,
     why: Vec<WhyLine>,
     policies: String,
     policy_digest: String,
@@ -219,6 +221,7 @@ pub(super) struct Parts<'a> {
     pub(super) asker: Asker<'a>,
     pub(super) record: &'a CallRecord,
     pub(super) exact: &'a Exact,
+    pub(super) foreseen: Option<&'a Foreseen>,
     pub(super) evidence: Vec<Piece>,
     pub(super) is_hold: bool,
     pub(super) problem: Option<&'a Problem>,
@@ -226,7 +229,7 @@ pub(super) struct Parts<'a> {
 
 impl Record {
     pub(super) fn new(head: Head, parts: Parts<'_>) -> Self {
-        let Parts { asker, record, exact, evidence, is_hold, problem } = parts;
+        let Parts { asker, record, exact, foreseen, evidence, is_hold, problem } = parts;
         let (can, mut cannot) = asker.can(record);
         cannot.retain(
             |(name, _)| if is_hold { !matches!(*name, "withdraw" | "reconcile") } else { *name == "reconcile" },
@@ -258,6 +261,7 @@ impl Record {
                 .map(|n| (visible(&n.code), visible(&n.text), n.by.as_deref().map(visible).unwrap_or_default())),
             opinion: record.opinion.as_ref().map(|o| (visible(&o.person), o.outcome.as_str(), visible(&o.reason))),
             renewals: record.renewals,
+            change: foreseen.map(Shown::new),
             why: why(record),
             policies: record.policies.join(", "),
             policy_digest: record.policy_digest.to_string(),

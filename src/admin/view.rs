@@ -8,6 +8,7 @@ use crate::store::{CallRecord, Evidence, State};
 
 use super::ask::{Asker, filled_by, missing_evidence, places};
 use super::exact::{Exact, text_or_base64};
+use super::foreseen::Foreseen;
 
 /// When it should have been looked at.
 pub(super) fn sla(record: &CallRecord) -> Option<Timestamp> {
@@ -92,8 +93,16 @@ pub(super) fn summary(asker: &Asker<'_>, record: &CallRecord) -> Value {
     })
 }
 
+/// What was read from the store beside a record.
+#[derive(Debug)]
+pub(super) struct Parts<'a> {
+    pub(super) exact: &'a Exact,
+    pub(super) contents: &'a [Option<Bytes>],
+    pub(super) foreseen: Option<&'a Foreseen>,
+}
+
 /// Everything about one hold or call.
-pub(super) fn full(asker: &Asker<'_>, record: &CallRecord, exact: &Exact, contents: &[Option<Bytes>]) -> Value {
+pub(super) fn full(asker: &Asker<'_>, record: &CallRecord, parts: &Parts<'_>) -> Value {
     let mut out = summary(asker, record);
     let kind = asker.snapshot.operation(&record.operation).map(|o| o.tool.kind.as_str());
     let more = json!({
@@ -103,7 +112,7 @@ pub(super) fn full(asker: &Asker<'_>, record: &CallRecord, exact: &Exact, conten
             "kind": kind,
             "effects": record.effects,
             "input": record.arguments,
-            "request": exact.json(),
+            "request": parts.exact.json(),
             "idempotency_key": record.key,
             "key_derived": record.key_derived,
             "attempt": record.attempt,
@@ -115,7 +124,8 @@ pub(super) fn full(asker: &Asker<'_>, record: &CallRecord, exact: &Exact, conten
         "why": record.terms.as_ref().map(|t| &t.why),
         "policy_digest": record.policy_digest,
         "config_digest": record.config_digest,
-        "evidence": evidence(record, contents),
+        "change": parts.foreseen.map(Foreseen::json),
+        "evidence": evidence(record, parts.contents),
         "claims": {"intent": record.context.intent, "confidence": record.context.confidence},
         "approvals": approvals(record),
         "renewals": record.renewals,

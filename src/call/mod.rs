@@ -16,6 +16,7 @@ mod money;
 pub mod mrtr;
 mod operation;
 mod outcome;
+mod preview;
 mod principal;
 mod redact;
 mod refusal;
@@ -37,10 +38,13 @@ pub use incoming::{
 };
 pub use money::{decimals, money_text};
 pub use operation::{
-    Cost, Effects, HeldAs, IDLE, IdempotencyRule, Limits, Operation, Otherwise, Part, ProbeRule, QUIET, ReconcileRule,
-    Release, Tool, ToolKind,
+    Cost, Effects, HeldAs, IDLE, IdempotencyRule, Limits, Operation, Otherwise, Part, ProbeRule, QUIET, ReadRule,
+    ReconcileRule, Release, Tool, ToolKind,
 };
 pub use outcome::{Broken, Ended, HoldTimes, Outcome, Reply, ReplyBody};
+pub use preview::{
+    Certainty, Change, Changes, DiffRule, FenceRule, PreviewRule, States, changes, seen_digest, strong_etag,
+};
 pub use principal::{AuthMethod, Principal, PrincipalKey};
 pub use redact::{REDACTED, is_redacted, redacted, scrubbed};
 pub use refusal::{Code, Executed, PolicyNote, Refusal, Violation};

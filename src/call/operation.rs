@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Digest;
 use super::method::Role;
+use super::{Digest, PreviewRule};
 
 /// The protocol of a tool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -155,15 +155,24 @@ pub struct ReconcileRule {
     pub read: Option<ProbeRule>,
 }
 
-/// A read that finds out whether one call was executed.
+/// A request that finds something out about one call, and changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProbeRule {
+pub struct ReadRule {
     /// As it stands in the configuration: `GET /refunds?key=:key`.
     pub text: String,
+    /// Its method: `GET`, but for a dry run.
+    pub method: String,
     /// Its path segments below the upstream's base.
     pub path: Vec<Part>,
     /// Its query.
     pub query: Vec<(String, Part)>,
+}
+
+/// A read that finds out whether one call was executed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProbeRule {
+    /// The read.
+    pub read: ReadRule,
     /// JSON Pointer into the answer: what stands there once the call was executed.
     pub found: String,
 }
@@ -220,6 +229,8 @@ pub struct Operation {
     pub idempotency: IdempotencyRule,
     /// How an unknown outcome is cleared up.
     pub reconcile: ReconcileRule,
+    /// How its effect is foreseen.
+    pub preview: Option<PreviewRule>,
     /// What it costs.
     pub cost: Cost,
     /// Bounds.

@@ -166,6 +166,8 @@ pub(super) struct Operation {
     pub(super) idempotency: Option<Idempotency>,
     /// How an unknown outcome is cleared up.
     pub(super) reconcile: Option<Reconcile>,
+    /// REST: how its effect is foreseen, for those who must approve it.
+    pub(super) preview: Option<Preview>,
     /// What a call costs.
     pub(super) cost: Option<Cost>,
     /// JSON Pointer to the object it acts on.
@@ -228,6 +230,68 @@ pub(super) struct Reconcile {
     /// Before this much time has passed since the call was sent nobody may say that it was not executed; `10m` by
     /// default, and never less than the operation's deadline.
     pub(super) after: Option<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Preview {
+    /// Reads the target with the proxy's own credential, such as `GET /customers/:customerId`; `:name` is a top-level
+    /// argument.
+    pub(super) read: String,
+    /// How the state after is made of the state before; without it, what comes after is not known.
+    pub(super) diff: Option<Diff>,
+    /// What tells that the target has moved between approval and send: `hash` (of the answer's bytes) by default.
+    pub(super) fence: Option<Fence>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum Diff {
+    Plain(PlainDiff),
+    DryRun(DryRun),
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum PlainDiff {
+    /// The body is a merge patch (RFC 7396).
+    MergePatch,
+    /// The body is a JSON Patch (RFC 6902).
+    JsonPatch,
+    /// The body takes the place of what was there.
+    Replace,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DryRun {
+    /// The tool's own dry run: gets the same body, has no effect, answers with the state after, such as
+    /// `PATCH /customers/:customerId?dry_run=true`.
+    #[serde(rename = "dry-run")]
+    pub(super) dry_run: String,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum Fence {
+    Plain(PlainFence),
+    Field(VersionField),
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum PlainFence {
+    /// The `ETag` of the read; sent upstream as `If-Match` where the request goes to what was read.
+    Etag,
+    /// The bytes of the answer.
+    Hash,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct VersionField {
+    /// JSON Pointer to a field that changes whenever the target does.
+    pub(super) version: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]

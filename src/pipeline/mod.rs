@@ -40,6 +40,7 @@ use crate::telemetry::Metrics;
 
 mod doubt;
 mod lists;
+mod preview;
 mod reconcile;
 mod release;
 mod resend;
@@ -171,8 +172,10 @@ impl Pipeline {
         let policies = terms.why.iter().map(|w| w.policy.clone()).collect();
         let call = &a.s.schemas.deferred(a.principal, a.call);
         let stored = Asking { call, waits: None, ..*a };
-        let record = self.record(&stored, State::Held, terms.tier, policies, Some(terms))?;
-        let id = match self.holds.park(record, call, a.presentation()).await? {
+        let mut record = self.record(&stored, State::Held, terms.tier, policies, Some(terms))?;
+        let seen = self.preview(a.s, call).await;
+        let states = seen.map(|seen| seen.record(&mut record)).unwrap_or_default();
+        let id = match self.holds.park(record, call, states, a.presentation()).await? {
             Ok(record) => {
                 entry.recorded();
                 record.id

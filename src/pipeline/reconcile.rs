@@ -29,7 +29,7 @@ impl Pipeline {
         // told today, but was not then, is not known to the upstream.
         let told = record.resend.is_some_and(|r| r.by == ResendBy::Header);
         let same_key = operation.is_some_and(|o| o.idempotency.upstream_header == told);
-        let Some(call) = restored.ok().filter(|call| call.digest() == record.digest && same_key) else {
+        let Some(call) = restored.ok().filter(|call| record.stands_for(call.digest()) && same_key) else {
             return Err(Fault::new("its operation is not the one that was sent"));
         };
         let base = s.config.tools.iter().find(|t| t.tool.name == record.tool).map_or("", |t| t.upstream.base());

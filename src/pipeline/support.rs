@@ -102,7 +102,7 @@ impl Pipeline {
                 let record = self.record(a, State::Dispatching, permit.tier(), permit.policies().to_vec(), None);
                 // The cost was checked with the arguments; what cannot be priced is not begun.
                 let record = record.map_err(|_| NotBegun::Unavailable)?;
-                self.calls.begin(record, a.call).await.map(Some)
+                self.calls.begin(record, a.call, bytes::Bytes::new()).await.map(Some)
             }
             Start::Release { mut record, .. } => {
                 (record.config_digest, record.policy_digest) = a.s.digests();

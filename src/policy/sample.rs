@@ -50,6 +50,7 @@ pub(crate) fn operation(tool: &Arc<Tool>, short: &str, effects: Effects, schema:
             repeatable: false,
         },
         reconcile: ReconcileRule { after: QUIET, read: None },
+        preview: None,
         cost: Cost::default(),
         limits: Limits { body: 1 << 20, answer: 1 << 24, deadline: Duration::from_secs(30), idle: crate::call::IDLE },
         target: None,

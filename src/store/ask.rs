@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::call::{ArtifactId, CallId, Digest, Principal, PrincipalKey, Terms, Tier};
 
-use super::{CallRecord, Charge, Evidence, Note, State};
+use super::{CallRecord, Charge, Evidence, Note, Preview, State};
 
 /// What the store knows of a call that came in.
 #[derive(Debug)]
@@ -53,6 +53,8 @@ pub struct Park {
     pub body: Bytes,
     /// The full argument object as JSON; empty when the record shows it whole.
     pub arguments: Bytes,
+    /// The states of its preview as JSON; empty when there are none.
+    pub states: Bytes,
     /// Artifacts put before the call that now belong to it.
     pub evidence: Vec<ArtifactId>,
     /// Holds that this agent may have waiting.
@@ -123,6 +125,8 @@ pub struct Renew {
     pub terms: Terms,
     /// What approvers vote on from now on.
     pub digest: Digest,
+    /// What was found out of its target anew, and its states as JSON; `None`: as it was.
+    pub preview: Option<(Box<Preview>, Bytes)>,
     /// Digest of the configuration that decided.
     pub config_digest: Digest,
     /// Digest of the policy set that decided.
@@ -244,6 +248,8 @@ pub struct Begin {
     pub body: Bytes,
     /// A fresh call's full arguments as JSON.
     pub arguments: Bytes,
+    /// The states of a fresh call's preview as JSON; empty when there are none.
+    pub states: Bytes,
     /// What to set aside, all or none.
     pub charges: Vec<Charge>,
     /// An approved hold, not a fresh call.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::call::{Digest, Terms, Tier, Timestamp};
 
-use super::{Approval, CallRecord, Charge, Evidence, Note, Opinion, Resend, State, StoredAnswer};
+use super::{Approval, CallRecord, Charge, Evidence, Note, Opinion, Preview, Resend, State, StoredAnswer};
 
 /// A member that is there, be it `null`.
 fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Option<T>, D::Error> {
@@ -58,6 +58,7 @@ changed! {
     tier: Tier,
     policies: Vec<String>,
     terms: Option<Terms>,
+    preview: Option<Box<Preview>>,
     approvals: Vec<Approval>,
     evidence: Vec<Evidence>,
     updated: Timestamp,

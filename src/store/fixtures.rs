@@ -82,6 +82,7 @@ pub(crate) fn record(state: State, fingerprint: &str, key: Option<&str>) -> Call
         policies: vec![],
         facts: None,
         would: Vec::new(),
+        preview: None,
         terms: held.then(|| terms(Tier::Medium, &[(&["ops", "lead"], false)], 1)),
         release_by_proxy: false,
         title: "Refund".into(),

@@ -72,6 +72,7 @@ impl CallRecord {
             policies: made.policies,
             facts: made.facts.map(Arc::new),
             would: made.would,
+            preview: None,
             terms: made.terms,
             release_by_proxy: operation.release == Release::Approval,
             approvals: Vec::new(),

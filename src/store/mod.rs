@@ -21,4 +21,4 @@ pub(crate) use embedded::SHORTENED;
 pub use embedded::{Counts, Health, Keep, MIN_FREE, OpenError, Options, Recovery, Shortened, Store, free_bytes};
 pub use fresh::{Made, arguments_of};
 pub use record::*;
-pub use state::{Event as CallEvent, Illegal, MAX_RENEWALS, Ruling, Step};
+pub use state::{Event as CallEvent, Illegal, MAX_RENEWALS, Renewal, Ruling, Step};

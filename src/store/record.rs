@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::call::{
-    ArtifactId, CallContext, CallId, Digest, Facts, Principal, QUIET, Target, Terms, Tier, Timestamp, Would,
+    ArtifactId, CallContext, CallId, Certainty, Digest, Facts, Principal, QUIET, Target, Terms, Tier, Timestamp, Would,
+    seen_digest,
 };
 
 /// The state of a call with effects (`lifecycle.md`, section 2).
@@ -255,6 +256,9 @@ pub struct CallRecord {
     /// What policy would have said where it does not rule.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub would: Vec<Would>,
+    /// What was found out of its target, where the operation says how.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preview: Option<Box<Preview>>,
     /// Terms of the hold; `None` for a call that ran by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terms: Option<Terms>,
@@ -361,6 +365,30 @@ pub enum ResendBy {
     Repeatable,
 }
 
+/// What was found out of the target of a call before people, or nobody, decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Preview {
+    /// How much is known of what the call will change.
+    pub certainty: Certainty,
+    /// What was read, below the upstream's base.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// When it was read.
+    pub read_at: Timestamp,
+    /// What stands for the state that was read; at the release it must be the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence: Option<String>,
+    /// Why nothing, or not all, is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// JSON Pointers into the states that no page may show.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub redact: Vec<String>,
+    /// The states before and after ([`crate::call::States`]), sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub states: Option<PayloadRef>,
+}
+
 /// Why a call ended as it did, or what it waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
@@ -383,6 +411,20 @@ impl CallRecord {
             State::Approved if over(self.window_closes) => State::Expired,
             state => state,
         }
+    }
+
+    /// Whether this is the digest of the call that people vote on, with the state of its target that they were shown.
+    #[must_use]
+    pub fn stands_for(&self, call: Digest) -> bool {
+        self.digest == seen_digest(call, self.preview.as_ref().and_then(|p| p.fence.as_deref()))
+    }
+
+    /// Payloads that it points at, in whatever frame they are.
+    pub fn payloads_mut(&mut self) -> impl Iterator<Item = &mut PayloadRef> {
+        let answer = self.answer.as_mut().and_then(|a| a.body.as_mut());
+        let states = self.preview.as_mut().and_then(|p| p.states.as_mut());
+        let request = [self.request.body.as_mut(), self.request.arguments.as_mut(), answer, states];
+        request.into_iter().flatten()
     }
 
     /// When the last attempt is certain to be off the wire. Records of older versions have only its begin.

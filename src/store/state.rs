@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::call::{Digest, Terms, Timestamp};
 
-use super::{Approval, CallRecord, Charge, Evidence, Note, Opinion, Resend, State, StoredAnswer};
+use super::{Approval, CallRecord, Charge, Evidence, Note, Opinion, Preview, Resend, State, StoredAnswer};
 
 /// A hold may return to `held` this often; then it goes stale.
 pub const MAX_RENEWALS: u32 = 3;
@@ -35,7 +35,7 @@ pub enum Event {
     /// A piece of evidence is attached.
     Attach(Evidence),
     /// Something moved: approvals are void.
-    Renew { terms: Terms, digest: Digest, config_digest: Digest, policy_digest: Digest, note: Note },
+    Renew(Box<Renewal>),
     /// An approved call must wait, and this is why.
     Wait(Note),
     /// A reviewer says no.
@@ -62,6 +62,23 @@ pub enum Event {
     Found(Note),
     /// The configured read, begun at `asked`, did not find it.
     NotFound { asked: Timestamp, note: Note },
+}
+
+/// What people look at anew.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Renewal {
+    /// Today's terms.
+    pub terms: Terms,
+    /// What is voted on from now on.
+    pub digest: Digest,
+    /// Its target as it is now; `None`: as it was.
+    pub preview: Option<Box<Preview>>,
+    /// Digest of the configuration that decided.
+    pub config_digest: Digest,
+    /// Digest of the policies that decided.
+    pub policy_digest: Digest,
+    /// What moved.
+    pub note: Note,
 }
 
 /// Which versions let a held call go: those in force when it was sent, not when it was asked for.
@@ -146,7 +163,7 @@ impl Event {
             Self::Vote { last: false, .. } => Step::Voted,
             Self::Vote { last: true, .. } => Step::Approved,
             Self::Attach(_) => Step::Attached,
-            Self::Renew { .. } => Step::Renewed,
+            Self::Renew(_) => Step::Renewed,
             Self::Wait(_) => Step::Waiting,
             Self::Reject(_) => Step::Rejected,
             Self::Withdraw(_) => Step::Withdrawn,
@@ -173,8 +190,8 @@ pub(super) fn allowed(record: &CallRecord, event: &Event, now: Timestamp) -> Opt
     match (state, event) {
         (Held, Event::Vote { last, .. }) => Some(if *last { Approved } else { Held }),
         (Held, Event::Attach(_)) => Some(Held),
-        (Held | Approved, Event::Renew { .. }) if record.renewals < MAX_RENEWALS => Some(Held),
-        (Held | Approved, Event::Renew { .. }) => Some(Stale),
+        (Held | Approved, Event::Renew(_)) if record.renewals < MAX_RENEWALS => Some(Held),
+        (Held | Approved, Event::Renew(_)) => Some(Stale),
         (Held, Event::Reject(_)) => Some(Rejected),
         (Approved, Event::Reject(_)) | (Held | Approved, Event::Revoke(_)) => Some(Revoked),
         (Held | Approved, Event::Withdraw(_)) => Some(Withdrawn),
@@ -240,17 +257,7 @@ pub(super) fn apply(record: &CallRecord, event: Event, now: Timestamp) -> Result
             next.approvals.push(approval);
         }
         Event::Attach(evidence) => next.evidence.push(evidence),
-        Event::Renew { terms, digest, config_digest, policy_digest, note } => {
-            next.expires = Some(now.plus(terms.expires));
-            next.tier = terms.tier;
-            next.policies = terms.why.iter().map(|w| w.policy.clone()).collect();
-            next.terms = Some(terms);
-            (next.digest, next.config_digest, next.policy_digest) = (digest, config_digest, policy_digest);
-            next.approvals.clear();
-            next.window_closes = None;
-            next.renewals += 1;
-            next.note = Some(note);
-        }
+        Event::Renew(renewal) => renew(&mut next, *renewal, now),
         Event::Wait(note) | Event::Reject(note) | Event::Withdraw(note) | Event::Revoke(note) => {
             next.note = Some(note);
         }
@@ -271,6 +278,21 @@ pub(super) fn apply(record: &CallRecord, event: Event, now: Timestamp) -> Result
         Event::Reconcile { note, .. } | Event::Found(note) | Event::NotFound { note, .. } => next.note = Some(note),
     }
     Ok(next)
+}
+
+/// Votes are void, and people look at this from now on.
+fn renew(record: &mut CallRecord, renewal: Renewal, now: Timestamp) {
+    let Renewal { terms, digest, preview, config_digest, policy_digest, note } = renewal;
+    record.expires = Some(now.plus(terms.expires));
+    record.tier = terms.tier;
+    record.policies = terms.why.iter().map(|w| w.policy.clone()).collect();
+    record.terms = Some(terms);
+    record.preview = preview.or(record.preview.take());
+    (record.digest, record.config_digest, record.policy_digest) = (digest, config_digest, policy_digest);
+    record.approvals.clear();
+    record.window_closes = None;
+    record.renewals += 1;
+    record.note = Some(note);
 }
 
 /// What a begin writes into a record: fresh, released, or sent again.

@@ -48,13 +48,14 @@ fn events() -> Vec<(&'static str, Event)> {
 
 fn renew() -> Event {
     let digest = Digest::of(b"moved");
-    Event::Renew {
+    Event::Renew(Box::new(super::Renewal {
         terms: terms(Tier::Medium, &[], 1),
         digest,
+        preview: None,
         config_digest: digest,
         policy_digest: digest,
         note: note(None),
-    }
+    }))
 }
 
 fn in_state(state: State) -> CallRecord {

@@ -58,6 +58,7 @@ metrics! {
     /// Deadlines passed.
     upstream_timeouts: IntCounterVec = "holdpoint_upstream_timeouts_total", "Upstream deadlines passed", ["tool"];
     /// Reads that asked what became of an unknown call.
+    previews: IntCounterVec = "holdpoint_previews_total", "Effects foreseen before people decided, by certainty", ["op", "certainty"];
     reconcile_reads: IntCounterVec = "holdpoint_reconcile_reads_total", "Reads of unknown calls by what they found", ["op", "result"];
     /// Time that upstreams took.
     upstream_seconds: HistogramVec = "holdpoint_upstream_seconds", "Upstream time to the head of the answer", ["tool", "op"];

@@ -27,6 +27,7 @@ mod init;
 mod mcp;
 mod mcp_edges;
 mod overflow;
+mod preview;
 mod reload;
 mod rest;
 mod rollout;

@@ -330,6 +330,7 @@ impl<'a> World<'a> {
             policies: vec![],
             facts: None,
             would: Vec::new(),
+            preview: None,
             terms: c.demand.as_ref().map(terms),
             release_by_proxy: false,
             title: "Refund".into(),
@@ -524,6 +525,7 @@ impl<'a> World<'a> {
             record: self.record(&call),
             body: Bytes::from_static(b"request"),
             arguments: Bytes::new(),
+            states: Bytes::new(),
             evidence: vec![],
             max_per_agent: per_agent,
             max_total: total,
@@ -617,6 +619,7 @@ impl<'a> World<'a> {
             version: cast.version,
             terms: terms(&demand),
             digest: digest(new),
+            preview: None,
             config_digest: Digest::of(b"config 2"),
             policy_digest: Digest::of(b"policy 2"),
             what_changed: note("renewed"),
@@ -674,6 +677,7 @@ impl<'a> World<'a> {
             record: self.record(&call),
             body: Bytes::from_static(b"request"),
             arguments: Bytes::new(),
+            states: Bytes::new(),
             charges: self.charges(&costs),
             release: false,
         };
@@ -714,8 +718,14 @@ impl<'a> World<'a> {
         let stale = self.dice.one_in(8);
         let version = if stale { call.version - 1 } else { call.version };
         let record = CallRecord { version, ..self.record(&call) };
-        let begin =
-            Begin { record, body: Bytes::new(), arguments: Bytes::new(), charges: self.charges(&costs), release: true };
+        let begin = Begin {
+            record,
+            body: Bytes::new(),
+            arguments: Bytes::new(),
+            states: Bytes::new(),
+            charges: self.charges(&costs),
+            release: true,
+        };
         let store = self.begun(begin);
         self.model.tick(self.clock());
         let model = self.model.release(call.id, version, costs);
@@ -1016,7 +1026,15 @@ impl<'a> World<'a> {
         call.demand.iter_mut().for_each(|d| d.evidence = false);
         let record = CallRecord { fingerprint: Digest::of(&n.to_be_bytes()), ..self.record(&call) };
         let (body, arguments) = (Bytes::from_static(b"request"), Bytes::new());
-        let park = Park { record, body, arguments, evidence: vec![], max_per_agent: 2000, max_total: 2000 };
+        let park = Park {
+            record,
+            body,
+            arguments,
+            states: Bytes::new(),
+            evidence: vec![],
+            max_per_agent: 2000,
+            max_total: 2000,
+        };
         self.place.block(self.place.store().park(park)).unwrap()
     }
 

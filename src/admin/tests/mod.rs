@@ -257,6 +257,7 @@ impl World {
             record: CallRecord::fresh(&call, &principal, made),
             body: call.request().body.clone(),
             arguments: arguments_of(&call),
+            states: Bytes::new(),
             evidence: artifacts,
             max_per_agent: 100,
             max_total: 1000,
@@ -286,6 +287,7 @@ impl World {
             record: CallRecord::fresh(&call, &principal, made),
             body: call.request().body.clone(),
             arguments: arguments_of(&call),
+            states: Bytes::new(),
             charges: Vec::new(),
             release: false,
         };

@@ -68,6 +68,7 @@ fn operation(
         held_as: HeldAs::Conflict,
         idempotency: operations::idempotency(ctx, &at, None, effects),
         reconcile: ReconcileRule { after: QUIET.max(config.upstream.timeout), read: None },
+        preview: None,
         cost: Cost::default(),
         limits: Limits {
             body: BODY,

@@ -3,6 +3,8 @@
 mod identity;
 mod methods;
 mod operations;
+mod preview;
+mod reads;
 mod reconcile;
 mod tools;
 mod upstream;

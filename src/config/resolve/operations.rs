@@ -12,7 +12,7 @@ use crate::call::{Cost, Digest, Effects, HeldAs, IDLE, IdempotencyRule, Limits, 
 
 use super::super::lock::{Lock, is_tool_name};
 use super::super::used::{ToolConfig, UpstreamAt};
-use super::{Ctx, file, methods, reconcile, tools, units};
+use super::{Ctx, file, methods, preview, reconcile, tools, units};
 
 const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
 
@@ -229,6 +229,7 @@ fn operation(
         idempotency: idempotency(ctx, &format!("{at}/idempotency"), o.idempotency.as_ref(), effects),
         cost: cost(ctx, &format!("{at}/cost"), o.cost.as_ref(), effects),
         reconcile,
+        preview: preview::rule(ctx, &format!("{at}/preview"), o, config, schema.as_ref()),
         limits,
         target: o.target.clone(),
         redact: o.redact.clone(),

@@ -6,6 +6,8 @@ mod tell;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::call::{Call, CallId, Code, Fault, HeldAs, HoldTimes, Outcome, Principal, Refusal};
 use crate::clock::Clock;
 use crate::store::{CallRecord, Park, ParkError, State, Store, arguments_of};
@@ -64,12 +66,14 @@ impl Holds {
         &self,
         record: CallRecord,
         call: &Call,
+        states: Bytes,
         how: Presentation<'_>,
     ) -> Result<Result<CallRecord, CallId>, Refusal> {
         let park = Park {
             record,
             body: call.request().body.clone(),
             arguments: arguments_of(call),
+            states,
             evidence: call.evidence().to_vec(),
             max_per_agent: how.max_held.0,
             max_total: how.max_held.1,

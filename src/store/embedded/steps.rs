@@ -6,15 +6,15 @@ use bytes::Bytes;
 
 use crate::call::{ArtifactId, CallId, Digest, Fault, Timestamp};
 use crate::failpoint;
-use crate::journal::{SealError, Sealed};
+use crate::journal::{SealError, Sealed, Sealer};
 use crate::store::state::{self, Event, Ruling};
 use crate::store::{
     AnswerBody, Artifact, AuditNote, Begin, BeginError, Begun, CallRecord, Conclusion, Evidence, HoldError, Known,
-    NewArtifact, Note, Park, ParkError, PayloadRef, Question, Reconcile, State, Step, StoredAnswer, votes,
+    NewArtifact, Note, Park, ParkError, PayloadRef, Preview, Question, Reconcile, State, Step, StoredAnswer, votes,
 };
 
 use super::core::{Core, Hint};
-use super::entry::{Entry, followed};
+use super::entry::{Entry, followed, placed};
 use super::{Inner, MAX_BACKLOG, Refused, Store, Unavailable, points};
 
 impl From<SealError> for Unavailable {
@@ -39,8 +39,24 @@ fn reference(sealed: &Sealed, index: u32) -> PayloadRef {
     PayloadRef { seq: 0, index, len: sealed.meta.len, digest: sealed.meta.digest }
 }
 
-fn with_seq(payload: Option<PayloadRef>, seq: u64) -> Option<PayloadRef> {
-    payload.map(|p| PayloadRef { seq, ..p })
+/// What one frame carries.
+struct Payloads<'a> {
+    sealer: &'a Sealer,
+    all: Vec<Sealed>,
+}
+
+impl Payloads<'_> {
+    fn put(&mut self, bytes: Bytes) -> Result<PayloadRef, Unavailable> {
+        let sealed = self.sealer.seal(bytes)?;
+        let index = u32::try_from(self.all.len()).map_err(|_| Unavailable)?;
+        let at = reference(&sealed, index);
+        self.all.push(sealed);
+        Ok(at)
+    }
+
+    fn put_some(&mut self, bytes: Bytes) -> Result<Option<PayloadRef>, Unavailable> {
+        if bytes.is_empty() { Ok(None) } else { self.put(bytes).map(Some) }
+    }
 }
 
 fn question(record: &CallRecord) -> Question<'_> {
@@ -54,15 +70,29 @@ fn question(record: &CallRecord) -> Question<'_> {
 }
 
 impl Inner {
-    fn seal_request(&self, record: &mut CallRecord, body: Bytes, arguments: Bytes) -> Result<Vec<Sealed>, Unavailable> {
-        let sealer = self.journal.sealer();
-        let mut payloads = vec![sealer.seal(body)?];
-        if !arguments.is_empty() {
-            payloads.push(sealer.seal(arguments)?);
+    fn seal_request(
+        &self,
+        record: &mut CallRecord,
+        [body, arguments, states]: [Bytes; 3],
+    ) -> Result<Vec<Sealed>, Unavailable> {
+        let mut payloads = Payloads { sealer: self.journal.sealer(), all: Vec::new() };
+        record.request.body = Some(payloads.put(body)?);
+        record.request.arguments = payloads.put_some(arguments)?;
+        if let Some(preview) = &mut record.preview {
+            preview.states = payloads.put_some(states)?;
         }
-        record.request.body = payloads.first().map(|p| reference(p, 0));
-        record.request.arguments = payloads.get(1).map(|p| reference(p, 1));
-        Ok(payloads)
+        Ok(payloads.all)
+    }
+
+    /// A preview that a step writes anew, and what it points at.
+    pub(super) fn seal_preview(
+        &self,
+        given: Option<(Box<Preview>, Bytes)>,
+    ) -> Result<(Option<Box<Preview>>, Vec<Sealed>), Unavailable> {
+        let mut payloads = Payloads { sealer: self.journal.sealer(), all: Vec::new() };
+        let Some((mut preview, states)) = given else { return Ok((None, Vec::new())) };
+        preview.states = payloads.put_some(states)?;
+        Ok((Some(preview), payloads.all))
     }
 
     /// Writes the first record of a call. Everything was checked.
@@ -81,8 +111,7 @@ impl Inner {
         core.claim(&record);
         self.commit(core, now, payloads, |seq| {
             record.frames.clear();
-            record.request.body = with_seq(record.request.body, seq);
-            record.request.arguments = with_seq(record.request.arguments, seq);
+            placed(&mut record, seq);
             Entry::Call { step, record: Arc::new(followed(record, seq)) }
         })?;
         points::queued(step);
@@ -113,7 +142,7 @@ impl Inner {
 
     fn park(&self, park: Park) -> Result<Arc<CallRecord>, ParkError> {
         let mut record = park.record;
-        let payloads = self.seal_request(&mut record, park.body, park.arguments)?;
+        let payloads = self.seal_request(&mut record, [park.body, park.arguments, park.states])?;
         let hint = self.hint(&question(&record));
         let (mut core, now) = self.lock_healthy()?;
         if let Some(id) = self.taken(&core, &record, hint.as_ref(), now)? {
@@ -145,7 +174,7 @@ impl Inner {
         if begin.release {
             return self.release(&record, begin.charges);
         }
-        let payloads = self.seal_request(&mut record, begin.body, begin.arguments)?;
+        let payloads = self.seal_request(&mut record, [begin.body, begin.arguments, begin.states])?;
         let hint = self.hint(&question(&record));
         let (mut core, now) = self.lock_healthy()?;
         if self.taken(&core, &record, hint.as_ref(), now)?.is_some() {
