@@ -44,7 +44,7 @@ pub(super) fn ok(value: &Value, version: Option<u64>) -> Response {
 }
 
 /// A version in quotes, as `If-Match` and `If-None-Match` carry it.
-fn version(headers: &HeaderMap, name: http::HeaderName) -> Result<Option<u64>, Problem> {
+pub(super) fn version(headers: &HeaderMap, name: http::HeaderName) -> Result<Option<u64>, Problem> {
     let Some(value) = headers.get(&name) else { return Ok(None) };
     let text = value.to_str().unwrap_or_default().trim();
     let number = text.strip_prefix('"').and_then(|t| t.strip_suffix('"')).and_then(|t| t.parse().ok());
@@ -100,14 +100,14 @@ fn filter(query: Option<&str>) -> Result<Filter, Problem> {
 }
 
 /// One request: the snapshot it is judged by, and who asks.
-struct Asked {
-    admin: Arc<Desk>,
+pub(super) struct Asked {
+    pub(super) admin: Arc<Desk>,
     snapshot: Arc<Snapshot>,
     who: Who,
 }
 
 impl Asked {
-    fn new(admin: Arc<Desk>, who: Who) -> Self {
+    pub(super) fn new(admin: Arc<Desk>, who: Who) -> Self {
         Self { snapshot: admin.snapshots.current(), admin, who }
     }
 
@@ -115,19 +115,19 @@ impl Asked {
         Asker { snapshot: &self.snapshot, who: &self.who, now: self.admin.clock.now() }
     }
 
-    async fn hold(&self, id: &str) -> Result<CallRecord, Problem> {
+    pub(super) async fn hold(&self, id: &str) -> Result<CallRecord, Problem> {
         find::hold(&self.admin, &self.asker(), id).await
     }
 
-    async fn exact(&self, record: &CallRecord) -> Exact {
+    pub(super) async fn exact(&self, record: &CallRecord) -> Exact {
         Exact::of(&self.snapshot, &self.admin.store, record).await
     }
 
-    fn decision<'a>(&'a self, record: &'a CallRecord, version: Option<u64>) -> Decision<'a> {
+    pub(super) fn decision<'a>(&'a self, record: &'a CallRecord, version: Option<u64>) -> Decision<'a> {
         Decision { admin: &self.admin, snapshot: &self.snapshot, who: &self.who, record, version }
     }
 
-    async fn shown(&self, record: &CallRecord) -> Answer {
+    pub(super) async fn shown(&self, record: &CallRecord) -> Answer {
         let exact = self.exact(record).await;
         let contents = find::contents(&self.admin, &self.asker(), record).await?;
         let foreseen = Foreseen::of(&self.snapshot, &self.admin.store, record, &exact).await;

@@ -75,8 +75,13 @@ impl<'a> Asker<'a> {
     /// 403 with the reason, as far as it can be told.
     pub(super) fn permit(&self, action: &'static str, record: &'a CallRecord) -> Result<(), Problem> {
         let forbidden = |code, text: String| Problem::new(StatusCode::FORBIDDEN, code, text);
-        if matches!(action, "hold.approve" | "call.reconcile") && self.is_own(record) {
-            let verb = if action == "hold.approve" { "approve" } else { "settle" };
+        let verb = match action {
+            "hold.approve" => "approve",
+            "hold.edit" => "change",
+            "call.reconcile" => "settle",
+            _ => "",
+        };
+        if !verb.is_empty() && self.is_own(record) {
             return Err(forbidden("self_review", format!("you cannot {verb} a call that you requested")));
         }
         let answer = self.put(action, record, self.who.mfa, self.who.channel);
@@ -112,7 +117,12 @@ impl<'a> Asker<'a> {
     /// What this person can do with it now, and why not the rest.
     pub(super) fn can(&self, record: &'a CallRecord) -> (Vec<&'static str>, Vec<(&'static str, String)>) {
         let (mut can, mut cannot) = (Vec::new(), Vec::new());
-        for (name, action) in [("approve", "hold.approve"), ("reject", "hold.reject"), ("withdraw", "hold.withdraw")] {
+        for (name, action) in [
+            ("approve", "hold.approve"),
+            ("reject", "hold.reject"),
+            ("edit", "hold.edit"),
+            ("withdraw", "hold.withdraw"),
+        ] {
             if record.terms.is_none() {
                 continue;
             }
@@ -133,7 +143,7 @@ impl<'a> Asker<'a> {
     /// What the store would say to this person's vote, as far as it can be seen from here.
     fn decidable(&self, name: &str, record: &CallRecord) -> Result<(), String> {
         let state = record.state_at(self.now);
-        let open = state == State::Held || (name != "approve" && state == State::Approved);
+        let open = state == State::Held || (!matches!(name, "approve" | "edit") && state == State::Approved);
         if !open {
             return Err(format!("already_decided: it is {}", state.as_str()));
         }

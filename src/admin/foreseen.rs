@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::call::{Certainty, Changes, REDACTED, States, changes, redacted, visible};
+use crate::call::{Certainty, Change, Changes, REDACTED, States, changes, redacted, visible};
 use crate::snapshot::Snapshot;
 use crate::store::{CallRecord, Preview, Store};
 
@@ -32,8 +32,7 @@ impl Foreseen {
         let pair = |a: &Option<Value>, b: &Option<Value>| {
             let found = changes(a.as_ref()?, b.as_ref()?, &hide);
             let shown = |v: Option<Value>| v.map(|v| masked(v, &exact.secrets));
-            let all =
-                found.all.into_iter().map(|c| crate::call::Change { from: shown(c.from), value: shown(c.value), ..c });
+            let all = found.all.into_iter().map(|c| Change { from: shown(c.from), value: shown(c.value), ..c });
             Some(Changes { all: all.collect(), unchanged: found.unchanged })
         };
         let (changes, moved) = (pair(&stored.before, &stored.after), pair(&stored.was, &stored.before));
@@ -84,15 +83,15 @@ pub(super) struct Row {
     pub(super) to: String,
 }
 
-fn rows(changes: Option<&Changes>) -> Vec<Row> {
+pub(super) fn rows(changes: &[Change]) -> Vec<Row> {
     let text = |v: &Option<Value>| v.as_ref().map(|v| visible(&v.to_string())).unwrap_or_default();
-    let row = |c: &crate::call::Change| Row {
-        op: c.op,
+    let row = |c: &Change| Row {
+        op: c.op.as_str(),
         path: visible(if c.path.is_empty() { "(all)" } else { &c.path }),
         from: text(&c.from),
         to: text(&c.value),
     };
-    changes.map(|c| c.all.iter().map(row).collect()).unwrap_or_default()
+    changes.iter().map(row).collect()
 }
 
 /// What the page shows.
@@ -115,6 +114,7 @@ impl Shown {
         let fence = p.fence.as_deref().unwrap_or_default();
         let read = p.target.as_ref().map(|target| visible(&format!("GET {target} · {} · {fence}", p.read_at)));
         let before = foreseen.states.before.as_ref();
+        let all = |c: &Option<Changes>| c.as_ref().map(|c| rows(&c.all)).unwrap_or_default();
         Self {
             certainty: p.certainty.as_str(),
             is_unknown: p.certainty == Certainty::Unknown,
@@ -122,8 +122,8 @@ impl Shown {
             read: read.unwrap_or_default(),
             nothing: foreseen.changes.as_ref().is_some_and(|c| c.all.is_empty()),
             unchanged: foreseen.changes.as_ref().map_or(0, |c| c.unchanged),
-            rows: rows(foreseen.changes.as_ref()),
-            moved: rows(foreseen.moved.as_ref()),
+            rows: all(&foreseen.changes),
+            moved: all(&foreseen.moved),
             before: before.map(|state| fields(state, &[], &p.redact)).unwrap_or_default(),
         }
     }

@@ -4,6 +4,7 @@
 //! plane, `decide` takes a decision to the store. `api` and `page` are two doors to the same steps. Nothing here
 //! runs a call: an approved one is told to whoever sends, by its id.
 
+mod amend;
 mod api;
 mod ask;
 mod decide;
@@ -35,9 +36,10 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::call::CallId;
 use crate::clock::Clock;
+use crate::gates::hold::{Denied, EditAsk};
 use crate::gates::pins::Pins;
 use crate::snapshot::Snapshots;
-use crate::store::Store;
+use crate::store::{CallRecord, Store};
 use crate::tasks::Draining;
 use crate::telemetry::Metrics;
 
@@ -47,6 +49,9 @@ use self::sessions::Sessions;
 
 /// Puts the files as they are now in force, for the person who asks; or says everything that is wrong with them.
 pub type Reload = Arc<dyn Fn(String) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
+/// Asks a core for what takes policy and upstreams; nothing when this proxy is about to stop.
+pub type Ask<Q, A> = Arc<dyn Fn(Q) -> BoxFuture<'static, Option<A>> + Send + Sync>;
 
 /// What the admin side works with.
 pub struct Admin {
@@ -60,6 +65,8 @@ pub struct Admin {
     pub clock: Arc<dyn Clock>,
     /// Hears of every call that people have just approved and that the proxy sends.
     pub resume: UnboundedSender<CallId>,
+    /// Makes another call of a held one.
+    pub edit: Ask<EditAsk, Result<CallRecord, Denied>>,
     /// Reads configuration, schemas and policies again, for this person.
     pub reload: Reload,
     /// Tools that wait for an operator.
@@ -117,6 +124,7 @@ fn v1() -> Router<Arc<Desk>> {
         .route("/holds/{id}/wait", get(api::wait))
         .route("/holds/{id}/approve", post(api::approve))
         .route("/holds/{id}/reject", post(api::reject))
+        .route("/holds/{id}/edit", post(amend::edit))
         .route("/holds/{id}/withdraw", post(api::withdraw))
         .route("/tools/paused", get(tools::paused))
         .route("/policies", get(policies::list))
@@ -135,6 +143,7 @@ fn pages() -> Router<Arc<Desk>> {
         .route("/holds/{id}", get(page::hold))
         .route("/holds/{id}/approve", post(page::approve))
         .route("/holds/{id}/reject", post(page::reject))
+        .route("/holds/{id}/edit", post(amend::edit_form))
         .route("/policies", get(page::policies))
         .route("/calls", get(page::calls))
         .route("/calls/{id}", get(page::call))

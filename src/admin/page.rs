@@ -59,7 +59,7 @@ impl IntoResponse for Wrong {
     }
 }
 
-type Answer = Result<Response, Wrong>;
+pub(super) type Answer = Result<Response, Wrong>;
 
 fn html(status: StatusCode, page: &impl Template) -> Response {
     match page.render() {
@@ -90,18 +90,18 @@ pub(super) fn signed_out(method: &Method, uri: &Uri) -> Response {
 }
 
 /// One visit: the snapshot it is judged by, and who looks.
-struct Visit {
-    desk: Arc<Desk>,
+pub(super) struct Visit {
+    pub(super) desk: Arc<Desk>,
     snapshot: Arc<Snapshot>,
     visitor: Visitor,
 }
 
 impl Visit {
-    fn new(desk: Arc<Desk>, visitor: Visitor) -> Self {
+    pub(super) fn new(desk: Arc<Desk>, visitor: Visitor) -> Self {
         Self { snapshot: desk.snapshots.current(), desk, visitor }
     }
 
-    fn asker(&self) -> Asker<'_> {
+    pub(super) fn asker(&self) -> Asker<'_> {
         Asker { snapshot: &self.snapshot, who: &self.visitor.who, now: self.desk.clock.now() }
     }
 
@@ -114,7 +114,7 @@ impl Visit {
         Head { user, csrf: self.visitor.session.csrf.clone(), rules, observes: s.policies.observes() }
     }
 
-    async fn exact(&self, record: &CallRecord) -> Exact {
+    pub(super) async fn exact(&self, record: &CallRecord) -> Exact {
         Exact::of(&self.snapshot, &self.desk.store, record).await
     }
 
@@ -131,7 +131,7 @@ impl Visit {
     }
 
     /// A form must be ours: from this origin, with the word that only this session's pages carry.
-    fn own_form(&self, headers: &HeaderMap, csrf: &str) -> Result<(), Problem> {
+    pub(super) fn own_form(&self, headers: &HeaderMap, csrf: &str) -> Result<(), Problem> {
         edge::same_origin(headers)?;
         if self.visitor.session.wrote(csrf) {
             return Ok(());
@@ -143,7 +143,7 @@ impl Visit {
         ))
     }
 
-    fn decision<'a>(&'a self, record: &'a CallRecord) -> Decision<'a> {
+    pub(super) fn decision<'a>(&'a self, record: &'a CallRecord) -> Decision<'a> {
         Decision {
             admin: &self.desk,
             snapshot: &self.snapshot,
@@ -155,7 +155,7 @@ impl Visit {
     }
 
     /// Back to the hold: as it stands now, or with what was wrong.
-    async fn after(&self, id: CallId, done: Result<CallRecord, Problem>) -> Answer {
+    pub(super) async fn after(&self, id: CallId, done: Result<CallRecord, Problem>) -> Answer {
         let path = format!("/holds/{}", id.hold());
         match done {
             Ok(_) => Ok(Redirect::to(&path).into_response()),

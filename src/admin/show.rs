@@ -5,10 +5,11 @@ use askama::Template;
 use crate::call::{Beside, Timestamp, duration_text, money_text, short_code, visible};
 use crate::store::{CallRecord, State};
 
+use super::amend::editable;
 use super::ask::{Asker, filled_by, missing_evidence, places};
 use super::decide::REASONS;
 use super::exact::{Body, Exact, Field, fields, visible_bytes};
-use super::foreseen::{Foreseen, Shown};
+use super::foreseen::{Foreseen, Row, Shown, rows};
 use super::problem::Problem;
 use super::view;
 
@@ -176,6 +177,10 @@ pub(super) struct Record {
     opinion: Option<(String, &'static str, String)>,
     renewals: u32,
     change: Option<Shown>,
+    edits: Vec<(String, String, String)>,
+    edited: Vec<Row>,
+    can_edit: bool,
+    editable: String,
     why: Vec<WhyLine>,
     policies: String,
     policy_digest: String,
@@ -262,6 +267,10 @@ impl Record {
             opinion: record.opinion.as_ref().map(|o| (visible(&o.person), o.outcome.as_str(), visible(&o.reason))),
             renewals: record.renewals,
             change: foreseen.map(Shown::new),
+            edits: edits(record),
+            edited: record.edited.as_deref().map(|e| rows(&e.changes)).unwrap_or_default(),
+            can_edit: is_hold && can.contains(&"edit"),
+            editable: editable(&record.arguments),
             why: why(record),
             policies: record.policies.join(", "),
             policy_digest: record.policy_digest.to_string(),
@@ -351,6 +360,12 @@ fn why(record: &CallRecord) -> Vec<WhyLine> {
         lifted_by: if w.rung >= 2 { "two people" } else { "one person" },
     })
     .collect()
+}
+
+/// Who changed it, when, and why.
+fn edits(record: &CallRecord) -> Vec<(String, String, String)> {
+    let all = record.edited.iter().flat_map(|e| &e.edits);
+    all.map(|e| (visible(&e.person), e.at.to_string(), visible(&e.note))).collect()
 }
 
 fn places_of(record: &CallRecord) -> Vec<Place> {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use crate::call::{Timestamp, short_code};
-use crate::store::{CallRecord, Evidence, State};
+use crate::store::{CallRecord, Edit, Edited, Evidence, State};
 
 use super::ask::{Asker, filled_by, missing_evidence, places};
 use super::exact::{Exact, text_or_base64};
@@ -127,6 +127,7 @@ pub(super) fn full(asker: &Asker<'_>, record: &CallRecord, parts: &Parts<'_>) ->
         "change": parts.foreseen.map(Foreseen::json),
         "evidence": evidence(record, parts.contents),
         "claims": {"intent": record.context.intent, "confidence": record.context.confidence},
+        "edited": record.edited.as_deref().map(edited),
         "approvals": approvals(record),
         "renewals": record.renewals,
         "release": if record.release_by_proxy { "approval" } else { "collect" },
@@ -157,6 +158,16 @@ fn evidence(record: &CallRecord, contents: &[Option<Bytes>]) -> Value {
     };
     let items: Vec<Value> = record.evidence.iter().zip(contents).map(one).collect();
     json!({"required": required, "missing": missing_evidence(record), "items": items})
+}
+
+/// What reviewers changed, beside what the agent had asked for.
+fn edited(edited: &Edited) -> Value {
+    let one = |e: &Edit| json!({"by": e.person, "at": e.at, "note": e.note, "changes": e.changes});
+    json!({
+        "asked_for": {"input": edited.arguments, "digest": edited.digest},
+        "changes": edited.changes,
+        "edits": edited.edits.iter().map(one).collect::<Vec<_>>(),
+    })
 }
 
 fn approvals(record: &CallRecord) -> Vec<Value> {

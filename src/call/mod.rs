@@ -43,7 +43,7 @@ pub use operation::{
 };
 pub use outcome::{Broken, Ended, HoldTimes, Outcome, Reply, ReplyBody};
 pub use preview::{
-    Certainty, Change, Changes, DiffRule, FenceRule, PreviewRule, States, changes, seen_digest, strong_etag,
+    Certainty, Change, ChangeOp, Changes, DiffRule, FenceRule, PreviewRule, States, changes, seen_digest, strong_etag,
 };
 pub use principal::{AuthMethod, Principal, PrincipalKey};
 pub use redact::{REDACTED, is_redacted, redacted, scrubbed};

@@ -247,6 +247,8 @@ pub struct Operation {
     pub schema: Option<Arc<Value>>,
     /// Digest of that schema.
     pub schema_digest: Digest,
+    /// Method and path template of its requests, `POST` and `/orders/{orderId}/refunds` (REST).
+    pub route: Option<(String, String)>,
     /// Names of its path parameters, in order (REST).
     pub path_params: Vec<String>,
 }

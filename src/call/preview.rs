@@ -128,18 +128,47 @@ pub fn seen_digest(call: Digest, fence: Option<&str>) -> Digest {
 }
 
 /// One place that two states differ in.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Change {
-    /// `add`, `remove` or `replace`.
-    pub op: &'static str,
+    /// What happens there.
+    pub op: ChangeOp,
     /// JSON Pointer.
     pub path: String,
     /// What was there.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "there")]
     pub from: Option<Value>,
     /// What will be.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "there")]
     pub value: Option<Value>,
+}
+
+/// A member that is there, be it `null`.
+fn there<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(d).map(Some)
+}
+
+/// What happens at one place (RFC 6902's names).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChangeOp {
+    /// Nothing was there.
+    Add,
+    /// Nothing will be there.
+    Remove,
+    /// Something else was there.
+    Replace,
+}
+
+impl ChangeOp {
+    /// `add`, `remove` or `replace`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Add => "add",
+            Self::Remove => "remove",
+            Self::Replace => "replace",
+        }
+    }
 }
 
 /// How two states differ.
@@ -172,12 +201,14 @@ fn compare(before: &Value, after: &Value, at: String, out: &mut Changes) {
                 let below = format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"));
                 match b.get(name) {
                     Some(new) => compare(old, new, below, out),
-                    None => out.all.push(Change { op: "remove", path: below, from: Some(old.clone()), value: None }),
+                    None => {
+                        out.all.push(Change { op: ChangeOp::Remove, path: below, from: Some(old.clone()), value: None })
+                    }
                 }
             }
             for (name, new) in b.iter().filter(|(name, _)| !a.contains_key(*name)) {
                 let path = format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"));
-                out.all.push(Change { op: "add", path, from: None, value: Some(new.clone()) });
+                out.all.push(Change { op: ChangeOp::Add, path, from: None, value: Some(new.clone()) });
             }
         }
         (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
@@ -186,17 +217,18 @@ fn compare(before: &Value, after: &Value, at: String, out: &mut Changes) {
             }
         }
         (a, b) => {
-            out.all.push(Change { op: "replace", path: at, from: Some(a.clone()), value: Some(b.clone()) });
+            out.all.push(Change { op: ChangeOp::Replace, path: at, from: Some(a.clone()), value: Some(b.clone()) });
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::ChangeOp::{Add, Remove, Replace};
     use super::*;
     use serde_json::json;
 
-    fn op(op: &'static str, path: &str, from: Value, value: Value) -> Change {
+    fn op(op: ChangeOp, path: &str, from: Value, value: Value) -> Change {
         let some = |v: Value| Some(v).filter(|v| !v.is_null());
         Change { op, path: path.into(), from: some(from), value: some(value) }
     }
@@ -219,11 +251,11 @@ mod tests {
         let after = json!({"a/b": 2, "list": [1, 3], "same": {"x": 1}, "deep": {"x": 1, "y": null}, "new": true});
         let found = changes(&before, &after, &[]);
         let wanted = [
-            op("replace", "/a~1b", json!(1), json!(2)),
-            op("remove", "/gone", json!([1]), Value::Null),
-            op("replace", "/list/1", json!(2), json!(3)),
-            Change { value: Some(Value::Null), ..op("replace", "/deep/y", json!(2), Value::Null) },
-            op("add", "/new", Value::Null, json!(true)),
+            op(Replace, "/a~1b", json!(1), json!(2)),
+            op(Remove, "/gone", json!([1]), Value::Null),
+            op(Replace, "/list/1", json!(2), json!(3)),
+            Change { value: Some(Value::Null), ..op(Replace, "/deep/y", json!(2), Value::Null) },
+            op(Add, "/new", Value::Null, json!(true)),
         ];
         let mut all = found.all.clone();
         all.sort_by_key(|c| wanted.iter().position(|w| w.path == c.path));
@@ -234,9 +266,9 @@ mod tests {
     #[test]
     fn what_is_redacted_is_not_told() {
         let found = changes(&json!({"who": {"mail": "a"}}), &json!({"who": {"mail": "b"}}), &["/who/mail".into()]);
-        assert_eq!(found.all, [op("replace", "/who/mail", json!(REDACTED), json!(REDACTED))]);
+        assert_eq!(found.all, [op(Replace, "/who/mail", json!(REDACTED), json!(REDACTED))]);
         let added = changes(&json!({}), &json!({"who": {"mail": "b"}}), &["/who/mail".into()]);
-        assert_eq!(added.all, [op("add", "/who", Value::Null, json!(REDACTED))], "its parent would show it");
+        assert_eq!(added.all, [op(Add, "/who", Value::Null, json!(REDACTED))], "its parent would show it");
     }
 
     #[test]

@@ -107,6 +107,7 @@ pub(super) fn whole(hold: &Value, out: &mut dyn Write) -> io::Result<()> {
         line(out, name, &of(hold, at))?;
     }
     change(hold, out)?;
+    edited(hold, out)?;
     head(out, "WHO ASKED")?;
     for (name, at) in [
         ("operation", "/call/op"),
@@ -141,6 +142,16 @@ pub(super) fn whole(hold: &Value, out: &mut dyn Write) -> io::Result<()> {
         line(out, name, &of(hold, at))?;
     }
     writeln!(out)
+}
+
+/// What reviewers made of it.
+fn edited(hold: &Value, out: &mut dyn Write) -> io::Result<()> {
+    let Some(edited) = hold.pointer("/edited").filter(|e| e.is_object()) else { return Ok(()) };
+    head(out, "CHANGED BY A REVIEWER")?;
+    for edit in items(edited, "/edits") {
+        line(out, &of(edit, "/by"), &format!("{}  {}", of(edit, "/at"), of(edit, "/note")))?;
+    }
+    differences(edited, "/changes", "the agent asked for -> it is now", out)
 }
 
 /// What it will change, as far as that is known.

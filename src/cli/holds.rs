@@ -11,7 +11,7 @@ use crate::clock::{Clock, SystemClock};
 
 use super::Exit;
 use super::client::{Answer, At, Client};
-use super::hold_text as text;
+use super::{edit, hold_text as text};
 
 /// Lines that one request asks for, and how many requests one list makes.
 const PAGE: usize = 200;
@@ -83,6 +83,25 @@ pub enum Holds {
         /// Words to the agent.
         #[arg(long, value_name = "TEXT")]
         message: Option<String>,
+        /// The digest that you have read; else whatever it is now.
+        #[arg(long)]
+        digest: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Change the arguments of one: policy decides anew, approvals are cleared, the agent is told.
+    Edit {
+        /// Its id, a unique end of it, or its code.
+        id: String,
+        /// A new value for an argument, such as `amountMinor=4400` or `/address/city="Ulm"`; JSON, else text.
+        #[arg(long, value_name = "ARG=VALUE")]
+        set: Vec<String>,
+        /// A JSON Patch (RFC 6902) on the arguments, or `@FILE`.
+        #[arg(long, value_name = "JSON", conflicts_with = "set")]
+        patch: Option<String>,
+        /// Why; kept in the record, and told to the agent.
+        #[arg(long, value_name = "TEXT")]
+        note: String,
         /// The digest that you have read; else whatever it is now.
         #[arg(long)]
         digest: Option<String>,
@@ -294,6 +313,17 @@ async fn run_holds(verb: Holds, mut console: Console<'_>, out: &mut impl Write) 
             let mut body = json!({"digest": digest, "reason_code": reason});
             add(&mut body, "message_to_agent", message);
             decide(&client, &hold, "reject", &body, &common, &mut console, out).await
+        }
+        Holds::Edit { id, set, patch, note, digest, common } => {
+            let patch = edit::patch(&set, patch.as_deref())?;
+            let client = Client::new(&common.at)?;
+            let hold = match ok(hold(&client, &id).await?, &common, &mut console, out)? {
+                Ok(hold) => hold,
+                Err(exit) => return Ok(exit),
+            };
+            let digest = digest.unwrap_or_else(|| text::of(&hold, "/digest"));
+            let body = json!({"digest": digest, "patch": patch, "note": note});
+            decide(&client, &hold, "edit", &body, &common, &mut console, out).await
         }
     }
 }

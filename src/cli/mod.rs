@@ -5,6 +5,7 @@ mod check;
 mod client;
 mod diff;
 mod doctor;
+mod edit;
 mod explain;
 mod hold_text;
 pub mod holds;

@@ -39,6 +39,7 @@ use crate::tasks::{Draining, Tracker};
 use crate::telemetry::Metrics;
 
 mod doubt;
+mod edit;
 mod lists;
 mod preview;
 mod reconcile;

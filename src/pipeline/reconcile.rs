@@ -24,7 +24,7 @@ impl Pipeline {
         let operation = s.operation(&record.operation);
         let rule = operation.and_then(|o| o.reconcile.read.as_ref());
         let Some((rule, endpoint)) = rule.zip(s.endpoints.get(&record.tool)) else { return Ok(()) };
-        let restored = self.restored(&s, &record, None).await;
+        let restored = self.restored(&s, &record, None, None).await;
         // Another upstream, or another meaning of the arguments, proves nothing of what was sent then. A key that is
         // told today, but was not then, is not known to the upstream.
         let told = record.resend.is_some_and(|r| r.by == ResendBy::Header);

@@ -10,6 +10,7 @@ use crate::call::{
     strong_etag,
 };
 use crate::gates::authz::{GivenApprovals, Release};
+use crate::gates::hold;
 use crate::signals::Entry;
 use crate::snapshot::Snapshot;
 use crate::store::{CallRecord, Note, Renew, State};
@@ -73,8 +74,12 @@ impl Pipeline {
         let same_era = a.call.request().rpc.as_ref().map(modern) == record.request.rpc.as_ref().map(|(_, m)| *m);
         // Headers of one era say nothing of a message of the other.
         let headers = same_era.then_some(a.call.request().headers.as_slice());
+        let edited = record.edited.clone();
         let outcome = self.release(a.s, record, Some(Client { token: a.token, headers }), entry).await?;
-        if a.call.request().rpc.is_none() || !matches!(outcome, Outcome::Forwarded { .. }) {
+        if a.call.request().rpc.is_none() {
+            return Ok(hold::told_of_edits(outcome, edited.as_deref()));
+        }
+        if !matches!(outcome, Outcome::Forwarded { .. }) {
             return Ok(outcome);
         }
         // It was sent: what cannot be read back now is no refusal.
@@ -130,7 +135,7 @@ impl Pipeline {
         if proposes(s, &record) {
             return Err(revoked(PROPOSAL));
         }
-        let call = self.restored(s, &record, client).await?;
+        let call = self.restored(s, &record, client, if_match(s, &record)).await?;
         if !record.stands_for(call.digest()) {
             return Err(revoked("the request is not the one that was approved: its tool has moved"));
         }
@@ -219,6 +224,7 @@ impl Pipeline {
         s: &Snapshot,
         record: &CallRecord,
         client: Option<Client<'_>>,
+        fence: Option<(String, String)>,
     ) -> Result<Call, Refusal> {
         let operation = s.operation(&record.operation).ok_or_else(|| revoked("the operation is gone"))?;
         let arguments: Value = self.store.arguments(record).await?;
@@ -226,7 +232,7 @@ impl Pipeline {
         let stored = &record.request;
         // The client that came back has a session of its own; ours is opened anew.
         let mut headers = client.and_then(|c| c.headers).unwrap_or(&stored.headers).to_vec();
-        headers.extend(if_match(s, record));
+        headers.extend(fence);
         let era = |modern: bool| if modern { Protocol::McpModern } else { Protocol::McpLegacy };
         let parts = Checked {
             id: record.id,
@@ -257,7 +263,7 @@ impl Pipeline {
 }
 
 /// The state that approvers saw, where the request goes to the very thing that was read and its upstream can tell.
-fn if_match(s: &Snapshot, record: &CallRecord) -> Option<(String, String)> {
+pub(super) fn if_match(s: &Snapshot, record: &CallRecord) -> Option<(String, String)> {
     let preview = record.preview.as_ref()?;
     let tag = strong_etag(preview.fence.as_deref()?)?;
     let there = preview::goes_to(s, &record.tool, &record.request.target.path, preview.target.as_deref()?);

@@ -103,7 +103,7 @@ impl Pipeline {
         if self.knows_its_past(true).is_err() {
             return Ok(false);
         }
-        let Ok(call) = self.restored(s, &record, None).await else { return Ok(false) };
+        let Ok(call) = self.restored(s, &record, None, release::if_match(s, &record)).await else { return Ok(false) };
         if !record.stands_for(call.digest()) {
             return Ok(false);
         }

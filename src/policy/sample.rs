@@ -59,6 +59,7 @@ pub(crate) fn operation(tool: &Arc<Tool>, short: &str, effects: Effects, schema:
         not_now: Vec::new(),
         schema_digest: Digest::of(b""),
         schema: schema.map(Arc::new),
+        route: None,
         path_params: Vec::new(),
     }
 }

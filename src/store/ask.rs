@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::call::{ArtifactId, CallId, Digest, Principal, PrincipalKey, Terms, Tier};
 
-use super::{CallRecord, Charge, Evidence, Note, Preview, State};
+use super::{CallRecord, Charge, Editing, Evidence, Note, Preview, State};
 
 /// What the store knows of a call that came in.
 #[derive(Debug)]
@@ -135,6 +135,27 @@ pub struct Renew {
     pub what_changed: Note,
 }
 
+/// A held call as a reviewer wants it. Everything was decided anew just before.
+#[derive(Debug)]
+pub struct EditHold {
+    /// The hold's call.
+    pub id: CallId,
+    /// `If-Match`, where given.
+    pub version: Option<u64>,
+    /// The digest that the reviewer saw.
+    pub digest: Digest,
+    /// Issuer and subject that signed in, and the other identities of this person: for exclusion.
+    pub names: Vec<String>,
+    /// What it becomes; payloads of its request and preview are empty: the store fills them.
+    pub editing: Editing,
+    /// The exact request body.
+    pub body: Bytes,
+    /// The full argument object as JSON; empty when the record shows it whole.
+    pub arguments: Bytes,
+    /// The states of its preview as JSON; empty when there are none.
+    pub states: Bytes,
+}
+
 /// What an attempt to `park` met.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParkError {
@@ -218,6 +239,9 @@ pub enum HoldError {
     /// The voter asked for it, is acted for, or runs the agent.
     #[error("you cannot approve a call that you requested")]
     SelfReview,
+    /// The voter changed the call: on the high tier the second vote is another person's.
+    #[error("you changed this call; another person has the last word")]
+    OwnEdit,
     /// This person was counted.
     #[error("this person was counted already")]
     AlreadyCounted,

@@ -83,6 +83,7 @@ pub(crate) fn record(state: State, fingerprint: &str, key: Option<&str>) -> Call
         facts: None,
         would: Vec::new(),
         preview: None,
+        edited: None,
         terms: held.then(|| terms(Tier::Medium, &[(&["ops", "lead"], false)], 1)),
         release_by_proxy: false,
         title: "Refund".into(),

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::call::{
-    ArtifactId, CallContext, CallId, Certainty, Digest, Facts, Principal, QUIET, Target, Terms, Tier, Timestamp, Would,
-    seen_digest,
+    ArtifactId, CallContext, CallId, Certainty, Change, Digest, Facts, Principal, QUIET, Target, Terms, Tier,
+    Timestamp, Would, seen_digest,
 };
 
 /// The state of a call with effects (`lifecycle.md`, section 2).
@@ -259,6 +259,9 @@ pub struct CallRecord {
     /// What was found out of its target, where the operation says how.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preview: Option<Box<Preview>>,
+    /// What reviewers changed of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edited: Option<Box<Edited>>,
     /// Terms of the hold; `None` for a call that ran by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terms: Option<Terms>,
@@ -387,6 +390,36 @@ pub struct Preview {
     /// The states before and after ([`crate::call::States`]), sealed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub states: Option<PayloadRef>,
+}
+
+/// What reviewers made of a held call, and what its agent had asked for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Edited {
+    /// The request as its agent sent it.
+    pub request: StoredRequest,
+    /// Its argument object with redacted members replaced.
+    pub arguments: Arc<Value>,
+    /// Its digest.
+    pub digest: Digest,
+    /// What differs now from what the agent asked for.
+    pub changes: Vec<Change>,
+    /// Each edit, oldest first.
+    pub edits: Vec<Edit>,
+}
+
+/// One edit of a held call.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Edit {
+    /// The person (after linking accounts).
+    pub person: String,
+    /// Identities that are this person: their vote is never the second one of two.
+    pub aliases: Vec<String>,
+    /// When.
+    pub at: Timestamp,
+    /// Why.
+    pub note: String,
+    /// What it changed of the arguments as they were then.
+    pub changes: Vec<Change>,
 }
 
 /// Why a call ended as it did, or what it waits for.

@@ -6,7 +6,7 @@
 //! ```text
 //! held ──vote──► held │ last vote ──► approved ──begin──► dispatching ──► succeeded* │ failed* │ not_executed* │ unknown
 //! held ──► rejected* │ expired* │ withdrawn* │ revoked*      approved ──► expired* │ withdrawn* │ revoked*
-//! held, approved ──renew──► held, the fourth time ──► stale*
+//! held, approved ──renew──► held, held ──edit──► held, the fourth time of both ──► stale*
 //! dispatching ──again (declared idempotent, attempts left, before quiescence)──► dispatching, the next attempt
 //! unknown ──late answer──► succeeded* │ failed*      unknown ──two people──► succeeded* │ not_executed*
 //! unknown ──found by the read──► succeeded*          unknown ──not found──► not_executed*
@@ -16,13 +16,18 @@
 //! still be on the wire, so nobody says `not_executed` of an unknown call. **Only the first attempt can prove that
 //! nothing was sent**: of a later one the attempt before it may have had its effect, whatever became of this one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::call::{Digest, Terms, Timestamp};
+use crate::call::{Change, Digest, Terms, Timestamp};
 
-use super::{Approval, CallRecord, Charge, Evidence, Note, Opinion, Preview, Resend, State, StoredAnswer};
+use super::{
+    Approval, CallRecord, Charge, Edit, Edited, Evidence, Note, Opinion, Preview, Resend, State, StoredAnswer,
+    StoredRequest,
+};
 
 /// A hold may return to `held` this often; then it goes stale.
 pub const MAX_RENEWALS: u32 = 3;
@@ -36,6 +41,8 @@ pub enum Event {
     Attach(Evidence),
     /// Something moved: approvals are void.
     Renew(Box<Renewal>),
+    /// A reviewer changes its arguments: approvals are void.
+    Edit(Box<Editing>),
     /// An approved call must wait, and this is why.
     Wait(Note),
     /// A reviewer says no.
@@ -81,6 +88,29 @@ pub struct Renewal {
     pub note: Note,
 }
 
+/// The call as a reviewer wants it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Editing {
+    /// What will be sent.
+    pub request: StoredRequest,
+    /// Its arguments, with redacted members replaced.
+    pub arguments: Arc<Value>,
+    /// Digest of the argument schema.
+    pub schema_digest: Digest,
+    /// Its title.
+    pub title: String,
+    /// Digest of the object that it acts on.
+    pub target: Option<Digest>,
+    /// Money that it moves.
+    pub money: Option<(i64, String)>,
+    /// Who changed what.
+    pub edit: Edit,
+    /// What differs from what the agent asked for.
+    pub changes: Vec<Change>,
+    /// What people look at from now on.
+    pub renewal: Renewal,
+}
+
 /// Which versions let a held call go: those in force when it was sent, not when it was asked for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ruling {
@@ -122,6 +152,8 @@ pub enum Step {
     Approved,
     /// Evidence was attached.
     Attached,
+    /// Back to `held` as a reviewer wants it, or stale.
+    Edited,
     /// Back to `held` with new terms, or stale.
     Renewed,
     /// An approved call says why it waits.
@@ -163,6 +195,7 @@ impl Event {
             Self::Vote { last: false, .. } => Step::Voted,
             Self::Vote { last: true, .. } => Step::Approved,
             Self::Attach(_) => Step::Attached,
+            Self::Edit(_) => Step::Edited,
             Self::Renew(_) => Step::Renewed,
             Self::Wait(_) => Step::Waiting,
             Self::Reject(_) => Step::Rejected,
@@ -190,6 +223,7 @@ pub(super) fn allowed(record: &CallRecord, event: &Event, now: Timestamp) -> Opt
     match (state, event) {
         (Held, Event::Vote { last, .. }) => Some(if *last { Approved } else { Held }),
         (Held, Event::Attach(_)) => Some(Held),
+        (Held, Event::Edit(_)) => Some(if record.renewals < MAX_RENEWALS { Held } else { Stale }),
         (Held | Approved, Event::Renew(_)) if record.renewals < MAX_RENEWALS => Some(Held),
         (Held | Approved, Event::Renew(_)) => Some(Stale),
         (Held, Event::Reject(_)) => Some(Rejected),
@@ -258,6 +292,7 @@ pub(super) fn apply(record: &CallRecord, event: Event, now: Timestamp) -> Result
         }
         Event::Attach(evidence) => next.evidence.push(evidence),
         Event::Renew(renewal) => renew(&mut next, *renewal, now),
+        Event::Edit(editing) => edit(&mut next, *editing, now),
         Event::Wait(note) | Event::Reject(note) | Event::Withdraw(note) | Event::Revoke(note) => {
             next.note = Some(note);
         }
@@ -278,6 +313,25 @@ pub(super) fn apply(record: &CallRecord, event: Event, now: Timestamp) -> Result
         Event::Reconcile { note, .. } | Event::Found(note) | Event::NotFound { note, .. } => next.note = Some(note),
     }
     Ok(next)
+}
+
+/// The agent's version is kept beside the edited one.
+fn edit(record: &mut CallRecord, editing: Editing, now: Timestamp) {
+    let Editing { request, arguments, schema_digest, title, target, money, edit, changes, renewal } = editing;
+    let asked = |r: &CallRecord| Edited {
+        request: r.request.clone(),
+        arguments: Arc::clone(&r.arguments),
+        digest: r.digest,
+        changes: Vec::new(),
+        edits: Vec::new(),
+    };
+    let mut edited = record.edited.take().unwrap_or_else(|| Box::new(asked(record)));
+    edited.changes = changes;
+    edited.edits.push(edit);
+    record.edited = Some(edited);
+    (record.request, record.arguments, record.schema_digest) = (request, arguments, schema_digest);
+    (record.title, record.target, record.money) = (title, target, money);
+    renew(record, renewal, now);
 }
 
 /// Votes are void, and people look at this from now on.

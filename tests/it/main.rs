@@ -16,6 +16,7 @@ mod bad_input;
 mod binary;
 mod canary;
 mod crash;
+mod edit;
 mod exact;
 mod faults;
 mod hangup;

@@ -60,6 +60,8 @@ const ARROWS: &[(St, &str, St)] = &[
     (Held, "vote", Held),
     (Held, "vote", Approved),
     (Held, "attach", Held),
+    (Held, "edit", Held),
+    (Held, "edit", Stale),
     (Held, "renew", Held),
     (Held, "renew", Stale),
     (Held, "reject", Rejected),
@@ -138,6 +140,8 @@ pub struct Call {
     pub begun: Option<Ms>,
     pub quiet: Option<Ms>,
     pub votes: Vec<Ballot>,
+    /// Who changed it.
+    pub editors: Vec<u8>,
     /// Indexes of artifacts.
     pub evidence: Vec<usize>,
     pub costs: Vec<Cost>,
@@ -603,6 +607,10 @@ impl Model {
         if call.votes.iter().any(|v| human(v.person) == human(cast.person)) {
             return no("counted");
         }
+        let editor = |p: &u8| human(*p) == human(cast.person);
+        if demand.high && !call.votes.is_empty() && call.editors.iter().any(editor) {
+            return no("own_edit");
+        }
         if demand.evidence && !call.evidence.iter().any(|a| self.artifacts[*a].1) {
             return no("evidence");
         }
@@ -649,17 +657,35 @@ impl Model {
         self.shown(id)
     }
 
-    pub fn renew(&mut self, id: u128, version: Option<u64>, demand: Demand, digest: u32) -> Answer {
+    /// Another call for the same people or others; what makes it the same call for its agent stays.
+    pub fn edit(&mut self, id: u128, cast: &Cast, demand: Demand, digest: u32) -> Answer {
         self.settle(id);
-        self.current(id, version, None, &[Held, Approved])?;
+        self.current(id, cast.version, Some(cast.digest), &[Held])?;
+        if barred(self.call(id).who, cast.person) {
+            return no("self");
+        }
+        let call = self.anew(id, "edit", demand, digest);
+        call.editors.push(cast.person);
+        call.wait = Some("edited");
+        self.shown(id)
+    }
+
+    /// Votes are void, and there is another end.
+    fn anew(&mut self, id: u128, verb: &str, demand: Demand, digest: u32) -> &mut Call {
         let now = self.high;
         let to = if self.call(id).renewals >= 3 { Stale } else { Held };
-        let call = self.step(id, "renew", to);
+        let call = self.step(id, verb, to);
         call.expires = Some(now + demand.expires);
         (call.demand, call.digest, call.window) = (Some(demand), digest, None);
         call.votes.clear();
         call.renewals += 1;
-        call.wait = Some("renewed");
+        call
+    }
+
+    pub fn renew(&mut self, id: u128, version: Option<u64>, demand: Demand, digest: u32) -> Answer {
+        self.settle(id);
+        self.current(id, version, None, &[Held, Approved])?;
+        self.anew(id, "renew", demand, digest).wait = Some("renewed");
         self.shown(id)
     }
 

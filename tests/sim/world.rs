@@ -10,9 +10,9 @@ use holdpoint::call::{
 };
 use holdpoint::clock::{Clock, ManualClock};
 use holdpoint::store::{
-    AnswerBody, AuditNote, Begin, BeginError, Begun, CallRecord, Charge, Conclusion, Filter, HoldError, Keep, Known,
-    LedgerKey, NewArtifact, Note, Options, Park, ParkError, Question, Reconcile, Recovery, Reject, Renew, Resend,
-    ResendBy, State, Store, StoredRequest, Vote, WithdrawnBy,
+    AnswerBody, AuditNote, Begin, BeginError, Begun, CallRecord, Charge, Conclusion, Edit, EditHold, Editing, Filter,
+    HoldError, Keep, Known, LedgerKey, NewArtifact, Note, Options, Park, ParkError, Preview, Question, Reconcile,
+    Recovery, Reject, Renew, Renewal, Resend, ResendBy, State, Store, StoredRequest, Vote, WithdrawnBy,
 };
 use tokio::runtime::Runtime;
 
@@ -185,6 +185,7 @@ fn refusal(error: &HoldError) -> String {
         HoldError::AlreadyDecided(_) => "decided",
         HoldError::Expired(_) => "expired",
         HoldError::SelfReview => "self",
+        HoldError::OwnEdit => "own_edit",
         HoldError::AlreadyCounted => "counted",
         HoldError::NotInGroup => "group",
         HoldError::JustificationRequired => "justification",
@@ -205,6 +206,18 @@ fn state(st: St) -> State {
 
 fn note(code: &str) -> Note {
     Note { code: code.into(), text: "words".into(), by: None }
+}
+
+fn preview() -> Preview {
+    Preview {
+        certainty: holdpoint::call::Certainty::Exact,
+        target: Some("/orders/1".into()),
+        read_at: time(0),
+        fence: Some("etag:\"1\"".into()),
+        why: None,
+        redact: vec![],
+        states: None,
+    }
 }
 
 fn digest(n: u32) -> Digest {
@@ -331,6 +344,7 @@ impl<'a> World<'a> {
             facts: None,
             would: Vec::new(),
             preview: None,
+            edited: None,
             terms: c.demand.as_ref().map(terms),
             release_by_proxy: false,
             title: "Refund".into(),
@@ -417,6 +431,7 @@ impl<'a> World<'a> {
             begun: None,
             quiet: None,
             votes: vec![],
+            editors: vec![],
             evidence: vec![],
             costs: vec![],
             opinion: None,
@@ -457,7 +472,7 @@ impl<'a> World<'a> {
 
     pub fn step(&mut self) {
         self.sum.steps += 1;
-        match self.dice.below(if self.restarts { 33 } else { 32 }) {
+        match self.dice.below(if self.restarts { 34 } else { 33 }) {
             0..=1 => self.look_up(),
             2..=5 => self.park(),
             6..=11 => self.vote(),
@@ -477,6 +492,7 @@ impl<'a> World<'a> {
             29 => self.get(),
             30 => self.all_agree(),
             31 => self.smaller(),
+            32 => self.edit(),
             _ => self.restart(),
         }
     }
@@ -619,7 +635,7 @@ impl<'a> World<'a> {
             version: cast.version,
             terms: terms(&demand),
             digest: digest(new),
-            preview: None,
+            preview: self.dice.one_in(2).then(|| (Box::new(preview()), Bytes::from_static(b"{}"))),
             config_digest: Digest::of(b"config 2"),
             policy_digest: Digest::of(b"policy 2"),
             what_changed: note("renewed"),
@@ -628,6 +644,55 @@ impl<'a> World<'a> {
         self.model.tick(self.clock());
         let model = self.model.renew(call.id, cast.version, demand, new);
         self.agree("renew", &store, &model);
+    }
+
+    fn edit(&mut self) {
+        let Some(call) = self.a_hold(St::Held) else { return };
+        let (demand, cast) = (self.demand(), self.cast(&call));
+        let new = self.dice.below(1000) as u32;
+        let (name, aliases, subject) = person(cast.person);
+        let record = self.record(&call);
+        let renewal = Renewal {
+            terms: terms(&demand),
+            digest: digest(new),
+            preview: self.dice.one_in(2).then(|| Box::new(preview())),
+            config_digest: Digest::of(b"config 3"),
+            policy_digest: Digest::of(b"policy 3"),
+            note: note("edited"),
+        };
+        let edit = Edit {
+            person: name.clone(),
+            aliases: aliases.iter().chain([&subject]).cloned().collect(),
+            at: time(0),
+            note: "smaller".into(),
+            changes: vec![],
+        };
+        let editing = Editing {
+            request: record.request,
+            arguments: serde_json::json!({"amount": 4}).into(),
+            schema_digest: record.schema_digest,
+            title: "Smaller refund".into(),
+            target: None,
+            money: None,
+            edit,
+            changes: vec![],
+            renewal,
+        };
+        let names = aliases.into_iter().chain([name, subject]).collect();
+        let ask = EditHold {
+            id: CallId::from_bits(call.id),
+            version: cast.version,
+            digest: digest(cast.digest),
+            names,
+            editing,
+            body: Bytes::from_static(b"another request"),
+            arguments: Bytes::new(),
+            states: Bytes::from_static(b"{}"),
+        };
+        let store = held(self.place.block(self.place.store().edit(ask)));
+        self.model.tick(self.clock());
+        let model = self.model.edit(call.id, &cast, demand, new);
+        self.agree("edit", &store, &model);
     }
 
     fn attach(&mut self) {

@@ -82,6 +82,7 @@ fn operation(
         not_now: Vec::new(),
         schema_digest: Digest::of_json(&schema),
         schema: Some(Arc::new(schema)),
+        route: None,
         path_params: Vec::new(),
     }
 }

@@ -36,7 +36,8 @@ pub(super) fn rest(ctx: &mut Ctx<'_>, t: &file::Tool, config: &mut ToolConfig) {
             ctx.err(format!("{at}/match"), "matches the same requests as another operation");
         }
         let schema = rest_schema(ctx, &at, o, &method, &params);
-        let operation = operation(ctx, &at, name, o, config, schema, params);
+        let mut operation = operation(ctx, &at, name, o, config, schema, params);
+        operation.route = Some((method.to_string(), template.clone()));
         config.rest.push((method, template, Arc::new(operation)));
     }
 }
@@ -237,6 +238,7 @@ fn operation(
         not_now: o.not_now.clone(),
         schema_digest: Digest::of_json(schema.as_ref().unwrap_or(&Value::Null)),
         schema: schema.map(Arc::new),
+        route: None,
         path_params,
     }
 }

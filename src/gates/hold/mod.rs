@@ -1,5 +1,6 @@
 //! Waits for a person, or answers with a handle. The record is durable before anybody hears of it.
 
+mod asked;
 mod poll;
 mod tell;
 
@@ -13,8 +14,9 @@ use crate::clock::Clock;
 use crate::store::{CallRecord, Park, ParkError, State, Store, arguments_of};
 use crate::tasks::Draining;
 
+pub use asked::{Denied, EditAsk, Person};
 pub use poll::{Polls, Round};
-pub use tell::{refusal_of, reply_of};
+pub use tell::{note_to_agent, refusal_of, reply_of, told_of_edits};
 
 /// The hold gate.
 #[derive(Debug, Clone)]

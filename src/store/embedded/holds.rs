@@ -6,8 +6,8 @@ use crate::call::{ArtifactId, CallId, Fault, Timestamp};
 use crate::failpoint;
 use crate::journal::Sealed;
 use crate::store::state::{Event, Renewal};
-use crate::store::votes::{check_current, count};
-use crate::store::{CallRecord, HoldError, Note, Reject, Renew, State, Vote, WithdrawnBy};
+use crate::store::votes::{check_current, count, is_own_call};
+use crate::store::{CallRecord, EditHold, HoldError, Note, Reject, Renew, State, Vote, WithdrawnBy};
 
 use super::core::Core;
 use super::{Inner, Refused, Store, Unavailable};
@@ -152,6 +152,26 @@ impl Store {
             }))))
         });
         failpoint::after("renew.durable", self.inner.told(stepped).await)
+    }
+
+    /// Other arguments, as a reviewer wants them: back to `held` with votes void, the fourth time `stale`. The agent's
+    /// version is kept. Atomic; durable when it returns.
+    ///
+    /// # Errors
+    /// When the hold is not as the reviewer saw it, or the reviewer asked for the call or runs its agent.
+    pub async fn edit(&self, edit: EditHold) -> Result<CallRecord, HoldError> {
+        failpoint::hit("edit.before");
+        let EditHold { id, version, digest, names, mut editing, body, arguments, states } = edit;
+        let preview = editing.renewal.preview.as_deref_mut();
+        let payloads = self.inner.seal(&mut editing.request, preview, [body, arguments, states])?;
+        let stepped = self.inner.on_hold_with(id, payloads, |_, record, now| {
+            check_current(record, now, version, Some(digest), &[State::Held])?;
+            if is_own_call(record, || names.iter().map(String::as_str)) {
+                return Err(HoldError::SelfReview);
+            }
+            Ok(Some(Event::Edit(Box::new(editing))))
+        });
+        failpoint::after("edit.durable", self.inner.told(stepped).await)
     }
 
     /// Policy denies it now, or its principal is gone: a waiting call is `revoked`. Atomic; durable when

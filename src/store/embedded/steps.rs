@@ -10,7 +10,8 @@ use crate::journal::{SealError, Sealed, Sealer};
 use crate::store::state::{self, Event, Ruling};
 use crate::store::{
     AnswerBody, Artifact, AuditNote, Begin, BeginError, Begun, CallRecord, Conclusion, Evidence, HoldError, Known,
-    NewArtifact, Note, Park, ParkError, PayloadRef, Preview, Question, Reconcile, State, Step, StoredAnswer, votes,
+    NewArtifact, Note, Park, ParkError, PayloadRef, Preview, Question, Reconcile, State, Step, StoredAnswer,
+    StoredRequest, votes,
 };
 
 use super::core::{Core, Hint};
@@ -75,10 +76,20 @@ impl Inner {
         record: &mut CallRecord,
         [body, arguments, states]: [Bytes; 3],
     ) -> Result<Vec<Sealed>, Unavailable> {
+        self.seal(&mut record.request, record.preview.as_deref_mut(), [body, arguments, states])
+    }
+
+    /// What a request and its preview point at.
+    pub(super) fn seal(
+        &self,
+        request: &mut StoredRequest,
+        preview: Option<&mut Preview>,
+        [body, arguments, states]: [Bytes; 3],
+    ) -> Result<Vec<Sealed>, Unavailable> {
         let mut payloads = Payloads { sealer: self.journal.sealer(), all: Vec::new() };
-        record.request.body = Some(payloads.put(body)?);
-        record.request.arguments = payloads.put_some(arguments)?;
-        if let Some(preview) = &mut record.preview {
+        request.body = Some(payloads.put(body)?);
+        request.arguments = payloads.put_some(arguments)?;
+        if let Some(preview) = preview {
             preview.states = payloads.put_some(states)?;
         }
         Ok(payloads.all)

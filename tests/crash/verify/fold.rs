@@ -342,6 +342,7 @@ fn arrow(from: &str, step: &str, to: &str) -> bool {
         "begun" => matches!(from, "" | "approved") && to == "dispatching",
         "voted" | "attached" => (from, to) == ("held", "held"),
         "approved" => (from, to) == ("held", "approved"),
+        "edited" => from == "held" && matches!(to, "held" | "stale"),
         "renewed" => matches!(from, "held" | "approved") && matches!(to, "held" | "stale"),
         "waiting" => (from, to) == ("approved", "approved"),
         "rejected" => matches!((from, to), ("held", "rejected") | ("approved", "revoked")),
