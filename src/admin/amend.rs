@@ -63,6 +63,8 @@ impl Decision<'_> {
     /// Why a core would not.
     pub(super) fn denied(&self, denied: Denied) -> Problem {
         match denied {
+            Denied::Cannot("not_found", _) => Problem::not_found(),
+            Denied::Cannot(code, why) => Problem::new(StatusCode::CONFLICT, code, why),
             Denied::Hold(error) => Problem::of_hold(error, self.admin.clock.now()),
             Denied::Refused(refusal) if refusal.code() == Code::Forbidden => {
                 let text = "policy forbids it as you want it, and no approval can change that";

@@ -23,6 +23,7 @@ use super::exact::Exact;
 use super::find;
 use super::foreseen::Foreseen;
 use super::problem::Problem;
+use super::undo::Undo;
 use super::view;
 use super::who::{Who, bearer};
 
@@ -123,6 +124,10 @@ impl Asked {
         Exact::of(&self.snapshot, &self.admin.store, record).await
     }
 
+    pub(super) async fn call(&self, id: &str) -> Result<CallRecord, Problem> {
+        find::call(&self.admin, &self.asker(), id).await
+    }
+
     pub(super) fn decision<'a>(&'a self, record: &'a CallRecord, version: Option<u64>) -> Decision<'a> {
         Decision { admin: &self.admin, snapshot: &self.snapshot, who: &self.who, record, version }
     }
@@ -131,7 +136,8 @@ impl Asked {
         let exact = self.exact(record).await;
         let contents = find::contents(&self.admin, &self.asker(), record).await?;
         let foreseen = Foreseen::of(&self.snapshot, &self.admin.store, record, &exact).await;
-        let parts = view::Parts { exact: &exact, contents: &contents, foreseen: foreseen.as_ref() };
+        let undo = Undo::of(&self.snapshot, &self.admin.store, record, foreseen.as_ref()).await;
+        let parts = view::Parts { exact: &exact, contents: &contents, foreseen: foreseen.as_ref(), undo: &undo };
         Ok(ok(&view::full(&self.asker(), record, &parts), Some(record.version)))
     }
 

@@ -110,7 +110,8 @@ impl<'a> Asker<'a> {
     fn is_own(&self, record: &CallRecord) -> bool {
         let p = &record.principal;
         let barred = [p.operator.as_deref(), p.acting_for.as_deref(), p.acting_for_email.as_deref(), Some(&*p.subject)];
-        self.who.is_any_of(barred.into_iter().flatten())
+        let undoing = record.undoes.iter().flat_map(|u| u.aliases.iter().chain([&u.person])).map(String::as_str);
+        self.who.is_any_of(barred.into_iter().flatten().chain(undoing))
             || acted_for(&self.snapshot.config.identity, p).is_some_and(|person| self.who.is_any_of([person]))
     }
 
@@ -131,6 +132,12 @@ impl<'a> Asker<'a> {
                 Err(text) => cannot.push((name, text)),
             }
         }
+        if self.is_undoable(record) {
+            match self.permit("undo.run", record) {
+                Ok(()) => can.push("undo"),
+                Err(problem) => cannot.push(("undo", why(problem))),
+            }
+        }
         if record.state_at(self.now) == State::Unknown {
             match self.permit("call.reconcile", record) {
                 Ok(()) => can.push("reconcile"),
@@ -138,6 +145,12 @@ impl<'a> Asker<'a> {
             }
         }
         (can, cannot)
+    }
+
+    /// Whether some call takes it back, and there is time for that.
+    fn is_undoable(&self, record: &CallRecord) -> bool {
+        let rule = self.snapshot.operation(&record.operation).and_then(|o| o.undo.as_ref());
+        record.state == State::Succeeded && rule.is_some_and(|rule| self.now < record.updated.plus(rule.within))
     }
 
     /// What the store would say to this person's vote, as far as it can be seen from here.

@@ -58,6 +58,11 @@ impl Foreseen {
         })
     }
 
+    /// The differences, where they are known.
+    pub(super) fn all(&self) -> Option<&[Change]> {
+        self.changes.as_ref().map(|c| c.all.as_slice())
+    }
+
     fn why(&self) -> Option<String> {
         if self.gone { Some("what was read is not kept any more".into()) } else { self.preview.why.clone() }
     }

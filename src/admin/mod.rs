@@ -23,6 +23,7 @@ mod show;
 pub(crate) mod tests;
 mod tools;
 mod view;
+mod undo;
 mod who;
 
 use std::ops::Deref;
@@ -36,7 +37,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::call::CallId;
 use crate::clock::Clock;
-use crate::gates::hold::{Denied, EditAsk};
+use crate::gates::hold::{Denied, EditAsk, UndoAsk};
 use crate::gates::pins::Pins;
 use crate::snapshot::Snapshots;
 use crate::store::{CallRecord, Store};
@@ -69,6 +70,8 @@ pub struct Admin {
     pub edit: Ask<EditAsk, Result<CallRecord, Denied>>,
     /// Reads configuration, schemas and policies again, for this person.
     pub reload: Reload,
+    /// Takes an executed call back.
+    pub undo: Ask<UndoAsk, Result<CallRecord, Denied>>,
     /// Tools that wait for an operator.
     pub pins: Arc<Pins>,
     /// No new calls are taken: not ready.
@@ -137,6 +140,7 @@ fn v1() -> Router<Arc<Desk>> {
 fn pages() -> Router<Arc<Desk>> {
     Router::new()
         .route("/", get(page::inbox))
+        .route("/calls/{id}/undo", post(undo::undo))
         .route("/style.css", get(page::style))
         .route("/sign-in", get(page::sign_in_form).post(page::sign_in))
         .route("/sign-out", post(page::sign_out))
@@ -149,3 +153,5 @@ fn pages() -> Router<Arc<Desk>> {
         .route("/calls/{id}", get(page::call))
         .route("/calls/{id}/reconcile", post(page::reconcile))
 }
+        .route("/holds/{id}/withdraw", post(page::withdraw))
+        .route("/calls/{id}/undo", post(undo::form))

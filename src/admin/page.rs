@@ -24,6 +24,7 @@ use super::find;
 use super::foreseen::Foreseen;
 use super::problem::Problem;
 use super::show::{Calls, Head, Inbox, Line, Message, Parts, Piece, Record, SignIn};
+use super::undo::Undo;
 use super::who::{Visitor, Who, cookie_name, session_id};
 
 const STYLE: &str = include_str!("../../templates/style.css");
@@ -118,14 +119,16 @@ impl Visit {
         Exact::of(&self.snapshot, &self.desk.store, record).await
     }
 
-    async fn record(&self, record: &CallRecord, is_hold: bool, problem: Option<&Problem>) -> Answer {
+    pub(super) async fn record(&self, record: &CallRecord, is_hold: bool, problem: Option<&Problem>) -> Answer {
         let exact = self.exact(record).await;
         let contents = find::contents(&self.desk, &self.asker(), record).await?;
         let pieces = record.evidence.iter().zip(&contents);
         let evidence = pieces.map(|(evidence, content)| Piece::new(evidence, content.as_deref())).collect();
         let foreseen = Foreseen::of(&self.snapshot, &self.desk.store, record, &exact).await;
         let foreseen = foreseen.as_ref();
-        let parts = Parts { asker: self.asker(), record, exact: &exact, foreseen, evidence, is_hold, problem };
+        let undo = Undo::of(&self.snapshot, &self.desk.store, record, foreseen).await;
+        let parts =
+            Parts { asker: self.asker(), record, exact: &exact, foreseen, undo: &undo, evidence, is_hold, problem };
         let status = problem.map_or(StatusCode::OK, Problem::status);
         Ok(html(status, &Record::new(self.head(), parts)))
     }
@@ -297,6 +300,29 @@ struct SettleForm {
 /// word may have come meanwhile.
 pub(super) async fn reconcile(
     State(desk): State<Arc<Desk>>,
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WithdrawForm {
+    csrf: String,
+    reason: Option<String>,
+}
+
+pub(super) async fn withdraw(
+    State(desk): State<Arc<Desk>>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let form: WithdrawForm = edge::form(&headers, body).await?;
+    let visit = Visit::new(desk, visitor);
+    visit.own_form(&headers, &form.csrf)?;
+    let record = find::hold(&visit.desk, &visit.asker(), &id).await?;
+    let exact = visit.exact(&record).await;
+    let done = visit.decision(&record).withdraw(form.reason.unwrap_or_default(), &exact).await;
+    visit.after(record.id, done).await
+}
+
     visitor: Visitor,
     Path(id): Path<String>,
     headers: HeaderMap,

@@ -11,6 +11,7 @@ use super::decide::REASONS;
 use super::exact::{Body, Exact, Field, fields, visible_bytes};
 use super::foreseen::{Foreseen, Row, Shown, rows};
 use super::problem::Problem;
+use super::undo::{ShownUndo, Undo};
 use super::view;
 
 /// Who is signed in, for the head of a page and for its forms.
@@ -30,7 +31,7 @@ pub(super) struct Line {
     href: String,
     tier: &'static str,
     state: &'static str,
-    title: String,
+    pub(super) title: String,
     agent: String,
     code: String,
     created: String,
@@ -180,6 +181,9 @@ pub(super) struct Record {
     edits: Vec<(String, String, String)>,
     edited: Vec<Row>,
     can_edit: bool,
+    undo: ShownUndo,
+    can_undo: bool,
+    can_withdraw: bool,
     editable: String,
     why: Vec<WhyLine>,
     policies: String,
@@ -229,16 +233,18 @@ pub(super) struct Parts<'a> {
     pub(super) foreseen: Option<&'a Foreseen>,
     pub(super) evidence: Vec<Piece>,
     pub(super) is_hold: bool,
+    pub(super) undo: &'a Undo,
     pub(super) problem: Option<&'a Problem>,
 }
 
 impl Record {
     pub(super) fn new(head: Head, parts: Parts<'_>) -> Self {
-        let Parts { asker, record, exact, foreseen, evidence, is_hold, problem } = parts;
+        let Parts { asker, record, exact, foreseen, undo, evidence, is_hold, problem } = parts;
         let (can, mut cannot) = asker.can(record);
-        cannot.retain(
-            |(name, _)| if is_hold { !matches!(*name, "withdraw" | "reconcile") } else { *name == "reconcile" },
-        );
+        cannot.retain(|(name, _)| {
+            let of_calls = matches!(*name, "reconcile" | "undo");
+            if is_hold { !of_calls && *name != "withdraw" } else { of_calls }
+        });
         let is_unknown = record.state_at(asker.now) == State::Unknown;
         let needs = record.terms.as_ref().map(|t| &t.needs);
         let (body, withheld) = match &exact.body {
@@ -270,6 +276,9 @@ impl Record {
             edits: edits(record),
             edited: record.edited.as_deref().map(|e| rows(&e.changes)).unwrap_or_default(),
             can_edit: is_hold && can.contains(&"edit"),
+            undo: undo.shown(),
+            can_undo: !is_hold && can.contains(&"undo"),
+            can_withdraw: is_hold && can.contains(&"withdraw"),
             editable: editable(&record.arguments),
             why: why(record),
             policies: record.policies.join(", "),
@@ -300,10 +309,7 @@ impl Record {
             version: record.version,
             settle_at: format!("/calls/{}", record.id),
             quiet_at: record.quiet_at().filter(|at| *at > asker.now).map(to_the_second),
-            cannot: cannot
-                .into_iter()
-                .map(|(name, why)| (if name == "reconcile" { "settle it" } else { name }, why))
-                .collect(),
+            cannot: cannot.into_iter().map(|(name, why)| (verb(name), why)).collect(),
             groups: asker.fillable(record),
             reasons: &REASONS,
             intent: record.context.intent.as_deref().map(visible),
@@ -364,6 +370,16 @@ fn why(record: &CallRecord) -> Vec<WhyLine> {
 
 /// Who changed it, when, and why.
 fn edits(record: &CallRecord) -> Vec<(String, String, String)> {
+/// As it stands after "You cannot".
+fn verb(name: &'static str) -> &'static str {
+    match name {
+        "reconcile" => "settle it",
+        "undo" => "take it back",
+        "edit" => "change it",
+        name => name,
+    }
+}
+
     let all = record.edited.iter().flat_map(|e| &e.edits);
     all.map(|e| (visible(&e.person), e.at.to_string(), visible(&e.note))).collect()
 }

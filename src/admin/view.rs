@@ -9,6 +9,7 @@ use crate::store::{CallRecord, Edit, Edited, Evidence, State};
 use super::ask::{Asker, filled_by, missing_evidence, places};
 use super::exact::{Exact, text_or_base64};
 use super::foreseen::Foreseen;
+use super::undo::Undo;
 
 /// When it should have been looked at.
 pub(super) fn sla(record: &CallRecord) -> Option<Timestamp> {
@@ -99,6 +100,7 @@ pub(super) struct Parts<'a> {
     pub(super) exact: &'a Exact,
     pub(super) contents: &'a [Option<Bytes>],
     pub(super) foreseen: Option<&'a Foreseen>,
+    pub(super) undo: &'a Undo,
 }
 
 /// Everything about one hold or call.
@@ -127,6 +129,7 @@ pub(super) fn full(asker: &Asker<'_>, record: &CallRecord, parts: &Parts<'_>) ->
         "change": parts.foreseen.map(Foreseen::json),
         "evidence": evidence(record, parts.contents),
         "claims": {"intent": record.context.intent, "confidence": record.context.confidence},
+        "undo": parts.undo.json(),
         "edited": record.edited.as_deref().map(edited),
         "approvals": approvals(record),
         "renewals": record.renewals,

@@ -163,6 +163,7 @@ fn desk(
     let reloaded = shared.clone();
     Arc::new(Admin {
         edit: jobs::ask(asked, |p, edit| async move { p.edit(edit).await }),
+        undo: jobs::ask(asked, |p, undo| async move { p.undo(undo).await }),
         reload: Arc::new(move |by| {
             let shared = reloaded.clone();
             Box::pin(async move { reload::reload(&shared, Some(by)).await.map_err(|e| format!("{e:#}")) })

@@ -26,6 +26,7 @@ pub mod sse;
 mod terms;
 mod time;
 mod title;
+mod undo;
 
 pub use digest::{Digest, canonical};
 pub use encode::{encode_part, encode_path};
@@ -51,3 +52,4 @@ pub use refusal::{Code, Executed, PolicyNote, Refusal, Violation};
 pub use terms::{Needs, Requirement, Terms, Tier, Why};
 pub use time::{Timestamp, duration_text};
 pub use title::{is_hidden, title, visible};
+pub use undo::{UNDO_WITHIN, UndoHow, UndoRule, UndoValue, Undone, undo_arguments};

@@ -108,6 +108,7 @@ pub(super) fn whole(hold: &Value, out: &mut dyn Write) -> io::Result<()> {
     }
     change(hold, out)?;
     edited(hold, out)?;
+    undo(hold, out)?;
     head(out, "WHO ASKED")?;
     for (name, at) in [
         ("operation", "/call/op"),
@@ -142,6 +143,22 @@ pub(super) fn whole(hold: &Value, out: &mut dyn Write) -> io::Result<()> {
         line(out, name, &of(hold, at))?;
     }
     writeln!(out)
+}
+
+/// How it can be taken back.
+fn undo(hold: &Value, out: &mut dyn Write) -> io::Result<()> {
+    head(out, "TAKING IT BACK")?;
+    let operation = of(hold, "/undo/operation");
+    line(out, "undone by", if operation.is_empty() { "cannot be undone" } else { &operation })?;
+    for (name, at) in
+        [("until", "/undo/until"), ("sent at", "/undo/not_before"), ("undone", "/undo/by"), ("undoes", "/undo/of")]
+    {
+        line(out, name, &of(hold, at))?;
+    }
+    if hold.pointer("/undo/diff").is_some_and(Value::is_array) {
+        differences(hold, "/undo/diff", "as the call left it -> as it was", out)?;
+    }
+    Ok(())
 }
 
 /// What reviewers made of it.

@@ -138,6 +138,19 @@ pub enum Calls {
         #[command(flatten)]
         common: Common,
     },
+    /// Take an executed call back: by a call of its own, which policy may hold.
+    Undo {
+        /// Its id.
+        call: String,
+        /// Why; kept in the record.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        /// `wrong_target`, `wrong_amount`, `duplicate`, `not_needed`, `unsafe`, `suspected_injection`, `wrong_time` …
+        #[arg(long, value_name = "CODE")]
+        code: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Say what became of a call whose outcome is unknown; a second person must say the same.
     Reconcile {
         /// Its id.
@@ -248,6 +261,23 @@ async fn run_calls(verb: Calls, mut console: Console<'_>, out: &mut impl Write) 
                     Ok(Exit::Ok)
                 }
             }
+        }
+        Calls::Undo { call, reason, code, common } => {
+            let client = Client::new(&common.at)?;
+            let path = format!("/v1/calls/{}/undo", encode_part(&call));
+            let mut body = json!({"justification": reason});
+            add(&mut body, "reason_code", code);
+            let done = match ok(client.send(Method::POST, &path, Some(&body)).await?, &common, &mut console, out)? {
+                Ok(done) => done,
+                Err(exit) => return Ok(exit),
+            };
+            if common.json {
+                return printed(&done, out);
+            }
+            let (made, state) = (text::of(&done, "/call"), text::of(&done, "/state"));
+            let wait = if state == "held" { "; people must approve it" } else { "" };
+            writeln!(out, "{}: taken back by {made}, which is {state}{wait}", visible(&call))?;
+            Ok(Exit::Ok)
         }
         Calls::Reconcile { call, outcome, reason, common } => {
             let client = Client::new(&common.at)?;

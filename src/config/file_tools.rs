@@ -168,6 +168,10 @@ pub(super) struct Operation {
     pub(super) reconcile: Option<Reconcile>,
     /// REST: how its effect is foreseen, for those who must approve it.
     pub(super) preview: Option<Preview>,
+    /// How a call is taken back once it was executed.
+    pub(super) undo: Option<Undo>,
+    /// A call waits for so long before it is sent, and can be taken back until then.
+    pub(super) delay: Option<String>,
     /// What a call costs.
     pub(super) cost: Option<Cost>,
     /// JSON Pointer to the object it acts on.
@@ -242,6 +246,52 @@ pub(super) struct Preview {
     pub(super) diff: Option<Diff>,
     /// What tells that the target has moved between approval and send: `hash` (of the answer's bytes) by default.
     pub(super) fence: Option<Fence>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum Undo {
+    Never(Never),
+    Before(UndoBefore),
+    Call(UndoCall),
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Never {
+    /// It cannot be undone.
+    None,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UndoBefore {
+    /// The `match` of the operation that puts things back; its path parameters are those of the call.
+    #[serde(rename = "match")]
+    pub(super) matches: String,
+    /// Its body: the state that `preview` read before the call. A `PATCH` puts back only what the call touched.
+    #[expect(dead_code, reason = "there is one kind of body; the key says which")]
+    pub(super) body: Before,
+    /// How long after its end a call may be undone; `24h` by default.
+    pub(super) within: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Before {
+    Before,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UndoCall {
+    /// The operation of the same tool that takes a call back.
+    pub(super) call: String,
+    /// Its arguments: `result./id` of the answer, `input./id` of the arguments, `before./id` of the state before.
+    #[serde(default)]
+    pub(super) with: std::collections::BTreeMap<String, String>,
+    /// How long after its end a call may be undone; `24h` by default.
+    pub(super) within: Option<String>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

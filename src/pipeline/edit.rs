@@ -33,8 +33,7 @@ impl Pipeline {
         }
         Budgets::money(&call)?;
         let principal = record.principal.clone();
-        let a =
-            Asking { s: &s, principal: &principal, call: &call, token: None, waits: None, round: None, judged: None };
+        let a = Asking { undoes: record.undoes.as_deref(), ..Asking::alone(&s, &principal, &call) };
         let facts = self.facts(&a, Some(&record)).await?;
         let terms = match self.doubted(&a, self.judge(&a, facts).0?)? {
             Verdict::Hold(terms) => terms,

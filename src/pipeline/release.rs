@@ -52,7 +52,9 @@ impl Pipeline {
                 return tracing::error!(fault = %fault.chain(), call.id = %id, "an approved call cannot be read");
             }
         };
-        if record.state_at(self.clock.now()) != State::Approved || !record.release_by_proxy {
+        let now = self.clock.now();
+        let early = record.not_before.is_some_and(|at| now < at);
+        if record.state_at(now) != State::Approved || !record.release_by_proxy || early {
             return;
         }
         crate::failpoint::hit("resume.before");
@@ -140,15 +142,7 @@ impl Pipeline {
             return Err(revoked("the request is not the one that was approved: its tool has moved"));
         }
         let principal = record.principal.clone();
-        let a = Asking {
-            s,
-            principal: &principal,
-            call: &call,
-            token: client.and_then(|c| c.token),
-            waits: None,
-            round: None,
-            judged: None,
-        };
+        let a = Asking { token: client.and_then(|c| c.token), ..Asking::alone(s, &principal, &call) };
         let facts = self.facts(&a, Some(&record)).await?;
         let given = approvals(&record);
         match s.policies.authorize_release(&principal, &call, &facts, &given)? {

@@ -108,7 +108,7 @@ impl Pipeline {
             return Ok(false);
         }
         let principal = record.principal.clone();
-        let a = Asking { s, principal: &principal, call: &call, token: None, waits: None, round: None, judged: None };
+        let a = Asking::alone(s, &principal, &call);
         let Some((permit, probe)) = self.permit_again(&a, &record).await else { return Ok(false) };
         let Some(flight) = self.calls.take_over(&record).await? else { return Ok(false) };
         let mut entry = Entry::resumed(&record, s.digests(), self.clock.instant());

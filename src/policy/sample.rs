@@ -51,6 +51,8 @@ pub(crate) fn operation(tool: &Arc<Tool>, short: &str, effects: Effects, schema:
         },
         reconcile: ReconcileRule { after: QUIET, read: None },
         preview: None,
+        undo: None,
+        delay: None,
         cost: Cost::default(),
         limits: Limits { body: 1 << 20, answer: 1 << 24, deadline: Duration::from_secs(30), idle: crate::call::IDLE },
         target: None,

@@ -47,7 +47,7 @@ pub struct Question<'a> {
 /// A call to park.
 #[derive(Debug)]
 pub struct Park {
-    /// The record in state `held`, with `request.body` and `request.arguments` empty: the store fills them.
+    /// The record in state `held`, or `approved` where policy allows it and it only waits for its time, with `request.body` and `request.arguments` empty: the store fills them.
     pub record: CallRecord,
     /// The exact request body.
     pub body: Bytes,

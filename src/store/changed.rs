@@ -64,6 +64,7 @@ changed! {
     target: Option<Digest>,
     money: Option<(i64, String)>,
     edited: Option<Box<Edited>>,
+    not_before: Option<Timestamp>,
     config_digest: Digest,
     policy_digest: Digest,
     tier: Tier,

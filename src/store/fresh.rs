@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::call::{
-    Call, Digest, Facts, Needs, Operation, Principal, Protocol, Release, Terms, Tier, Timestamp, Would, redacted,
-    scrubbed, title,
+    Call, CallId, Digest, Facts, Needs, Operation, Principal, Protocol, Release, Terms, Tier, Timestamp, Would,
+    redacted, scrubbed, title,
 };
 
 use super::{CallRecord, Charge, Resend, ResendBy, State, StoredRequest};
@@ -73,6 +73,9 @@ impl CallRecord {
             facts: made.facts.map(Arc::new),
             would: made.would,
             preview: None,
+            undoes: None,
+            delay: operation.delay,
+            not_before: None,
             edited: None,
             terms: made.terms,
             release_by_proxy: operation.release == Release::Approval,
@@ -153,6 +156,12 @@ impl Resend {
 #[must_use]
 pub fn arguments_of(call: &Call) -> Bytes {
     if call.operation().redact.is_empty() { Bytes::new() } else { Bytes::from(call.arguments().to_string()) }
+}
+
+/// The key of the call that undoes another one: no key of a client has a `~`.
+#[must_use]
+pub fn undo_key(call: CallId) -> String {
+    format!("undo~{call}")
 }
 
 /// Digest of the object that it acts on, where its operation says which.

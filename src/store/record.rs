@@ -259,6 +259,15 @@ pub struct CallRecord {
     /// What was found out of its target, where the operation says how.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preview: Option<Box<Preview>>,
+    /// The call that it takes back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undoes: Option<Box<UndoOf>>,
+    /// How long it waits between the last vote and the send, so that it can still be taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay: Option<Duration>,
+    /// Before this it may not be begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Timestamp>,
     /// What reviewers changed of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub edited: Option<Box<Edited>>,
@@ -390,6 +399,19 @@ pub struct Preview {
     /// The states before and after ([`crate::call::States`]), sealed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub states: Option<PayloadRef>,
+}
+
+/// Which call another one takes back, and who wants that.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UndoOf {
+    /// The call that was executed.
+    pub call: CallId,
+    /// The person (after linking accounts); never one of its approvers.
+    pub person: String,
+    /// Identities that are this person.
+    pub aliases: Vec<String>,
+    /// Why, in writing.
+    pub reason: String,
 }
 
 /// What reviewers made of a held call, and what its agent had asked for.

@@ -231,7 +231,7 @@ pub(super) fn allowed(record: &CallRecord, event: &Event, now: Timestamp) -> Opt
         (Held | Approved, Event::Withdraw(_)) => Some(Withdrawn),
         (Expired, Event::Expire) if !record.state.is_final() => Some(Expired),
         (Approved, Event::Wait(_)) => Some(Approved),
-        (Approved, Event::Begin { .. }) => Some(Dispatching),
+        (Approved, Event::Begin { .. }) if record.not_before.is_none_or(|at| now >= at) => Some(Dispatching),
         (Dispatching, Event::Again { attempt, epoch, .. })
             if same_attempt(record, *attempt, *epoch) && may_go_again(record, now) =>
         {
@@ -287,7 +287,9 @@ pub(super) fn apply(record: &CallRecord, event: Event, now: Timestamp) -> Result
     next.updated = now;
     match event {
         Event::Vote { approval, last } => {
-            next.window_closes = last.then(|| now.plus(window(record)));
+            if last {
+                approve(&mut next, now);
+            }
             next.approvals.push(approval);
         }
         Event::Attach(evidence) => next.evidence.push(evidence),
@@ -344,7 +346,7 @@ fn renew(record: &mut CallRecord, renewal: Renewal, now: Timestamp) {
     record.preview = preview.or(record.preview.take());
     (record.digest, record.config_digest, record.policy_digest) = (digest, config_digest, policy_digest);
     record.approvals.clear();
-    record.window_closes = None;
+    (record.window_closes, record.not_before) = (None, None);
     record.renewals += 1;
     record.note = Some(note);
 }
@@ -360,8 +362,11 @@ pub(super) fn begin(record: &mut CallRecord, epoch: u64, charges: Vec<Charge>, n
     record.note = None;
 }
 
-fn window(record: &CallRecord) -> Duration {
-    record.terms.as_ref().map_or(Duration::ZERO, |t| t.window)
+/// The window opens now, or once the time is over in which it can still be taken back.
+pub(super) fn approve(record: &mut CallRecord, now: Timestamp) {
+    record.not_before = record.delay.map(|delay| now.plus(delay));
+    let window = record.terms.as_ref().map_or(Duration::ZERO, |t| t.window);
+    record.window_closes = Some(record.not_before.unwrap_or(now).plus(window));
 }
 
 fn expiry_note(was: State) -> Note {

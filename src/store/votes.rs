@@ -92,7 +92,8 @@ fn same(a: &str, b: &str) -> bool {
 pub(super) fn is_own_call<'n, I: Iterator<Item = &'n str>>(record: &CallRecord, names: impl Fn() -> I) -> bool {
     let p = &record.principal;
     let barred = [p.operator.as_deref(), p.acting_for.as_deref(), p.acting_for_email.as_deref(), Some(&*p.subject)];
-    barred.into_iter().flatten().filter(|b| !b.is_empty()).any(|b| names().any(|n| same(n, b)))
+    let undoing = record.undoes.iter().flat_map(|u| u.aliases.iter().chain([&u.person])).map(String::as_str);
+    barred.into_iter().flatten().chain(undoing).filter(|b| !b.is_empty()).any(|b| names().any(|n| same(n, b)))
 }
 
 /// What a person says became of an unknown call: a first opinion, or the second one that settles it.

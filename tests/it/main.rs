@@ -34,6 +34,7 @@ mod rest;
 mod rollout;
 mod stdio;
 mod streams;
+mod undo;
 mod unknown;
 mod unsent;
 mod workbench;

@@ -142,6 +142,11 @@ pub struct Call {
     pub votes: Vec<Ballot>,
     /// Who changed it.
     pub editors: Vec<u8>,
+    /// How long it waits after its approval; nothing for most.
+    pub delay: Ms,
+    pub not_before: Option<Ms>,
+    /// Policy allows it by itself: it only waits for its time.
+    pub free: bool,
     /// Indexes of artifacts.
     pub evidence: Vec<usize>,
     pub costs: Vec<Cost>,
@@ -262,6 +267,11 @@ impl Call {
             opinion: self.opinion.is_some(),
             collected: self.collected,
         }
+    }
+
+    fn approve(&mut self, now: Ms) {
+        self.not_before = (self.delay > 0).then_some(now + self.delay);
+        self.window = Some(now + self.delay + self.demand.as_ref().unwrap().window);
     }
 
     fn given_key(&self) -> bool {
@@ -476,8 +486,12 @@ impl Model {
         if waiting.iter().filter(|c| c.who % 2 == call.who % 2).count() >= per_agent {
             return no("too_many_agent");
         }
-        let expires = now + call.demand.as_ref().unwrap().expires;
-        let parked = Call { created: now, updated: now, expires: Some(expires), ..call.clone() };
+        let mut parked = Call { created: now, updated: now, ..call.clone() };
+        if call.free {
+            parked.approve(now);
+        } else {
+            parked.expires = Some(now + call.demand.as_ref().unwrap().expires);
+        }
         self.framed = now;
         self.calls.push(parked);
         self.shown(call.id)
@@ -532,14 +546,14 @@ impl Model {
             self.settle(id);
             return no("window");
         }
-        if state != Approved || call.version != version {
+        if state != Approved || call.version != version || call.not_before.is_some_and(|at| self.high < at) {
             return no("not_approved");
         }
         if !self.fits(&costs) {
             return no("budget");
         }
         let mut call = self.step(id, "begin", Dispatching).clone();
-        assert!(call.quorum_holds() && call.window.is_some_and(|w| self.high < w), "I3: {call:?}");
+        assert!((call.free || call.quorum_holds()) && call.window.is_some_and(|w| self.high < w), "I3: {call:?}");
         call.costs = costs;
         self.sent(&mut call);
         self.put(call);
@@ -625,10 +639,12 @@ impl Model {
         let filled = after.votes.iter().fold(0, |all, v| all | v.groups);
         let last = after.votes.len() >= people && after.places().iter().all(|p| p & filled != 0);
         assert_eq!(last, after.quorum_holds(), "I3: two ways to count a quorum differ: {after:?}");
-        let (now, window) = (self.high, demand.window);
+        let now = self.high;
         let call = self.step(id, "vote", if last { Approved } else { Held });
         call.votes.push(ballot);
-        call.window = last.then_some(now + window);
+        if last {
+            call.approve(now);
+        }
         self.shown(id)
     }
 
@@ -677,6 +693,7 @@ impl Model {
         let call = self.step(id, verb, to);
         call.expires = Some(now + demand.expires);
         (call.demand, call.digest, call.window) = (Some(demand), digest, None);
+        (call.not_before, call.free) = (None, false);
         call.votes.clear();
         call.renewals += 1;
         call

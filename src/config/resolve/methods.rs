@@ -69,6 +69,8 @@ fn operation(
         idempotency: operations::idempotency(ctx, &at, None, effects),
         reconcile: ReconcileRule { after: QUIET.max(config.upstream.timeout), read: None },
         preview: None,
+        undo: None,
+        delay: None,
         cost: Cost::default(),
         limits: Limits {
             body: BODY,

@@ -7,6 +7,7 @@ mod preview;
 mod reads;
 mod reconcile;
 mod tools;
+mod undo;
 mod upstream;
 
 use std::collections::BTreeMap;

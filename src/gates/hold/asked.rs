@@ -31,9 +31,22 @@ pub struct EditAsk {
     pub by: Person,
 }
 
+/// An executed call is to be taken back.
+#[derive(Debug)]
+pub struct UndoAsk {
+    /// The call.
+    pub id: CallId,
+    /// Why, in writing.
+    pub reason: String,
+    /// Who.
+    pub by: Person,
+}
+
 /// Why it was not done. Nothing has changed then.
 #[derive(Debug)]
 pub enum Denied {
+    /// It is not a thing that can be done to this call, by this code and in these words.
+    Cannot(&'static str, String),
     /// The hold is not as it was seen.
     Hold(HoldError),
     /// A gate refuses.

@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::store::{CallRecord, Park, ParkError, State, Store, arguments_of};
 use crate::tasks::Draining;
 
-pub use asked::{Denied, EditAsk, Person};
+pub use asked::{Denied, EditAsk, Person, UndoAsk};
 pub use poll::{Polls, Round};
 pub use tell::{note_to_agent, refusal_of, reply_of, told_of_edits};
 
@@ -144,7 +144,9 @@ impl Holds {
         {
             let by_proxy = record.release_by_proxy;
             // What is being sent, or is about to be, ends soon: a repeat joins it.
-            let at_most = if record.state == State::Held { at_most } else { at_most.max(JOIN) };
+            let now = self.clock.now();
+            let later = record.state == State::Held || record.not_before.is_some_and(|at| now < at);
+            let at_most = if later { at_most } else { at_most.max(JOIN) };
             let moved = changes.wait_for(|(state, _)| !waiting(*state, by_proxy));
             let waited = tokio::time::timeout(at_most, moved);
             let in_time = tokio::select! {

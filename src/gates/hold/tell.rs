@@ -181,6 +181,9 @@ fn held(record: &CallRecord, state: State, now: Timestamp, page: Option<&str>) -
         text.push(' ');
         text.push_str(&why.reason);
     }
+    if let Some(at) = record.not_before.filter(|at| state == State::Approved && *at > now) {
+        text.push_str(&format!(" It is sent at {at} unless it is taken back before."));
+    }
     if let Some(note) = record.note.as_ref().filter(|_| state == State::Approved) {
         text.push_str(&format!(" It waits: {}.", note.text));
     }
@@ -201,6 +204,9 @@ fn held(record: &CallRecord, state: State, now: Timestamp, page: Option<&str>) -
                 .map(|w| crate::call::PolicyNote { id: w.policy.clone(), reason: w.reason.clone() })
                 .collect(),
         );
+    if let Some(at) = record.not_before {
+        refusal = refusal.with("not_before", at.to_string());
+    }
     if let Some(expires) = expires {
         refusal = refusal.with("expires", expires.to_string());
     }

@@ -49,7 +49,8 @@ impl Schemas {
         }
         let (arguments, request) = self.remade(operation, &request, operation.route.as_ref(), arguments)?;
         let call = self.made(principal, like, operation, arguments, request);
-        let parts = Checked { id, key: Some(key), key_derived: false, evidence: Vec::new(), ..parts(&call) };
+        let prefer = Preference { wait: Some(std::time::Duration::ZERO), respond_async: false };
+        let parts = Checked { id, key: Some(key), key_derived: false, evidence: Vec::new(), prefer, ..parts(&call) };
         Ok(checked(parts, principal))
     }
 

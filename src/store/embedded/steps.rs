@@ -175,8 +175,13 @@ impl Inner {
             let found = core.artifact(id).map_err(Unavailable::from)?;
             record.evidence.extend(found.filter(|a| a.principal_key == scope).map(|a| a.evidence.clone()));
         }
-        record.state = State::Held;
-        record.expires = record.terms.as_ref().map(|t| now.plus(t.expires));
+        if record.state == State::Approved {
+            // Policy allows it by itself; it only waits for its time.
+            state::approve(&mut record, now);
+        } else {
+            record.state = State::Held;
+            record.expires = record.terms.as_ref().map(|t| now.plus(t.expires));
+        }
         Ok(self.create(&mut core, Step::Parked, record, payloads, now)?)
     }
 
@@ -207,7 +212,8 @@ impl Inner {
                 self.settle(&mut core, stored.id, now)?;
                 return Err(BeginError::WindowClosed);
             }
-            (_, State::Approved) if stored.version == record.version => {}
+            (_, State::Approved)
+                if stored.version == record.version && stored.not_before.is_none_or(|at| now >= at) => {}
             _ => return Err(BeginError::NotApproved),
         }
         if let Some(charge) = core.ledgers.lacking(&charges) {

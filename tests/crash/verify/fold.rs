@@ -338,7 +338,7 @@ fn after(event: &Value, before: Option<&Version>) -> Option<Value> {
 /// The diagram of `lifecycle.md`, section 2.
 fn arrow(from: &str, step: &str, to: &str) -> bool {
     match step {
-        "parked" => (from, to) == ("", "held"),
+        "parked" => from.is_empty() && matches!(to, "held" | "approved"),
         "begun" => matches!(from, "" | "approved") && to == "dispatching",
         "voted" | "attached" => (from, to) == ("held", "held"),
         "approved" => (from, to) == ("held", "approved"),
