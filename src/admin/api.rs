@@ -53,7 +53,7 @@ pub(super) fn version(headers: &HeaderMap, name: http::HeaderName) -> Result<Opt
 }
 
 /// Query parameters; one that is not known is refused rather than ignored.
-fn parameters(query: Option<&str>, known: &[&str]) -> Result<Vec<(String, String)>, Problem> {
+pub(super) fn parameters(query: Option<&str>, known: &[&str]) -> Result<Vec<(String, String)>, Problem> {
     let pairs = crate::wire::path::query(query).map_err(Problem::malformed)?;
     match pairs.iter().find(|(name, _)| !known.contains(&name.as_str())) {
         Some((name, _)) => {
@@ -112,7 +112,11 @@ impl Asked {
         Self { snapshot: admin.snapshots.current(), admin, who }
     }
 
-    fn asker(&self) -> Asker<'_> {
+    pub(super) fn who(&self) -> &Who {
+        &self.who
+    }
+
+    pub(super) fn asker(&self) -> Asker<'_> {
         Asker { snapshot: &self.snapshot, who: &self.who, now: self.admin.clock.now() }
     }
 
@@ -120,12 +124,12 @@ impl Asked {
         find::hold(&self.admin, &self.asker(), id).await
     }
 
-    pub(super) async fn exact(&self, record: &CallRecord) -> Exact {
-        Exact::of(&self.snapshot, &self.admin.store, record).await
-    }
-
     pub(super) async fn call(&self, id: &str) -> Result<CallRecord, Problem> {
         find::call(&self.admin, &self.asker(), id).await
+    }
+
+    pub(super) async fn exact(&self, record: &CallRecord) -> Exact {
+        Exact::of(&self.snapshot, &self.admin.store, record).await
     }
 
     pub(super) fn decision<'a>(&'a self, record: &'a CallRecord, version: Option<u64>) -> Decision<'a> {
@@ -133,6 +137,7 @@ impl Asked {
     }
 
     pub(super) async fn shown(&self, record: &CallRecord) -> Answer {
+        self.admin.opened.note(&self.who.person, record);
         let exact = self.exact(record).await;
         let contents = find::contents(&self.admin, &self.asker(), record).await?;
         let foreseen = Foreseen::of(&self.snapshot, &self.admin.store, record, &exact).await;

@@ -12,6 +12,7 @@ mod edge;
 mod exact;
 mod find;
 mod foreseen;
+mod group;
 mod health;
 mod page;
 mod policies;
@@ -22,8 +23,8 @@ mod show;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tools;
-mod view;
 mod undo;
+mod view;
 mod who;
 
 use std::ops::Deref;
@@ -46,6 +47,7 @@ use crate::telemetry::Metrics;
 
 pub use serve::serve;
 
+use self::group::Opened;
 use self::sessions::Sessions;
 
 /// Puts the files as they are now in force, for the person who asks; or says everything that is wrong with them.
@@ -68,10 +70,10 @@ pub struct Admin {
     pub resume: UnboundedSender<CallId>,
     /// Makes another call of a held one.
     pub edit: Ask<EditAsk, Result<CallRecord, Denied>>,
-    /// Reads configuration, schemas and policies again, for this person.
-    pub reload: Reload,
     /// Takes an executed call back.
     pub undo: Ask<UndoAsk, Result<CallRecord, Denied>>,
+    /// Reads configuration, schemas and policies again, for this person.
+    pub reload: Reload,
     /// Tools that wait for an operator.
     pub pins: Arc<Pins>,
     /// No new calls are taken: not ready.
@@ -89,6 +91,7 @@ impl std::fmt::Debug for Admin {
 struct Desk {
     admin: Arc<Admin>,
     sessions: Sessions,
+    opened: Opened,
 }
 
 impl Deref for Desk {
@@ -100,7 +103,7 @@ impl Deref for Desk {
 
 /// Everything that the admin listener answers.
 pub fn router(admin: Arc<Admin>) -> Router {
-    let desk = Arc::new(Desk { admin, sessions: Sessions::default() });
+    let desk = Arc::new(Desk { admin, sessions: Sessions::default(), opened: Opened::default() });
     let nothing = || async { problem::Problem::not_found() };
     let wrong_method = || async {
         let status = http::StatusCode::METHOD_NOT_ALLOWED;
@@ -123,6 +126,8 @@ fn v1() -> Router<Arc<Desk>> {
     Router::new()
         .route("/me", get(api::me))
         .route("/holds", get(api::holds))
+        .route("/holds/batch", post(group::batch))
+        .route("/clusters/{id}", get(group::show))
         .route("/holds/{id}", get(api::hold))
         .route("/holds/{id}/wait", get(api::wait))
         .route("/holds/{id}/approve", post(api::approve))
@@ -135,23 +140,24 @@ fn v1() -> Router<Arc<Desk>> {
         .route("/calls", get(api::calls))
         .route("/calls/{id}", get(api::call))
         .route("/calls/{id}/reconcile", post(api::reconcile))
+        .route("/calls/{id}/undo", post(undo::undo))
 }
 
 fn pages() -> Router<Arc<Desk>> {
     Router::new()
         .route("/", get(page::inbox))
-        .route("/calls/{id}/undo", post(undo::undo))
         .route("/style.css", get(page::style))
         .route("/sign-in", get(page::sign_in_form).post(page::sign_in))
         .route("/sign-out", post(page::sign_out))
         .route("/holds/{id}", get(page::hold))
+        .route("/clusters/{id}", get(group::group_page).post(group::group_form))
         .route("/holds/{id}/approve", post(page::approve))
         .route("/holds/{id}/reject", post(page::reject))
         .route("/holds/{id}/edit", post(amend::edit_form))
+        .route("/holds/{id}/withdraw", post(page::withdraw))
         .route("/policies", get(page::policies))
         .route("/calls", get(page::calls))
         .route("/calls/{id}", get(page::call))
         .route("/calls/{id}/reconcile", post(page::reconcile))
-}
-        .route("/holds/{id}/withdraw", post(page::withdraw))
         .route("/calls/{id}/undo", post(undo::form))
+}

@@ -62,7 +62,7 @@ impl IntoResponse for Wrong {
 
 pub(super) type Answer = Result<Response, Wrong>;
 
-fn html(status: StatusCode, page: &impl Template) -> Response {
+pub(super) fn html(status: StatusCode, page: &impl Template) -> Response {
     match page.render() {
         Ok(text) => (status, Html(text)).into_response(),
         Err(error) => {
@@ -106,7 +106,11 @@ impl Visit {
         Asker { snapshot: &self.snapshot, who: &self.visitor.who, now: self.desk.clock.now() }
     }
 
-    fn head(&self) -> Head {
+    pub(super) fn who(&self) -> &Who {
+        &self.visitor.who
+    }
+
+    pub(super) fn head(&self) -> Head {
         let who = &self.visitor.who;
         let user = format!("{} ({})", who.person, who.groups.join(", "));
         let s = &self.snapshot;
@@ -120,6 +124,7 @@ impl Visit {
     }
 
     pub(super) async fn record(&self, record: &CallRecord, is_hold: bool, problem: Option<&Problem>) -> Answer {
+        self.desk.opened.note(&self.visitor.who.person, record);
         let exact = self.exact(record).await;
         let contents = find::contents(&self.desk, &self.asker(), record).await?;
         let pieces = record.evidence.iter().zip(&contents);
@@ -191,7 +196,15 @@ pub(super) async fn inbox(State(desk): State<Arc<Desk>>, visitor: Visitor) -> An
     let unknown = unknown.iter().map(|r| Line::new(&asker, r, false)).collect();
     Ok(html(
         StatusCode::OK,
-        &Inbox { head: visit.head(), paused: super::tools::waiting(&visit.desk, &asker), unknown, mine, others, more },
+        &Inbox {
+            head: visit.head(),
+            paused: super::tools::waiting(&visit.desk, &asker),
+            unknown,
+            groups: super::group::groups(&records, &asker),
+            mine,
+            others,
+            more,
+        },
     ))
 }
 
@@ -289,19 +302,6 @@ pub(super) async fn reject(
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct SettleForm {
-    csrf: String,
-    version: String,
-    outcome: Option<String>,
-    reason: Option<String>,
-}
-
-/// A word on what became of an unknown call. The version in the form binds it to what was seen: the first person's
-/// word may have come meanwhile.
-pub(super) async fn reconcile(
-    State(desk): State<Arc<Desk>>,
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct WithdrawForm {
     csrf: String,
     reason: Option<String>,
@@ -323,6 +323,19 @@ pub(super) async fn withdraw(
     visit.after(record.id, done).await
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SettleForm {
+    csrf: String,
+    version: String,
+    outcome: Option<String>,
+    reason: Option<String>,
+}
+
+/// A word on what became of an unknown call. The version in the form binds it to what was seen: the first person's
+/// word may have come meanwhile.
+pub(super) async fn reconcile(
+    State(desk): State<Arc<Desk>>,
     visitor: Visitor,
     Path(id): Path<String>,
     headers: HeaderMap,

@@ -28,14 +28,14 @@ pub(super) struct Head {
 /// One line of a list.
 #[derive(Debug)]
 pub(super) struct Line {
-    href: String,
+    pub(super) href: String,
     tier: &'static str,
     state: &'static str,
     pub(super) title: String,
     agent: String,
-    code: String,
+    pub(super) code: String,
     created: String,
-    expires: String,
+    pub(super) expires: String,
     needs: String,
 }
 
@@ -68,6 +68,8 @@ pub(super) struct Inbox {
     pub(super) head: Head,
     pub(super) paused: Vec<super::tools::Paused>,
     pub(super) unknown: Vec<Line>,
+    /// Alike holds: id, name, how many, how much.
+    pub(super) groups: Vec<(String, String, usize, String)>,
     pub(super) mine: Vec<Line>,
     pub(super) others: Vec<Line>,
     pub(super) more: bool,
@@ -179,11 +181,11 @@ pub(super) struct Record {
     renewals: u32,
     change: Option<Shown>,
     edits: Vec<(String, String, String)>,
-    edited: Vec<Row>,
-    can_edit: bool,
     undo: ShownUndo,
     can_undo: bool,
     can_withdraw: bool,
+    edited: Vec<Row>,
+    can_edit: bool,
     editable: String,
     why: Vec<WhyLine>,
     policies: String,
@@ -231,9 +233,9 @@ pub(super) struct Parts<'a> {
     pub(super) record: &'a CallRecord,
     pub(super) exact: &'a Exact,
     pub(super) foreseen: Option<&'a Foreseen>,
+    pub(super) undo: &'a Undo,
     pub(super) evidence: Vec<Piece>,
     pub(super) is_hold: bool,
-    pub(super) undo: &'a Undo,
     pub(super) problem: Option<&'a Problem>,
 }
 
@@ -274,11 +276,11 @@ impl Record {
             renewals: record.renewals,
             change: foreseen.map(Shown::new),
             edits: edits(record),
-            edited: record.edited.as_deref().map(|e| rows(&e.changes)).unwrap_or_default(),
-            can_edit: is_hold && can.contains(&"edit"),
             undo: undo.shown(),
             can_undo: !is_hold && can.contains(&"undo"),
             can_withdraw: is_hold && can.contains(&"withdraw"),
+            edited: record.edited.as_deref().map(|e| rows(&e.changes)).unwrap_or_default(),
+            can_edit: is_hold && can.contains(&"edit"),
             editable: editable(&record.arguments),
             why: why(record),
             policies: record.policies.join(", "),
@@ -368,8 +370,6 @@ fn why(record: &CallRecord) -> Vec<WhyLine> {
     .collect()
 }
 
-/// Who changed it, when, and why.
-fn edits(record: &CallRecord) -> Vec<(String, String, String)> {
 /// As it stands after "You cannot".
 fn verb(name: &'static str) -> &'static str {
     match name {
@@ -380,6 +380,8 @@ fn verb(name: &'static str) -> &'static str {
     }
 }
 
+/// Who changed it, when, and why.
+fn edits(record: &CallRecord) -> Vec<(String, String, String)> {
     let all = record.edited.iter().flat_map(|e| &e.edits);
     all.map(|e| (visible(&e.person), e.at.to_string(), visible(&e.note))).collect()
 }

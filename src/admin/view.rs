@@ -130,6 +130,7 @@ pub(super) fn full(asker: &Asker<'_>, record: &CallRecord, parts: &Parts<'_>) ->
         "evidence": evidence(record, parts.contents),
         "claims": {"intent": record.context.intent, "confidence": record.context.confidence},
         "undo": parts.undo.json(),
+        "alike": super::group::cluster(record).map(|id| json!({"cluster": id})),
         "edited": record.edited.as_deref().map(edited),
         "approvals": approvals(record),
         "renewals": record.renewals,

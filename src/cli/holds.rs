@@ -11,7 +11,7 @@ use crate::clock::{Clock, SystemClock};
 
 use super::Exit;
 use super::client::{Answer, At, Client};
-use super::{edit, hold_text as text};
+use super::{edit, group, hold_text as text};
 
 /// Lines that one request asks for, and how many requests one list makes.
 const PAGE: usize = 200;
@@ -89,6 +89,8 @@ pub enum Holds {
         #[command(flatten)]
         common: Common,
     },
+    /// List alike holds, or decide them together once the odd ones were read.
+    Group(group::Group),
     /// Change the arguments of one: policy decides anew, approvals are cleared, the agent is told.
     Edit {
         /// Its id, a unique end of it, or its code.
@@ -220,14 +222,14 @@ pub async fn run(verb: Asked, out: &mut impl Write) -> anyhow::Result<Exit> {
 }
 
 /// Whom to ask, and where to complain.
-struct Console<'a> {
+pub(super) struct Console<'a> {
     input: &'a mut dyn BufRead,
-    err: &'a mut dyn Write,
-    is_terminal: bool,
+    pub(super) err: &'a mut dyn Write,
+    pub(super) is_terminal: bool,
 }
 
 impl Console<'_> {
-    fn ask(&mut self, question: &str) -> anyhow::Result<String> {
+    pub(super) fn ask(&mut self, question: &str) -> anyhow::Result<String> {
         write!(self.err, "{question} ")?;
         self.err.flush()?;
         let mut line = String::new();
@@ -344,6 +346,7 @@ async fn run_holds(verb: Holds, mut console: Console<'_>, out: &mut impl Write) 
             add(&mut body, "message_to_agent", message);
             decide(&client, &hold, "reject", &body, &common, &mut console, out).await
         }
+        Holds::Group(said) => group::run(said, &mut console, out).await,
         Holds::Edit { id, set, patch, note, digest, common } => {
             let patch = edit::patch(&set, patch.as_deref())?;
             let client = Client::new(&common.at)?;
@@ -364,17 +367,17 @@ fn add(body: &mut Value, name: &str, value: Option<String>) {
     }
 }
 
-async fn hold(client: &Client, id: &str) -> anyhow::Result<Answer> {
+pub(super) async fn hold(client: &Client, id: &str) -> anyhow::Result<Answer> {
     client.send(Method::GET, &format!("/v1/holds/{}", encode_part(id)), None).await
 }
 
-fn printed(value: &Value, out: &mut impl Write) -> anyhow::Result<Exit> {
+pub(super) fn printed(value: &Value, out: &mut impl Write) -> anyhow::Result<Exit> {
     writeln!(out, "{value:#}")?;
     Ok(Exit::Ok)
 }
 
 /// The answer's content; or what the server refused, said.
-fn ok(
+pub(super) fn ok(
     answer: Answer,
     common: &Common,
     console: &mut Console<'_>,

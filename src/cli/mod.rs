@@ -7,6 +7,7 @@ mod diff;
 mod doctor;
 mod edit;
 mod explain;
+mod group;
 mod hold_text;
 pub mod holds;
 mod init;

@@ -13,6 +13,7 @@
 
 mod auditor;
 mod bad_input;
+mod batch;
 mod binary;
 mod canary;
 mod crash;
