@@ -38,4 +38,5 @@ mod streams;
 mod undo;
 mod unknown;
 mod unsent;
+mod verbs;
 mod workbench;
