@@ -40,7 +40,8 @@ impl Pipeline {
             // A hold that was made stays one.
             Verdict::Allow(_) => record.terms.clone().ok_or(HoldError::NotFound)?,
         };
-        let seen = self.preview(&s, &call).await;
+        // Where the operation is not read any more, what was seen of another call does not stand for this one.
+        let seen = self.preview(&s, &call).await.or_else(|| record.preview.is_some().then(|| self.unread()));
         let renewal = renewal(&s, &call, &ask, terms, seen.as_ref().map(|seen| seen.preview.clone()));
         let states = seen.map(|seen| seen.sealed()).unwrap_or_default();
         let asked = self.asked_for(&record).await?;

@@ -139,7 +139,7 @@ impl Pipeline {
         entry.principal(&principal);
         let draft = s.routes.recognize(&principal, incoming, |o| s.policies.visible(&principal, o))?;
         entry.operation(&draft.operation);
-        support::rate_headers(entry, s.rates.check(&principal, &draft)?);
+        support::rate_headers(entry, s.rates.check(&principal, &draft.operation.name)?);
         self.sessions.check(&principal, &draft)?;
         self.pins.check(&draft.operation)?;
         let call = s.schemas.validate(&principal, draft)?;

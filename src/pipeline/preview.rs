@@ -98,7 +98,7 @@ impl Pipeline {
         Ok(Some(seen))
     }
 
-    fn unread(&self) -> Seen {
+    pub(super) fn unread(&self) -> Seen {
         let preview = Preview {
             certainty: Certainty::Unknown,
             target: None,

@@ -48,6 +48,7 @@ impl Pipeline {
     }
 
     async fn undone(&self, a: Asking<'_>, entry: &mut Entry) -> Result<Outcome, Refusal> {
+        a.s.rates.check(a.principal, &a.call.operation().name)?;
         self.pins.check(a.call.operation())?;
         Budgets::money(a.call)?;
         self.decide(a, entry).await

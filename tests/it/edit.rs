@@ -241,3 +241,23 @@ async fn the_form_on_the_page_edits_without_a_script() {
     let page = crate::harness::page(&p, "maya", &path).await;
     assert!(page.contains("Changed by a reviewer") && page.contains("8800") && page.contains("6100"), "{page}");
 }
+
+#[tokio::test]
+async fn an_edit_after_the_preview_was_taken_out_of_the_configuration_can_be_sent() {
+    let held_updates = r#"
+@id("update-review") @reason("Changes need one review.") @approvers("support-leads")
+forbid (principal, action == Holdpoint::Action::"crm.update_customer", resource) unless { context.approval.granted };
+"#;
+    let preview = "schema: update.json, preview: { read: GET /customers/:customerId, diff: merge-patch } }";
+    let setup = setup().more_policies(held_updates).config("schema: update.json, redact: [/phone] }", preview);
+    let p = start(setup).await;
+    let got = p.agent("PATCH", "/crm/customers/c_1", &[], Some(&json!({"email": "a@x.example"}))).await;
+    let hold = got.json()["hold"].as_str().unwrap().to_owned();
+    p.rewrite("holdpoint.yaml", |text| text.replace(preview, "schema: update.json }"));
+    p.running.reload().await.unwrap();
+    let patch = json!([{"op": "replace", "path": "/email", "value": "b@x.example"}]);
+    let got = edit(&p, "maya", &hold, patch).await;
+    assert_eq!((got.status, &got.json()["change"]["certainty"]), (200, &json!("unknown")), "{:?}", got.json());
+    assert_eq!(p.approve("maya", &hold, None).await.status, 200);
+    p.until_state(&call_of(&hold), State::Succeeded).await;
+}

@@ -120,6 +120,16 @@ when { context.input has email && context.input.email == "old@x.example" } unles
 }
 
 #[tokio::test]
+async fn an_undo_is_counted_by_the_rates_like_any_call() {
+    let limit = "rates:\n  - { per: agent+operation, operations: [crm.update_customer], limit: 1/h, burst: 1 }\n";
+    let (p, customer) = start(setup(BEFORE).config("rates:\n", limit)).await;
+    let call = update(&p, "new@x.example").await.header("holdpoint-call").to_owned();
+    let got = undo(&p, "omar", &call).await;
+    assert_eq!((got.status, got.code().as_str()), (429, "rate_limited"), "{:?}", got.json());
+    assert_eq!(customer.lock().unwrap()["email"], "new@x.example");
+}
+
+#[tokio::test]
 async fn what_cannot_be_undone_says_why() {
     let time = Arc::new(ManualClock::at(Timestamp::from_millis(1_800_000_000_000)));
     let (p, _) = start(setup(BEFORE).clock(time.clone())).await;
