@@ -335,6 +335,7 @@ fn times(record: &CallRecord) -> Vec<(&'static str, String)> {
     all.extend(view::sla(record).map(|t| ("to be looked at by", t.to_string())));
     all.extend(record.expires.map(|t| ("expires", t.to_string())));
     all.extend(record.terms.as_ref().map(|t| ("window after the last vote", duration_text(t.window))));
+    all.extend(record.not_before.map(|t| ("sent at", t.to_string())));
     all.extend(record.window_closes.map(|t| ("window closes", t.to_string())));
     all
 }

@@ -62,6 +62,7 @@ async fn what_was_edited_is_sent_once_and_the_agent_is_told() {
     assert_eq!(told.header("holdpoint-held-outcome"), "edited");
     let words = told.header("holdpoint-note");
     assert!(words.contains("8800 to 6000") && words.contains("Do not send the original."), "{words}");
+    assert!(words.ends_with("The second charge was half of it."), "{words}");
     let seen = p.upstream.seen();
     let sent: Value = serde_json::from_slice(&seen[0].body).unwrap();
     assert_eq!((seen.len(), sent), (1, json!({"customerId": "c_1", "amountMinor": 6000, "currency": "EUR"})));

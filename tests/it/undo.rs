@@ -165,7 +165,7 @@ async fn an_undo_takes_its_arguments_from_the_answer_of_an_mcp_tool() {
         "name": "add_comment", "arguments": {"ticketId": "t_1", "text": "hello"},
         "_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28",
             "io.modelcontextprotocol/clientInfo": {"name": "it", "version": "1"},
-            "io.modelcontextprotocol/clientCapabilities": {}}}});
+            "io.modelcontextprotocol/clientCapabilities": {"elicitation": {}}}}});
     let headers = [
         ("accept", "application/json, text/event-stream"),
         ("mcp-protocol-version", "2026-07-28"),
@@ -181,6 +181,8 @@ async fn an_undo_takes_its_arguments_from_the_answer_of_an_mcp_tool() {
     assert_eq!(sent["params"]["name"], "delete_ticket");
     assert_eq!(sent["params"]["arguments"], json!({"ticketId": "t_9"}));
     assert_eq!(seen[1].headers["mcp-name"], "delete_ticket");
+    let able = &sent["params"]["_meta"]["io.modelcontextprotocol/clientCapabilities"];
+    assert_eq!(able, &json!({}), "nobody is there to answer its server");
 }
 
 #[tokio::test]
@@ -248,4 +250,31 @@ async fn mistakes_in_undo_and_delay_are_found_before_anything_runs() {
     let never = setup("schema: update.json, undo: none }");
     let dir = tempfile::tempdir().unwrap();
     assert!(holdpoint::app::load(&never.write(dir.path(), ([127, 0, 0, 1], 1).into())).is_ok());
+}
+
+#[tokio::test]
+async fn an_mcp_agent_hears_that_a_delayed_call_is_approved_and_waits() {
+    let p = Setup::new()
+        .config("add_comment: { effect: write }", "add_comment: { effect: write, delay: 5m }")
+        .start()
+        .await;
+    let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {
+        "name": "add_comment", "arguments": {"ticketId": "t_1", "text": "hello"},
+        "_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientInfo": {"name": "it", "version": "1"},
+            "io.modelcontextprotocol/clientCapabilities": {}}}});
+    let headers = [
+        ("accept", "application/json, text/event-stream"),
+        ("mcp-protocol-version", "2026-07-28"),
+        ("mcp-method", "tools/call"),
+        ("mcp-name", "add_comment"),
+    ];
+    let told = p.agent("POST", "/tickets/mcp", &headers, Some(&body)).await.json();
+    let text = told["result"]["content"][0]["text"].as_str().unwrap();
+    assert!(text.starts_with("APPROVED, NOT EXECUTED YET") && text.contains("It is sent at"), "{told}");
+    assert!(told["result"]["_meta"]["dev.holdpoint/hold"]["notBefore"].is_string(), "{told}");
+    let hold = told["result"]["_meta"]["dev.holdpoint/hold"]["holdId"].as_str().unwrap();
+    let page = crate::harness::page(&p, "maya", &format!("/holds/{hold}")).await;
+    assert!(page.contains("Policy allows it by itself") && page.contains("sent at"), "{page}");
+    assert_eq!(p.upstream.bytes(), 0);
 }

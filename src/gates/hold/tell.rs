@@ -74,7 +74,9 @@ pub fn note_to_agent(edited: &Edited, state: State) -> String {
         State::Held | State::Approved | State::Dispatching => "it is not executed yet. Do not send another one.",
         _ => "nothing was executed.",
     };
-    format!("A reviewer changed {changes}; {became}")
+    let why = edited.edits.last().map(|e| visible(&e.note)).filter(|note| !note.is_empty());
+    let why = why.map(|note| format!(" The reviewer says: {note}")).unwrap_or_default();
+    format!("A reviewer changed {changes}; {became}{why}")
 }
 
 /// Header values are ASCII.

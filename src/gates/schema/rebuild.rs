@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 
 use crate::call::splice::Edits;
 use crate::call::{
-    Call, Checked, Code, McpCall, Operation, OutRequest, Preference, Principal, Protocol, Refusal, RestCall, Violation,
+    Call, CallContext, Checked, Code, McpCall, Operation, OutRequest, Preference, Principal, Protocol, Refusal,
+    RestCall, Violation,
 };
 
 use super::{Schemas, checked, invalid, mirrored};
@@ -50,8 +51,12 @@ impl Schemas {
         let (arguments, request) = self.remade(operation, &request, operation.route.as_ref(), arguments)?;
         let call = self.made(principal, like, operation, arguments, request);
         let prefer = Preference { wait: Some(std::time::Duration::ZERO), respond_async: false };
-        let parts = Checked { id, key: Some(key), key_derived: false, evidence: Vec::new(), prefer, ..parts(&call) };
-        Ok(checked(parts, principal))
+        // What its agent said of the first call, it did not say of this one.
+        let context = CallContext { intent: None, confidence: None, ..call.context().clone() };
+        let evidence = Vec::new();
+        let parts = Checked { id, key: Some(key), key_derived: false, evidence, prefer, context, ..parts(&call) };
+        // Nobody is there to answer a question of its server.
+        Ok(self.deferred(principal, &checked(parts, principal)))
     }
 
     fn made(
