@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::call::{ArtifactId, CallId, Code, Outcome, Principal, Refusal, Violation};
-use crate::gates::hold::{refusal_of, reply_of, times};
+use crate::gates::hold::{note_to_agent, refusal_of, reply_of, times};
 use crate::pipeline::Pipeline;
 use crate::store::{CallRecord, HoldError, NewArtifact, State, WithdrawnBy};
 use crate::wire::{OwnReply, OwnRequest, TaskReply, TaskRequest, TaskVerb};
@@ -58,6 +58,10 @@ async fn state(p: &Pipeline, principal: &Principal, id: &str, request: &OwnReque
         "call": record.id.to_string(), "state": state.as_str(), "operation": record.operation,
         "created": record.created.to_string(), "updated": record.updated.to_string(), "digest": record.digest.to_string(),
     });
+    if let (Some(members), Some(edited)) = (body.as_object_mut(), record.edited.as_deref()) {
+        members.insert("held_outcome".into(), "edited".into());
+        members.insert("note_to_agent".into(), note_to_agent(edited, state).into());
+    }
     let mut headers = HeaderMap::new();
     if matches!(state, State::Succeeded | State::Failed) {
         let at = format!("/-/calls/{}/result", record.id);

@@ -21,7 +21,9 @@ use super::decide::{Approve, Decision, Refuse};
 use super::edge;
 use super::exact::Exact;
 use super::find;
+use super::foreseen::Foreseen;
 use super::problem::Problem;
+use super::undo::Undo;
 use super::view;
 use super::who::{Who, bearer};
 
@@ -43,7 +45,7 @@ pub(super) fn ok(value: &Value, version: Option<u64>) -> Response {
 }
 
 /// A version in quotes, as `If-Match` and `If-None-Match` carry it.
-fn version(headers: &HeaderMap, name: http::HeaderName) -> Result<Option<u64>, Problem> {
+pub(super) fn version(headers: &HeaderMap, name: http::HeaderName) -> Result<Option<u64>, Problem> {
     let Some(value) = headers.get(&name) else { return Ok(None) };
     let text = value.to_str().unwrap_or_default().trim();
     let number = text.strip_prefix('"').and_then(|t| t.strip_suffix('"')).and_then(|t| t.parse().ok());
@@ -51,7 +53,7 @@ fn version(headers: &HeaderMap, name: http::HeaderName) -> Result<Option<u64>, P
 }
 
 /// Query parameters; one that is not known is refused rather than ignored.
-fn parameters(query: Option<&str>, known: &[&str]) -> Result<Vec<(String, String)>, Problem> {
+pub(super) fn parameters(query: Option<&str>, known: &[&str]) -> Result<Vec<(String, String)>, Problem> {
     let pairs = crate::wire::path::query(query).map_err(Problem::malformed)?;
     match pairs.iter().find(|(name, _)| !known.contains(&name.as_str())) {
         Some((name, _)) => {
@@ -99,37 +101,49 @@ fn filter(query: Option<&str>) -> Result<Filter, Problem> {
 }
 
 /// One request: the snapshot it is judged by, and who asks.
-struct Asked {
-    admin: Arc<Desk>,
+pub(super) struct Asked {
+    pub(super) admin: Arc<Desk>,
     snapshot: Arc<Snapshot>,
     who: Who,
 }
 
 impl Asked {
-    fn new(admin: Arc<Desk>, who: Who) -> Self {
+    pub(super) fn new(admin: Arc<Desk>, who: Who) -> Self {
         Self { snapshot: admin.snapshots.current(), admin, who }
     }
 
-    fn asker(&self) -> Asker<'_> {
+    pub(super) fn who(&self) -> &Who {
+        &self.who
+    }
+
+    pub(super) fn asker(&self) -> Asker<'_> {
         Asker { snapshot: &self.snapshot, who: &self.who, now: self.admin.clock.now() }
     }
 
-    async fn hold(&self, id: &str) -> Result<CallRecord, Problem> {
+    pub(super) async fn hold(&self, id: &str) -> Result<CallRecord, Problem> {
         find::hold(&self.admin, &self.asker(), id).await
     }
 
-    async fn exact(&self, record: &CallRecord) -> Exact {
+    pub(super) async fn call(&self, id: &str) -> Result<CallRecord, Problem> {
+        find::call(&self.admin, &self.asker(), id).await
+    }
+
+    pub(super) async fn exact(&self, record: &CallRecord) -> Exact {
         Exact::of(&self.snapshot, &self.admin.store, record).await
     }
 
-    fn decision<'a>(&'a self, record: &'a CallRecord, version: Option<u64>) -> Decision<'a> {
+    pub(super) fn decision<'a>(&'a self, record: &'a CallRecord, version: Option<u64>) -> Decision<'a> {
         Decision { admin: &self.admin, snapshot: &self.snapshot, who: &self.who, record, version }
     }
 
-    async fn shown(&self, record: &CallRecord) -> Answer {
+    pub(super) async fn shown(&self, record: &CallRecord) -> Answer {
+        self.admin.opened.note(&self.who.person, record);
         let exact = self.exact(record).await;
         let contents = find::contents(&self.admin, &self.asker(), record).await?;
-        Ok(ok(&view::full(&self.asker(), record, &exact, &contents), Some(record.version)))
+        let foreseen = Foreseen::of(&self.snapshot, &self.admin.store, record, &exact).await;
+        let undo = Undo::of(&self.snapshot, &self.admin.store, record, foreseen.as_ref()).await;
+        let parts = view::Parts { exact: &exact, contents: &contents, foreseen: foreseen.as_ref(), undo: &undo };
+        Ok(ok(&view::full(&self.asker(), record, &parts), Some(record.version)))
     }
 
     fn decided(&self, record: &CallRecord) -> Response {

@@ -75,8 +75,13 @@ impl<'a> Asker<'a> {
     /// 403 with the reason, as far as it can be told.
     pub(super) fn permit(&self, action: &'static str, record: &'a CallRecord) -> Result<(), Problem> {
         let forbidden = |code, text: String| Problem::new(StatusCode::FORBIDDEN, code, text);
-        if matches!(action, "hold.approve" | "call.reconcile") && self.is_own(record) {
-            let verb = if action == "hold.approve" { "approve" } else { "settle" };
+        let verb = match action {
+            "hold.approve" => "approve",
+            "hold.edit" => "change",
+            "call.reconcile" => "settle",
+            _ => "",
+        };
+        if !verb.is_empty() && self.is_own(record) {
             return Err(forbidden("self_review", format!("you cannot {verb} a call that you requested")));
         }
         let answer = self.put(action, record, self.who.mfa, self.who.channel);
@@ -105,20 +110,32 @@ impl<'a> Asker<'a> {
     fn is_own(&self, record: &CallRecord) -> bool {
         let p = &record.principal;
         let barred = [p.operator.as_deref(), p.acting_for.as_deref(), p.acting_for_email.as_deref(), Some(&*p.subject)];
-        self.who.is_any_of(barred.into_iter().flatten())
+        let undoing = record.undoes.iter().flat_map(|u| u.aliases.iter().chain([&u.person])).map(String::as_str);
+        self.who.is_any_of(barred.into_iter().flatten().chain(undoing))
             || acted_for(&self.snapshot.config.identity, p).is_some_and(|person| self.who.is_any_of([person]))
     }
 
     /// What this person can do with it now, and why not the rest.
     pub(super) fn can(&self, record: &'a CallRecord) -> (Vec<&'static str>, Vec<(&'static str, String)>) {
         let (mut can, mut cannot) = (Vec::new(), Vec::new());
-        for (name, action) in [("approve", "hold.approve"), ("reject", "hold.reject"), ("withdraw", "hold.withdraw")] {
+        for (name, action) in [
+            ("approve", "hold.approve"),
+            ("reject", "hold.reject"),
+            ("edit", "hold.edit"),
+            ("withdraw", "hold.withdraw"),
+        ] {
             if record.terms.is_none() {
                 continue;
             }
             match self.decidable(name, record).and_then(|()| self.permit(action, record).map_err(why)) {
                 Ok(()) => can.push(name),
                 Err(text) => cannot.push((name, text)),
+            }
+        }
+        if self.is_undoable(record) {
+            match self.permit("undo.run", record) {
+                Ok(()) => can.push("undo"),
+                Err(problem) => cannot.push(("undo", why(problem))),
             }
         }
         if record.state_at(self.now) == State::Unknown {
@@ -130,10 +147,16 @@ impl<'a> Asker<'a> {
         (can, cannot)
     }
 
+    /// Whether some call takes it back, and there is time for that.
+    fn is_undoable(&self, record: &CallRecord) -> bool {
+        let rule = self.snapshot.operation(&record.operation).and_then(|o| o.undo.as_ref());
+        record.state == State::Succeeded && rule.is_some_and(|rule| self.now < record.updated.plus(rule.within))
+    }
+
     /// What the store would say to this person's vote, as far as it can be seen from here.
     fn decidable(&self, name: &str, record: &CallRecord) -> Result<(), String> {
         let state = record.state_at(self.now);
-        let open = state == State::Held || (name != "approve" && state == State::Approved);
+        let open = state == State::Held || (!matches!(name, "approve" | "edit") && state == State::Approved);
         if !open {
             return Err(format!("already_decided: it is {}", state.as_str()));
         }

@@ -66,13 +66,13 @@ pub(super) struct Refuse {
     pub(super) message_to_agent: Option<String>,
 }
 
-fn words(what: &str, text: Option<&String>) -> Result<(), Problem> {
+pub(super) fn words(what: &str, text: Option<&String>) -> Result<(), Problem> {
     let long = text.is_some_and(|t| t.chars().count() > WORDS);
     if long { Err(Problem::invalid(format!("`{what}` is over {WORDS} characters"))) } else { Ok(()) }
 }
 
 impl<'a> Decision<'a> {
-    fn asker(&self) -> Asker<'a> {
+    pub(super) fn asker(&self) -> Asker<'a> {
         Asker { snapshot: self.snapshot, who: self.who, now: self.admin.clock.now() }
     }
 
@@ -215,7 +215,7 @@ impl<'a> Decision<'a> {
         Err(Problem::of_hold(changed, self.admin.clock.now()))
     }
 
-    fn count(&self, decision: &str, group: &str, ends: bool) {
+    pub(super) fn count(&self, decision: &str, group: &str, ends: bool) {
         let (metrics, record) = (&self.admin.metrics, self.record);
         let tier = record.tier.as_str();
         let labels = [record.operation.as_str(), tier, group, decision, self.who.channel];
@@ -227,7 +227,7 @@ impl<'a> Decision<'a> {
     }
 
     /// A decision that was refused leaves a record, too.
-    async fn noted(&self, action: &str, done: Result<CallRecord, Problem>) -> Result<CallRecord, Problem> {
+    pub(super) async fn noted(&self, action: &str, done: Result<CallRecord, Problem>) -> Result<CallRecord, Problem> {
         let Err(problem) = done else { return done };
         if problem.status() != StatusCode::SERVICE_UNAVAILABLE {
             let more = [("action", json!(action)), ("channel", json!(self.who.channel))];

@@ -4,12 +4,15 @@
 //! plane, `decide` takes a decision to the store. `api` and `page` are two doors to the same steps. Nothing here
 //! runs a call: an approved one is told to whoever sends, by its id.
 
+mod amend;
 mod api;
 mod ask;
 mod decide;
 mod edge;
 mod exact;
 mod find;
+mod foreseen;
+mod group;
 mod health;
 mod page;
 mod policies;
@@ -20,6 +23,7 @@ mod show;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tools;
+mod undo;
 mod view;
 mod who;
 
@@ -34,18 +38,23 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::call::CallId;
 use crate::clock::Clock;
+use crate::gates::hold::{Denied, EditAsk, UndoAsk};
 use crate::gates::pins::Pins;
 use crate::snapshot::Snapshots;
-use crate::store::Store;
+use crate::store::{CallRecord, Store};
 use crate::tasks::Draining;
 use crate::telemetry::Metrics;
 
 pub use serve::serve;
 
+use self::group::Opened;
 use self::sessions::Sessions;
 
 /// Puts the files as they are now in force, for the person who asks; or says everything that is wrong with them.
 pub type Reload = Arc<dyn Fn(String) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
+/// Asks a core for what takes policy and upstreams; nothing when this proxy is about to stop.
+pub type Ask<Q, A> = Arc<dyn Fn(Q) -> BoxFuture<'static, Option<A>> + Send + Sync>;
 
 /// What the admin side works with.
 pub struct Admin {
@@ -59,6 +68,10 @@ pub struct Admin {
     pub clock: Arc<dyn Clock>,
     /// Hears of every call that people have just approved and that the proxy sends.
     pub resume: UnboundedSender<CallId>,
+    /// Makes another call of a held one.
+    pub edit: Ask<EditAsk, Result<CallRecord, Denied>>,
+    /// Takes an executed call back.
+    pub undo: Ask<UndoAsk, Result<CallRecord, Denied>>,
     /// Reads configuration, schemas and policies again, for this person.
     pub reload: Reload,
     /// Tools that wait for an operator.
@@ -78,6 +91,7 @@ impl std::fmt::Debug for Admin {
 struct Desk {
     admin: Arc<Admin>,
     sessions: Sessions,
+    opened: Opened,
 }
 
 impl Deref for Desk {
@@ -89,7 +103,7 @@ impl Deref for Desk {
 
 /// Everything that the admin listener answers.
 pub fn router(admin: Arc<Admin>) -> Router {
-    let desk = Arc::new(Desk { admin, sessions: Sessions::default() });
+    let desk = Arc::new(Desk { admin, sessions: Sessions::default(), opened: Opened::default() });
     let nothing = || async { problem::Problem::not_found() };
     let wrong_method = || async {
         let status = http::StatusCode::METHOD_NOT_ALLOWED;
@@ -112,10 +126,13 @@ fn v1() -> Router<Arc<Desk>> {
     Router::new()
         .route("/me", get(api::me))
         .route("/holds", get(api::holds))
+        .route("/holds/batch", post(group::batch))
+        .route("/clusters/{id}", get(group::show))
         .route("/holds/{id}", get(api::hold))
         .route("/holds/{id}/wait", get(api::wait))
         .route("/holds/{id}/approve", post(api::approve))
         .route("/holds/{id}/reject", post(api::reject))
+        .route("/holds/{id}/edit", post(amend::edit))
         .route("/holds/{id}/withdraw", post(api::withdraw))
         .route("/tools/paused", get(tools::paused))
         .route("/policies", get(policies::list))
@@ -123,6 +140,7 @@ fn v1() -> Router<Arc<Desk>> {
         .route("/calls", get(api::calls))
         .route("/calls/{id}", get(api::call))
         .route("/calls/{id}/reconcile", post(api::reconcile))
+        .route("/calls/{id}/undo", post(undo::undo))
 }
 
 fn pages() -> Router<Arc<Desk>> {
@@ -132,10 +150,14 @@ fn pages() -> Router<Arc<Desk>> {
         .route("/sign-in", get(page::sign_in_form).post(page::sign_in))
         .route("/sign-out", post(page::sign_out))
         .route("/holds/{id}", get(page::hold))
+        .route("/clusters/{id}", get(group::group_page).post(group::group_form))
         .route("/holds/{id}/approve", post(page::approve))
         .route("/holds/{id}/reject", post(page::reject))
+        .route("/holds/{id}/edit", post(amend::edit_form))
+        .route("/holds/{id}/withdraw", post(page::withdraw))
         .route("/policies", get(page::policies))
         .route("/calls", get(page::calls))
         .route("/calls/{id}", get(page::call))
         .route("/calls/{id}/reconcile", post(page::reconcile))
+        .route("/calls/{id}/undo", post(undo::form))
 }

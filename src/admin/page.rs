@@ -21,8 +21,10 @@ use super::decide::{Approve, Decision, Refuse};
 use super::edge;
 use super::exact::Exact;
 use super::find;
+use super::foreseen::Foreseen;
 use super::problem::Problem;
 use super::show::{Calls, Head, Inbox, Line, Message, Parts, Piece, Record, SignIn};
+use super::undo::Undo;
 use super::who::{Visitor, Who, cookie_name, session_id};
 
 const STYLE: &str = include_str!("../../templates/style.css");
@@ -58,9 +60,9 @@ impl IntoResponse for Wrong {
     }
 }
 
-type Answer = Result<Response, Wrong>;
+pub(super) type Answer = Result<Response, Wrong>;
 
-fn html(status: StatusCode, page: &impl Template) -> Response {
+pub(super) fn html(status: StatusCode, page: &impl Template) -> Response {
     match page.render() {
         Ok(text) => (status, Html(text)).into_response(),
         Err(error) => {
@@ -89,22 +91,26 @@ pub(super) fn signed_out(method: &Method, uri: &Uri) -> Response {
 }
 
 /// One visit: the snapshot it is judged by, and who looks.
-struct Visit {
-    desk: Arc<Desk>,
+pub(super) struct Visit {
+    pub(super) desk: Arc<Desk>,
     snapshot: Arc<Snapshot>,
     visitor: Visitor,
 }
 
 impl Visit {
-    fn new(desk: Arc<Desk>, visitor: Visitor) -> Self {
+    pub(super) fn new(desk: Arc<Desk>, visitor: Visitor) -> Self {
         Self { snapshot: desk.snapshots.current(), desk, visitor }
     }
 
-    fn asker(&self) -> Asker<'_> {
+    pub(super) fn asker(&self) -> Asker<'_> {
         Asker { snapshot: &self.snapshot, who: &self.visitor.who, now: self.desk.clock.now() }
     }
 
-    fn head(&self) -> Head {
+    pub(super) fn who(&self) -> &Who {
+        &self.visitor.who
+    }
+
+    pub(super) fn head(&self) -> Head {
         let who = &self.visitor.who;
         let user = format!("{} ({})", who.person, who.groups.join(", "));
         let s = &self.snapshot;
@@ -113,22 +119,27 @@ impl Visit {
         Head { user, csrf: self.visitor.session.csrf.clone(), rules, observes: s.policies.observes() }
     }
 
-    async fn exact(&self, record: &CallRecord) -> Exact {
+    pub(super) async fn exact(&self, record: &CallRecord) -> Exact {
         Exact::of(&self.snapshot, &self.desk.store, record).await
     }
 
-    async fn record(&self, record: &CallRecord, is_hold: bool, problem: Option<&Problem>) -> Answer {
+    pub(super) async fn record(&self, record: &CallRecord, is_hold: bool, problem: Option<&Problem>) -> Answer {
+        self.desk.opened.note(&self.visitor.who.person, record);
         let exact = self.exact(record).await;
         let contents = find::contents(&self.desk, &self.asker(), record).await?;
         let pieces = record.evidence.iter().zip(&contents);
         let evidence = pieces.map(|(evidence, content)| Piece::new(evidence, content.as_deref())).collect();
-        let parts = Parts { asker: self.asker(), record, exact: &exact, evidence, is_hold, problem };
+        let foreseen = Foreseen::of(&self.snapshot, &self.desk.store, record, &exact).await;
+        let foreseen = foreseen.as_ref();
+        let undo = Undo::of(&self.snapshot, &self.desk.store, record, foreseen).await;
+        let parts =
+            Parts { asker: self.asker(), record, exact: &exact, foreseen, undo: &undo, evidence, is_hold, problem };
         let status = problem.map_or(StatusCode::OK, Problem::status);
         Ok(html(status, &Record::new(self.head(), parts)))
     }
 
     /// A form must be ours: from this origin, with the word that only this session's pages carry.
-    fn own_form(&self, headers: &HeaderMap, csrf: &str) -> Result<(), Problem> {
+    pub(super) fn own_form(&self, headers: &HeaderMap, csrf: &str) -> Result<(), Problem> {
         edge::same_origin(headers)?;
         if self.visitor.session.wrote(csrf) {
             return Ok(());
@@ -140,7 +151,7 @@ impl Visit {
         ))
     }
 
-    fn decision<'a>(&'a self, record: &'a CallRecord) -> Decision<'a> {
+    pub(super) fn decision<'a>(&'a self, record: &'a CallRecord) -> Decision<'a> {
         Decision {
             admin: &self.desk,
             snapshot: &self.snapshot,
@@ -152,7 +163,7 @@ impl Visit {
     }
 
     /// Back to the hold: as it stands now, or with what was wrong.
-    async fn after(&self, id: CallId, done: Result<CallRecord, Problem>) -> Answer {
+    pub(super) async fn after(&self, id: CallId, done: Result<CallRecord, Problem>) -> Answer {
         let path = format!("/holds/{}", id.hold());
         match done {
             Ok(_) => Ok(Redirect::to(&path).into_response()),
@@ -185,7 +196,15 @@ pub(super) async fn inbox(State(desk): State<Arc<Desk>>, visitor: Visitor) -> An
     let unknown = unknown.iter().map(|r| Line::new(&asker, r, false)).collect();
     Ok(html(
         StatusCode::OK,
-        &Inbox { head: visit.head(), paused: super::tools::waiting(&visit.desk, &asker), unknown, mine, others, more },
+        &Inbox {
+            head: visit.head(),
+            paused: super::tools::waiting(&visit.desk, &asker),
+            unknown,
+            groups: super::group::groups(&records, &asker),
+            mine,
+            others,
+            more,
+        },
     ))
 }
 
@@ -278,6 +297,29 @@ pub(super) async fn reject(
         message_to_agent: form.message_to_agent,
     };
     let done = visit.decision(&record).reject(said, &exact).await;
+    visit.after(record.id, done).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WithdrawForm {
+    csrf: String,
+    reason: Option<String>,
+}
+
+pub(super) async fn withdraw(
+    State(desk): State<Arc<Desk>>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let form: WithdrawForm = edge::form(&headers, body).await?;
+    let visit = Visit::new(desk, visitor);
+    visit.own_form(&headers, &form.csrf)?;
+    let record = find::hold(&visit.desk, &visit.asker(), &id).await?;
+    let exact = visit.exact(&record).await;
+    let done = visit.decision(&record).withdraw(form.reason.unwrap_or_default(), &exact).await;
     visit.after(record.id, done).await
 }
 

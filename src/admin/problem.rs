@@ -105,6 +105,10 @@ impl Problem {
             HoldError::AlreadyDecided(r) => conflict("already_decided", &r, "it is decided already"),
             HoldError::Expired(r) => conflict("expired", &r, "its time is over; silence is no"),
             HoldError::SelfReview => forbidden("self_review", "you cannot approve a call that you requested"),
+            HoldError::OwnEdit => forbidden(
+                "self_review",
+                "you changed this call: yours can be the first of two votes, the last is another person's",
+            ),
             HoldError::AlreadyCounted => forbidden("already_counted", "your word was counted already"),
             HoldError::NotInGroup => forbidden("not_in_group", "you are in none of the groups that are still needed"),
             HoldError::JustificationRequired => Self::new(
@@ -144,7 +148,7 @@ impl From<Refusal> for Problem {
             status: refusal.status(),
             code: refusal.code().as_str().into(),
             detail: text.into(),
-            more: Box::default(),
+            more: Box::new(refusal.members()),
         }
     }
 }

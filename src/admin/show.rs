@@ -5,10 +5,13 @@ use askama::Template;
 use crate::call::{Beside, Timestamp, duration_text, money_text, short_code, visible};
 use crate::store::{CallRecord, State};
 
+use super::amend::editable;
 use super::ask::{Asker, filled_by, missing_evidence, places};
 use super::decide::REASONS;
 use super::exact::{Body, Exact, Field, fields, visible_bytes};
+use super::foreseen::{Foreseen, Row, Shown, rows};
 use super::problem::Problem;
+use super::undo::{ShownUndo, Undo};
 use super::view;
 
 /// Who is signed in, for the head of a page and for its forms.
@@ -25,14 +28,14 @@ pub(super) struct Head {
 /// One line of a list.
 #[derive(Debug)]
 pub(super) struct Line {
-    href: String,
+    pub(super) href: String,
     tier: &'static str,
     state: &'static str,
-    title: String,
+    pub(super) title: String,
     agent: String,
-    code: String,
+    pub(super) code: String,
     created: String,
-    expires: String,
+    pub(super) expires: String,
     needs: String,
 }
 
@@ -65,6 +68,8 @@ pub(super) struct Inbox {
     pub(super) head: Head,
     pub(super) paused: Vec<super::tools::Paused>,
     pub(super) unknown: Vec<Line>,
+    /// Alike holds: id, name, how many, how much.
+    pub(super) groups: Vec<(String, String, usize, String)>,
     pub(super) mine: Vec<Line>,
     pub(super) others: Vec<Line>,
     pub(super) more: bool,
@@ -174,6 +179,14 @@ pub(super) struct Record {
     note: Option<(String, String, String)>,
     opinion: Option<(String, &'static str, String)>,
     renewals: u32,
+    change: Option<Shown>,
+    edits: Vec<(String, String, String)>,
+    undo: ShownUndo,
+    can_undo: bool,
+    can_withdraw: bool,
+    edited: Vec<Row>,
+    can_edit: bool,
+    editable: String,
     why: Vec<WhyLine>,
     policies: String,
     policy_digest: String,
@@ -219,6 +232,8 @@ pub(super) struct Parts<'a> {
     pub(super) asker: Asker<'a>,
     pub(super) record: &'a CallRecord,
     pub(super) exact: &'a Exact,
+    pub(super) foreseen: Option<&'a Foreseen>,
+    pub(super) undo: &'a Undo,
     pub(super) evidence: Vec<Piece>,
     pub(super) is_hold: bool,
     pub(super) problem: Option<&'a Problem>,
@@ -226,11 +241,12 @@ pub(super) struct Parts<'a> {
 
 impl Record {
     pub(super) fn new(head: Head, parts: Parts<'_>) -> Self {
-        let Parts { asker, record, exact, evidence, is_hold, problem } = parts;
+        let Parts { asker, record, exact, foreseen, undo, evidence, is_hold, problem } = parts;
         let (can, mut cannot) = asker.can(record);
-        cannot.retain(
-            |(name, _)| if is_hold { !matches!(*name, "withdraw" | "reconcile") } else { *name == "reconcile" },
-        );
+        cannot.retain(|(name, _)| {
+            let of_calls = matches!(*name, "reconcile" | "undo");
+            if is_hold { !of_calls && *name != "withdraw" } else { of_calls }
+        });
         let is_unknown = record.state_at(asker.now) == State::Unknown;
         let needs = record.terms.as_ref().map(|t| &t.needs);
         let (body, withheld) = match &exact.body {
@@ -258,6 +274,14 @@ impl Record {
                 .map(|n| (visible(&n.code), visible(&n.text), n.by.as_deref().map(visible).unwrap_or_default())),
             opinion: record.opinion.as_ref().map(|o| (visible(&o.person), o.outcome.as_str(), visible(&o.reason))),
             renewals: record.renewals,
+            change: foreseen.map(Shown::new),
+            edits: edits(record),
+            undo: undo.shown(),
+            can_undo: !is_hold && can.contains(&"undo"),
+            can_withdraw: is_hold && can.contains(&"withdraw"),
+            edited: record.edited.as_deref().map(|e| rows(&e.changes)).unwrap_or_default(),
+            can_edit: is_hold && can.contains(&"edit"),
+            editable: editable(&record.arguments),
             why: why(record),
             policies: record.policies.join(", "),
             policy_digest: record.policy_digest.to_string(),
@@ -287,10 +311,7 @@ impl Record {
             version: record.version,
             settle_at: format!("/calls/{}", record.id),
             quiet_at: record.quiet_at().filter(|at| *at > asker.now).map(to_the_second),
-            cannot: cannot
-                .into_iter()
-                .map(|(name, why)| (if name == "reconcile" { "settle it" } else { name }, why))
-                .collect(),
+            cannot: cannot.into_iter().map(|(name, why)| (verb(name), why)).collect(),
             groups: asker.fillable(record),
             reasons: &REASONS,
             intent: record.context.intent.as_deref().map(visible),
@@ -314,6 +335,7 @@ fn times(record: &CallRecord) -> Vec<(&'static str, String)> {
     all.extend(view::sla(record).map(|t| ("to be looked at by", t.to_string())));
     all.extend(record.expires.map(|t| ("expires", t.to_string())));
     all.extend(record.terms.as_ref().map(|t| ("window after the last vote", duration_text(t.window))));
+    all.extend(record.not_before.map(|t| ("sent at", t.to_string())));
     all.extend(record.window_closes.map(|t| ("window closes", t.to_string())));
     all
 }
@@ -347,6 +369,22 @@ fn why(record: &CallRecord) -> Vec<WhyLine> {
         lifted_by: if w.rung >= 2 { "two people" } else { "one person" },
     })
     .collect()
+}
+
+/// As it stands after "You cannot".
+fn verb(name: &'static str) -> &'static str {
+    match name {
+        "reconcile" => "settle it",
+        "undo" => "take it back",
+        "edit" => "change it",
+        name => name,
+    }
+}
+
+/// Who changed it, when, and why.
+fn edits(record: &CallRecord) -> Vec<(String, String, String)> {
+    let all = record.edited.iter().flat_map(|e| &e.edits);
+    all.map(|e| (visible(&e.person), e.at.to_string(), visible(&e.note))).collect()
 }
 
 fn places_of(record: &CallRecord) -> Vec<Place> {

@@ -4,10 +4,12 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use crate::call::{Timestamp, short_code};
-use crate::store::{CallRecord, Evidence, State};
+use crate::store::{CallRecord, Edit, Edited, Evidence, State};
 
 use super::ask::{Asker, filled_by, missing_evidence, places};
 use super::exact::{Exact, text_or_base64};
+use super::foreseen::Foreseen;
+use super::undo::Undo;
 
 /// When it should have been looked at.
 pub(super) fn sla(record: &CallRecord) -> Option<Timestamp> {
@@ -92,8 +94,17 @@ pub(super) fn summary(asker: &Asker<'_>, record: &CallRecord) -> Value {
     })
 }
 
+/// What was read from the store beside a record.
+#[derive(Debug)]
+pub(super) struct Parts<'a> {
+    pub(super) exact: &'a Exact,
+    pub(super) contents: &'a [Option<Bytes>],
+    pub(super) foreseen: Option<&'a Foreseen>,
+    pub(super) undo: &'a Undo,
+}
+
 /// Everything about one hold or call.
-pub(super) fn full(asker: &Asker<'_>, record: &CallRecord, exact: &Exact, contents: &[Option<Bytes>]) -> Value {
+pub(super) fn full(asker: &Asker<'_>, record: &CallRecord, parts: &Parts<'_>) -> Value {
     let mut out = summary(asker, record);
     let kind = asker.snapshot.operation(&record.operation).map(|o| o.tool.kind.as_str());
     let more = json!({
@@ -103,7 +114,7 @@ pub(super) fn full(asker: &Asker<'_>, record: &CallRecord, exact: &Exact, conten
             "kind": kind,
             "effects": record.effects,
             "input": record.arguments,
-            "request": exact.json(),
+            "request": parts.exact.json(),
             "idempotency_key": record.key,
             "key_derived": record.key_derived,
             "attempt": record.attempt,
@@ -115,8 +126,12 @@ pub(super) fn full(asker: &Asker<'_>, record: &CallRecord, exact: &Exact, conten
         "why": record.terms.as_ref().map(|t| &t.why),
         "policy_digest": record.policy_digest,
         "config_digest": record.config_digest,
-        "evidence": evidence(record, contents),
+        "change": parts.foreseen.map(Foreseen::json),
+        "evidence": evidence(record, parts.contents),
         "claims": {"intent": record.context.intent, "confidence": record.context.confidence},
+        "undo": parts.undo.json(),
+        "alike": super::group::cluster(record).map(|id| json!({"cluster": id})),
+        "edited": record.edited.as_deref().map(edited),
         "approvals": approvals(record),
         "renewals": record.renewals,
         "release": if record.release_by_proxy { "approval" } else { "collect" },
@@ -147,6 +162,16 @@ fn evidence(record: &CallRecord, contents: &[Option<Bytes>]) -> Value {
     };
     let items: Vec<Value> = record.evidence.iter().zip(contents).map(one).collect();
     json!({"required": required, "missing": missing_evidence(record), "items": items})
+}
+
+/// What reviewers changed, beside what the agent had asked for.
+fn edited(edited: &Edited) -> Value {
+    let one = |e: &Edit| json!({"by": e.person, "at": e.at, "note": e.note, "changes": e.changes});
+    json!({
+        "asked_for": {"input": edited.arguments, "digest": edited.digest},
+        "changes": edited.changes,
+        "edits": edited.edits.iter().map(one).collect::<Vec<_>>(),
+    })
 }
 
 fn approvals(record: &CallRecord) -> Vec<Value> {

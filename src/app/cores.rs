@@ -12,9 +12,18 @@ use crate::pipeline::Pipeline;
 use crate::wire::{Core, Cores, Edge};
 
 use super::Shared;
+use super::jobs::{self, Job};
 
 /// How long answers may still flow out after the drain.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// What the admin side has for the cores; the first one takes it.
+pub(super) struct Work {
+    /// Calls to tend.
+    pub(super) resumed: mpsc::UnboundedReceiver<CallId>,
+    /// Questions.
+    pub(super) jobs: mpsc::UnboundedReceiver<Job>,
+}
 
 /// Starts the cores; the first one sends what was approved.
 pub(super) fn start(
@@ -22,34 +31,29 @@ pub(super) fn start(
     count: usize,
     hands: &mut Cores,
     tls: Option<TlsAcceptor>,
-    resumed: mpsc::UnboundedReceiver<CallId>,
+    work: Work,
     stop: &watch::Receiver<bool>,
 ) -> anyhow::Result<Vec<std::thread::JoinHandle<()>>> {
-    let mut resumed = Some(resumed);
+    let mut work = Some(work);
     let mut threads = Vec::new();
     for i in 0..count.max(1) {
         let (core, tls, stop) = (hands.add(), tls.clone(), stop.clone());
-        let (shared, resumed) = (shared.clone(), resumed.take());
+        let (shared, work) = (shared.clone(), work.take());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let name = format!("core-{i}");
         threads.push(std::thread::Builder::new().name(name).spawn(move || {
-            runtime.block_on(run(shared, core, tls, resumed, stop));
+            runtime.block_on(run(shared, core, tls, work, stop));
             runtime.shutdown_timeout(LINGER);
         })?);
     }
     Ok(threads)
 }
 
-async fn run(
-    shared: Shared,
-    core: Core,
-    tls: Option<TlsAcceptor>,
-    resumed: Option<mpsc::UnboundedReceiver<CallId>>,
-    stop: watch::Receiver<bool>,
-) {
+async fn run(shared: Shared, core: Core, tls: Option<TlsAcceptor>, work: Option<Work>, stop: watch::Receiver<bool>) {
     let pipeline = shared.pipeline();
-    if let Some(resumed) = resumed {
+    if let Some(Work { resumed, jobs }) = work {
         crate::tasks::spawn(resume(pipeline.clone(), resumed));
+        crate::tasks::spawn(jobs::work(pipeline.clone(), jobs));
     }
     let edge = Arc::new(edge(&shared, pipeline));
     core.run(edge, tls, stop, LINGER).await;

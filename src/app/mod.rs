@@ -4,6 +4,7 @@ mod cores;
 mod disk;
 mod files;
 mod inquiries;
+mod jobs;
 mod reload;
 mod ticker;
 
@@ -137,14 +138,32 @@ pub async fn start(path: PathBuf, config: Config, clock: Arc<dyn Clock>, cores: 
 
     let mut hands = Cores::default();
     let (resume, resumed) = mpsc::unbounded_channel::<CallId>();
-    let threads = cores::start(&shared, cores, &mut hands, agent_tls, resumed, &stopped)?;
+    let (asked, jobs) = mpsc::unbounded_channel();
+    let work = cores::Work { resumed, jobs };
+    let threads = cores::start(&shared, cores, &mut hands, agent_tls, work, &stopped)?;
     for id in recovery.approved.iter().chain(&recovery.to_resend) {
         resume.send(*id)?;
     }
     crate::tasks::spawn(crate::wire::accept(agents, hands, stopped.clone()));
     crate::tasks::spawn(ticker::run(shared.clone(), resume.clone(), stopped.clone()));
+    let admin = desk(&shared, resume, &asked);
+    let router = admin::router(admin);
+    crate::tasks::spawn(admin::serve(admin_listener, admin_tls, router, stopped));
+    shared.warm();
+    crate::failpoint::hit("serve.listening");
+    Ok(Running { agents: addresses.0, admin: addresses.1, recovery, shared, drain, stop, threads, grace })
+}
+
+/// What the admin side works with.
+fn desk(
+    shared: &Shared,
+    resume: mpsc::UnboundedSender<CallId>,
+    asked: &mpsc::UnboundedSender<jobs::Job>,
+) -> Arc<Admin> {
     let reloaded = shared.clone();
-    let admin = Arc::new(Admin {
+    Arc::new(Admin {
+        edit: jobs::ask(asked, |p, edit| async move { p.edit(edit).await }),
+        undo: jobs::ask(asked, |p, undo| async move { p.undo(undo).await }),
         reload: Arc::new(move |by| {
             let shared = reloaded.clone();
             Box::pin(async move { reload::reload(&shared, Some(by)).await.map_err(|e| format!("{e:#}")) })
@@ -156,12 +175,7 @@ pub async fn start(path: PathBuf, config: Config, clock: Arc<dyn Clock>, cores: 
         clock: Arc::clone(&shared.clock),
         resume,
         draining: shared.draining.clone(),
-    });
-    let router = admin::router(admin);
-    crate::tasks::spawn(admin::serve(admin_listener, admin_tls, router, stopped));
-    shared.warm();
-    crate::failpoint::hit("serve.listening");
-    Ok(Running { agents: addresses.0, admin: addresses.1, recovery, shared, drain, stop, threads, grace })
+    })
 }
 
 fn options(state: &StateConfig) -> Options {

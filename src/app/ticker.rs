@@ -141,7 +141,8 @@ async fn once(
     for record in shared.store.list(approved).await? {
         // The vote itself has asked for the first try.
         let waited = now.since(record.updated) >= Duration::from_secs(2);
-        if record.release_by_proxy && waited && resume.send(record.id).is_err() {
+        let due = record.not_before.is_none_or(|at| now >= at);
+        if record.release_by_proxy && waited && due && resume.send(record.id).is_err() {
             return Ok(());
         }
     }

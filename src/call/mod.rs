@@ -16,6 +16,7 @@ mod money;
 pub mod mrtr;
 mod operation;
 mod outcome;
+mod preview;
 mod principal;
 mod redact;
 mod refusal;
@@ -25,6 +26,7 @@ pub mod sse;
 mod terms;
 mod time;
 mod title;
+mod undo;
 
 pub use digest::{Digest, canonical};
 pub use encode::{encode_part, encode_path};
@@ -37,13 +39,17 @@ pub use incoming::{
 };
 pub use money::{decimals, money_text};
 pub use operation::{
-    Cost, Effects, HeldAs, IDLE, IdempotencyRule, Limits, Operation, Otherwise, Part, ProbeRule, QUIET, ReconcileRule,
-    Release, Tool, ToolKind,
+    Cost, Effects, HeldAs, IDLE, IdempotencyRule, Limits, Operation, Otherwise, Part, ProbeRule, QUIET, ReadRule,
+    ReconcileRule, Release, Tool, ToolKind,
 };
 pub use outcome::{Broken, Ended, HoldTimes, Outcome, Reply, ReplyBody};
+pub use preview::{
+    Certainty, Change, ChangeOp, Changes, DiffRule, FenceRule, PreviewRule, States, changes, seen_digest, strong_etag,
+};
 pub use principal::{AuthMethod, Principal, PrincipalKey};
 pub use redact::{REDACTED, is_redacted, redacted, scrubbed};
 pub use refusal::{Code, Executed, PolicyNote, Refusal, Violation};
 pub use terms::{Needs, Requirement, Terms, Tier, Why};
 pub use time::{Timestamp, duration_text};
 pub use title::{is_hidden, title, visible};
+pub use undo::{UNDO_WITHIN, UndoHow, UndoRule, UndoValue, Undone, undo_arguments};

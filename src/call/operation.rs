@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Digest;
 use super::method::Role;
+use super::{Digest, PreviewRule, UndoRule};
 
 /// The protocol of a tool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -155,15 +155,24 @@ pub struct ReconcileRule {
     pub read: Option<ProbeRule>,
 }
 
-/// A read that finds out whether one call was executed.
+/// A request that finds something out about one call, and changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProbeRule {
+pub struct ReadRule {
     /// As it stands in the configuration: `GET /refunds?key=:key`.
     pub text: String,
+    /// Its method: `GET`, but for a dry run.
+    pub method: String,
     /// Its path segments below the upstream's base.
     pub path: Vec<Part>,
     /// Its query.
     pub query: Vec<(String, Part)>,
+}
+
+/// A read that finds out whether one call was executed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProbeRule {
+    /// The read.
+    pub read: ReadRule,
     /// JSON Pointer into the answer: what stands there once the call was executed.
     pub found: String,
 }
@@ -220,6 +229,12 @@ pub struct Operation {
     pub idempotency: IdempotencyRule,
     /// How an unknown outcome is cleared up.
     pub reconcile: ReconcileRule,
+    /// How its effect is foreseen.
+    pub preview: Option<PreviewRule>,
+    /// How a call is taken back once it was executed.
+    pub undo: Option<UndoRule>,
+    /// How long a call waits before it is sent, so that it can still be taken back.
+    pub delay: Option<Duration>,
     /// What it costs.
     pub cost: Cost,
     /// Bounds.
@@ -236,6 +251,8 @@ pub struct Operation {
     pub schema: Option<Arc<Value>>,
     /// Digest of that schema.
     pub schema_digest: Digest,
+    /// Method and path template of its requests, `POST` and `/orders/{orderId}/refunds` (REST).
+    pub route: Option<(String, String)>,
     /// Names of its path parameters, in order (REST).
     pub path_params: Vec<String>,
 }

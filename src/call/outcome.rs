@@ -92,6 +92,16 @@ impl Outcome {
         }
     }
 
+    /// The call that it is about, as far as it says.
+    #[must_use]
+    pub fn call(&self) -> Option<CallId> {
+        match self {
+            Self::Forwarded { call, .. } | Self::Replayed { call, .. } => Some(*call),
+            Self::Held { hold, .. } => Some(hold.call()),
+            Self::Refused(refusal) => refusal.hold().map(HoldId::call).or(refusal.call()),
+        }
+    }
+
     /// Whether the call had its effect, as far as the agent is told.
     #[must_use]
     pub fn executed(&self) -> Executed {

@@ -28,6 +28,13 @@ impl Edits {
         self.0.push((at.start + 1..at.start + 1, format!("{member}{comma}")));
     }
 
+    /// Puts an item at the front of `array`, which must be the text of a JSON array borrowed from `whole`.
+    pub fn insert_item(&mut self, whole: &str, array: &str, item: &str) {
+        let (Some(at), Some(inside)) = (range(whole, array), array.strip_prefix('[')) else { return };
+        let comma = if inside.trim_start().starts_with(']') { "" } else { "," };
+        self.0.push((at.start + 1..at.start + 1, format!("{item}{comma}")));
+    }
+
     /// Takes out the member whose value is `value`, with its name and its comma.
     pub fn remove_member(&mut self, whole: &str, value: &str) {
         let Some(at) = range(whole, value) else { return };

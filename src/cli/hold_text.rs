@@ -106,6 +106,9 @@ pub(super) fn whole(hold: &Value, out: &mut dyn Write) -> io::Result<()> {
     ] {
         line(out, name, &of(hold, at))?;
     }
+    change(hold, out)?;
+    edited(hold, out)?;
+    undo(hold, out)?;
     head(out, "WHO ASKED")?;
     for (name, at) in [
         ("operation", "/call/op"),
@@ -140,6 +143,64 @@ pub(super) fn whole(hold: &Value, out: &mut dyn Write) -> io::Result<()> {
         line(out, name, &of(hold, at))?;
     }
     writeln!(out)
+}
+
+/// How it can be taken back.
+fn undo(hold: &Value, out: &mut dyn Write) -> io::Result<()> {
+    head(out, "TAKING IT BACK")?;
+    let operation = of(hold, "/undo/operation");
+    line(out, "undone by", if operation.is_empty() { "cannot be undone" } else { &operation })?;
+    for (name, at) in
+        [("until", "/undo/until"), ("sent at", "/undo/not_before"), ("undone", "/undo/by"), ("undoes", "/undo/of")]
+    {
+        line(out, name, &of(hold, at))?;
+    }
+    if hold.pointer("/undo/diff").is_some_and(Value::is_array) {
+        differences(hold, "/undo/diff", "as the call left it -> as it was", out)?;
+    }
+    Ok(())
+}
+
+/// What reviewers made of it.
+fn edited(hold: &Value, out: &mut dyn Write) -> io::Result<()> {
+    let Some(edited) = hold.pointer("/edited").filter(|e| e.is_object()) else { return Ok(()) };
+    head(out, "CHANGED BY A REVIEWER")?;
+    for edit in items(edited, "/edits") {
+        line(out, &of(edit, "/by"), &format!("{}  {}", of(edit, "/at"), of(edit, "/note")))?;
+    }
+    differences(edited, "/changes", "the agent asked for -> it is now", out)
+}
+
+/// What it will change, as far as that is known.
+fn change(hold: &Value, out: &mut dyn Write) -> io::Result<()> {
+    let Some(change) = hold.pointer("/change").filter(|c| c.is_object()) else { return Ok(()) };
+    head(out, &format!("WHAT WILL CHANGE ({})", of(change, "/certainty")))?;
+    line(out, "not known", &of(change, "/why"))?;
+    for (name, at) in [("read", "/before/target"), ("read at", "/before/read_at"), ("fence", "/before/fence")] {
+        line(out, name, &of(change, at))?;
+    }
+    differences(change, "/moved", "since it was looked at first", out)?;
+    differences(change, "/patch", "before -> after", out)?;
+    line(out, "the same", &of(change, "/unchanged"))?;
+    if change.pointer("/patch").is_none_or(Value::is_null) {
+        let mut all = Vec::new();
+        change.pointer("/before/state").into_iter().for_each(|state| flatten(state, String::new(), &mut all));
+        for (place, value) in all {
+            writeln!(out, "  is now {} = {}", visible(&place), visible(&value.to_string()))?;
+        }
+    }
+    Ok(())
+}
+
+fn differences(change: &Value, at: &str, name: &str, out: &mut dyn Write) -> io::Result<()> {
+    let text = |c: &Value, at: &str| c.get(at).map_or_else(|| "(none)".to_owned(), |v| visible(&v.to_string()));
+    for (i, c) in items(change, at).enumerate() {
+        if i == 0 {
+            writeln!(out, "  {name}:")?;
+        }
+        writeln!(out, "    {}  {} -> {}", of(c, "/path"), text(c, "from"), text(c, "value"))?;
+    }
+    Ok(())
 }
 
 fn arguments(hold: &Value, out: &mut dyn Write) -> io::Result<()> {

@@ -11,7 +11,7 @@ use crate::clock::{Clock, SystemClock};
 
 use super::Exit;
 use super::client::{Answer, At, Client};
-use super::hold_text as text;
+use super::{edit, group, hold_text as text};
 
 /// Lines that one request asks for, and how many requests one list makes.
 const PAGE: usize = 200;
@@ -89,6 +89,27 @@ pub enum Holds {
         #[command(flatten)]
         common: Common,
     },
+    /// List alike holds, or decide them together once the odd ones were read.
+    Group(group::Group),
+    /// Change the arguments of one: policy decides anew, approvals are cleared, the agent is told.
+    Edit {
+        /// Its id, a unique end of it, or its code.
+        id: String,
+        /// A new value for an argument, such as `amountMinor=4400` or `/address/city="Ulm"`; JSON, else text.
+        #[arg(long, value_name = "ARG=VALUE")]
+        set: Vec<String>,
+        /// A JSON Patch (RFC 6902) on the arguments, or `@FILE`.
+        #[arg(long, value_name = "JSON", conflicts_with = "set")]
+        patch: Option<String>,
+        /// Why; kept in the record, and told to the agent.
+        #[arg(long, value_name = "TEXT")]
+        note: String,
+        /// The digest that you have read; else whatever it is now.
+        #[arg(long)]
+        digest: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
 }
 
 /// What to do with calls, held or not.
@@ -116,6 +137,19 @@ pub enum Calls {
     Show {
         /// Its id.
         call: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Take an executed call back: by a call of its own, which policy may hold.
+    Undo {
+        /// Its id.
+        call: String,
+        /// Why; kept in the record.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        /// `wrong_target`, `wrong_amount`, `duplicate`, `not_needed`, `unsafe`, `suspected_injection`, `wrong_time` …
+        #[arg(long, value_name = "CODE")]
+        code: Option<String>,
         #[command(flatten)]
         common: Common,
     },
@@ -188,14 +222,14 @@ pub async fn run(verb: Asked, out: &mut impl Write) -> anyhow::Result<Exit> {
 }
 
 /// Whom to ask, and where to complain.
-struct Console<'a> {
+pub(super) struct Console<'a> {
     input: &'a mut dyn BufRead,
-    err: &'a mut dyn Write,
-    is_terminal: bool,
+    pub(super) err: &'a mut dyn Write,
+    pub(super) is_terminal: bool,
 }
 
 impl Console<'_> {
-    fn ask(&mut self, question: &str) -> anyhow::Result<String> {
+    pub(super) fn ask(&mut self, question: &str) -> anyhow::Result<String> {
         write!(self.err, "{question} ")?;
         self.err.flush()?;
         let mut line = String::new();
@@ -229,6 +263,23 @@ async fn run_calls(verb: Calls, mut console: Console<'_>, out: &mut impl Write) 
                     Ok(Exit::Ok)
                 }
             }
+        }
+        Calls::Undo { call, reason, code, common } => {
+            let client = Client::new(&common.at)?;
+            let path = format!("/v1/calls/{}/undo", encode_part(&call));
+            let mut body = json!({"justification": reason});
+            add(&mut body, "reason_code", code);
+            let done = match ok(client.send(Method::POST, &path, Some(&body)).await?, &common, &mut console, out)? {
+                Ok(done) => done,
+                Err(exit) => return Ok(exit),
+            };
+            if common.json {
+                return printed(&done, out);
+            }
+            let (made, state) = (text::of(&done, "/call"), text::of(&done, "/state"));
+            let wait = if state == "held" { "; people must approve it" } else { "" };
+            writeln!(out, "{}: taken back by {made}, which is {state}{wait}", visible(&call))?;
+            Ok(Exit::Ok)
         }
         Calls::Reconcile { call, outcome, reason, common } => {
             let client = Client::new(&common.at)?;
@@ -295,6 +346,18 @@ async fn run_holds(verb: Holds, mut console: Console<'_>, out: &mut impl Write) 
             add(&mut body, "message_to_agent", message);
             decide(&client, &hold, "reject", &body, &common, &mut console, out).await
         }
+        Holds::Group(said) => group::run(said, &mut console, out).await,
+        Holds::Edit { id, set, patch, note, digest, common } => {
+            let patch = edit::patch(&set, patch.as_deref())?;
+            let client = Client::new(&common.at)?;
+            let hold = match ok(hold(&client, &id).await?, &common, &mut console, out)? {
+                Ok(hold) => hold,
+                Err(exit) => return Ok(exit),
+            };
+            let digest = digest.unwrap_or_else(|| text::of(&hold, "/digest"));
+            let body = json!({"digest": digest, "patch": patch, "note": note});
+            decide(&client, &hold, "edit", &body, &common, &mut console, out).await
+        }
     }
 }
 
@@ -304,17 +367,17 @@ fn add(body: &mut Value, name: &str, value: Option<String>) {
     }
 }
 
-async fn hold(client: &Client, id: &str) -> anyhow::Result<Answer> {
+pub(super) async fn hold(client: &Client, id: &str) -> anyhow::Result<Answer> {
     client.send(Method::GET, &format!("/v1/holds/{}", encode_part(id)), None).await
 }
 
-fn printed(value: &Value, out: &mut impl Write) -> anyhow::Result<Exit> {
+pub(super) fn printed(value: &Value, out: &mut impl Write) -> anyhow::Result<Exit> {
     writeln!(out, "{value:#}")?;
     Ok(Exit::Ok)
 }
 
 /// The answer's content; or what the server refused, said.
-fn ok(
+pub(super) fn ok(
     answer: Answer,
     common: &Common,
     console: &mut Console<'_>,

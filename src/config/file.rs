@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub(super) use super::file_tools::{
-    Auth, Breaker, Cost, Effect, EnvValue, HeldAs, Idempotency, Kind, Limits, Method, OneOrMany, Operation, Otherwise,
-    Release, Tool, Upstream,
+    Auth, Breaker, Cost, Diff, Effect, EnvValue, Fence, HeldAs, Idempotency, Kind, Limits, Method, OneOrMany,
+    Operation, Otherwise, PlainDiff, PlainFence, Release, Tool, Undo, Upstream,
 };
 
 /// Holdpoint's configuration.

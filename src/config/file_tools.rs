@@ -166,6 +166,12 @@ pub(super) struct Operation {
     pub(super) idempotency: Option<Idempotency>,
     /// How an unknown outcome is cleared up.
     pub(super) reconcile: Option<Reconcile>,
+    /// REST: how its effect is foreseen, for those who must approve it.
+    pub(super) preview: Option<Preview>,
+    /// How a call is taken back once it was executed.
+    pub(super) undo: Option<Undo>,
+    /// A call waits for so long before it is sent, and can be taken back until then.
+    pub(super) delay: Option<String>,
     /// What a call costs.
     pub(super) cost: Option<Cost>,
     /// JSON Pointer to the object it acts on.
@@ -228,6 +234,114 @@ pub(super) struct Reconcile {
     /// Before this much time has passed since the call was sent nobody may say that it was not executed; `10m` by
     /// default, and never less than the operation's deadline.
     pub(super) after: Option<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Preview {
+    /// Reads the target with the proxy's own credential, such as `GET /customers/:customerId`; `:name` is a top-level
+    /// argument.
+    pub(super) read: String,
+    /// How the state after is made of the state before; without it, what comes after is not known.
+    pub(super) diff: Option<Diff>,
+    /// What tells that the target has moved between approval and send: `hash` (of the answer's bytes) by default.
+    pub(super) fence: Option<Fence>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum Undo {
+    Never(Never),
+    Before(UndoBefore),
+    Call(UndoCall),
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Never {
+    /// It cannot be undone.
+    None,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UndoBefore {
+    /// The `match` of the operation that puts things back; its path parameters are those of the call.
+    #[serde(rename = "match")]
+    pub(super) matches: String,
+    /// Its body: the state that `preview` read before the call. A `PATCH` puts back only what the call touched.
+    #[expect(dead_code, reason = "there is one kind of body; the key says which")]
+    pub(super) body: Before,
+    /// How long after its end a call may be undone; `24h` by default.
+    pub(super) within: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Before {
+    Before,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UndoCall {
+    /// The operation of the same tool that takes a call back.
+    pub(super) call: String,
+    /// Its arguments: `result./id` of the answer, `input./id` of the arguments, `before./id` of the state before.
+    #[serde(default)]
+    pub(super) with: std::collections::BTreeMap<String, String>,
+    /// How long after its end a call may be undone; `24h` by default.
+    pub(super) within: Option<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum Diff {
+    Plain(PlainDiff),
+    DryRun(DryRun),
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum PlainDiff {
+    /// The body is a merge patch (RFC 7396).
+    MergePatch,
+    /// The body is a JSON Patch (RFC 6902).
+    JsonPatch,
+    /// The body takes the place of what was there.
+    Replace,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DryRun {
+    /// The tool's own dry run: gets the same body, has no effect, answers with the state after, such as
+    /// `PATCH /customers/:customerId?dry_run=true`.
+    #[serde(rename = "dry-run")]
+    pub(super) dry_run: String,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum Fence {
+    Plain(PlainFence),
+    Field(VersionField),
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum PlainFence {
+    /// The `ETag` of the read; sent upstream as `If-Match` where the request goes to what was read.
+    Etag,
+    /// The bytes of the answer.
+    Hash,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct VersionField {
+    /// JSON Pointer to a field that changes whenever the target does.
+    pub(super) version: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]

@@ -8,7 +8,7 @@ use governor::middleware::StateInformationMiddleware;
 use governor::state::keyed::DefaultKeyedStateStore;
 use governor::{Quota, RateLimiter};
 
-use crate::call::{Code, Draft, Principal, Refusal};
+use crate::call::{Code, Principal, Refusal};
 use crate::config::{RatePer, RateRule};
 
 type Limiter = RateLimiter<String, DefaultKeyedStateStore<String>, DefaultClock, StateInformationMiddleware>;
@@ -57,8 +57,7 @@ impl Rates {
     ///
     /// # Errors
     /// `rate_limited` with the limit and when it frees.
-    pub fn check(&self, principal: &Principal, draft: &Draft) -> Result<Option<Standing>, Refusal> {
-        let operation = draft.operation.name.as_str();
+    pub fn check(&self, principal: &Principal, operation: &str) -> Result<Option<Standing>, Refusal> {
         let mut tightest: Option<Standing> = None;
         for (rule, limiter) in &self.rules {
             if !rule.operations.is_empty() && !rule.operations.iter().any(|o| o == operation) {

@@ -118,6 +118,7 @@ fn operation(t: &Tool, o: &Operation) -> String {
         }
         lines.insert(0, format!("match: {}", scalar(matches)));
         lines.push(format!("schema: {}", schema_path(t, o)));
+        lines.extend(preview(t, matches));
     }
     if let Some((amount, currency)) = &o.cost {
         let pointers = format!("amount: {}, currency: {}", quoted(amount), quoted(currency));
@@ -125,6 +126,19 @@ fn operation(t: &Tool, o: &Operation) -> String {
     }
     let lines: String = lines.iter().map(|line| format!("        {line}\n")).collect();
     format!("      {name}:\n{lines}")
+}
+
+/// What changes a thing that can be read can be foreseen.
+fn preview(t: &Tool, matches: &str) -> Option<String> {
+    let (method, path) = matches.split_once(' ')?;
+    let diff = match method {
+        "PATCH" => "merge-patch",
+        "PUT" => "replace",
+        _ => return None,
+    };
+    let read = format!("GET {path}");
+    let readable = t.operations.iter().any(|o| o.matches.as_deref() == Some(read.as_str()));
+    readable.then(|| format!("preview: {{ read: {}, diff: {diff} }}  # guessed", quoted(&read)))
 }
 
 /// Where the schema of a REST operation stands, below the folder of the draft.

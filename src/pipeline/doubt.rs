@@ -1,8 +1,10 @@
 //! A call like one whose outcome is unknown goes to people: models ask again under new keys, and what may have
 //! happened must not happen twice because of that.
 
-use crate::call::{Needs, Refusal, Requirement, Terms, Tier, Why};
-use crate::gates::authz::Verdict;
+use crate::call::{Needs, Outcome, Refusal, Requirement, Terms, Tier, Why, duration_text};
+use crate::gates::authz::{Permit, Verdict};
+use crate::signals::Entry;
+use crate::store::State;
 
 use super::{Asking, Pipeline};
 
@@ -28,6 +30,22 @@ impl Pipeline {
             }
             Verdict::Allow(_) => owners(a, why),
         }))
+    }
+}
+
+/// Stands where a policy's `@id` would.
+const DELAY: &str = "holdpoint:delay";
+
+impl Pipeline {
+    /// A call that policy allows, of an operation that waits before it is sent: until then it can be taken back.
+    pub(super) async fn delay(&self, a: &Asking<'_>, permit: &Permit, entry: &mut Entry) -> Result<Outcome, Refusal> {
+        let delay = a.call.operation().delay.unwrap_or_default();
+        let reason =
+            format!("It is sent {} after it was asked for, and can be taken back until then.", duration_text(delay));
+        let why = Why { policy: DELAY.into(), reason, at: String::new(), rung: 0 };
+        let mut terms = owners(a, why);
+        (terms.tier, terms.needs.people) = (permit.tier(), 0);
+        self.parked(a, State::Approved, permit.policies().to_vec(), terms, entry).await
     }
 }
 

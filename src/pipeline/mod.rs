@@ -34,16 +34,19 @@ use crate::gates::session::Sessions;
 use crate::gates::upstream::{Answer, Endpoint, Got, GotBody, Lost, Manner, Unsent, Upstreams};
 use crate::signals::{Entry, Throttle};
 use crate::snapshot::{Snapshot, Snapshots};
-use crate::store::{AuditNote, CallRecord, Known, Made, State, Store};
+use crate::store::{AuditNote, CallRecord, Known, Made, State, Store, UndoOf};
 use crate::tasks::{Draining, Tracker};
 use crate::telemetry::Metrics;
 
 mod doubt;
+mod edit;
 mod lists;
+mod preview;
 mod reconcile;
 mod release;
 mod resend;
 mod support;
+mod undo;
 
 pub(crate) use support::counted;
 
@@ -93,6 +96,8 @@ struct Asking<'a> {
     round: Option<Round>,
     /// What policy was told and has said; none before it was asked, and for what was judged long ago.
     judged: Option<&'a Told>,
+    /// The call that it takes back.
+    undoes: Option<&'a UndoOf>,
 }
 
 /// What policy was told of a call, and what it would have said where it does not rule.
@@ -134,20 +139,34 @@ impl Pipeline {
         entry.principal(&principal);
         let draft = s.routes.recognize(&principal, incoming, |o| s.policies.visible(&principal, o))?;
         entry.operation(&draft.operation);
-        support::rate_headers(entry, s.rates.check(&principal, &draft)?);
+        support::rate_headers(entry, s.rates.check(&principal, &draft.operation.name)?);
         self.sessions.check(&principal, &draft)?;
         self.pins.check(&draft.operation)?;
         let call = s.schemas.validate(&principal, draft)?;
         Budgets::money(&call)?;
         entry.call(&call);
         let round = self.holds.round(&principal, &call)?;
-        let a = Asking { s, principal: &principal, call: &call, token: token.as_deref(), waits, round, judged: None };
+        let a = Asking {
+            s,
+            principal: &principal,
+            call: &call,
+            token: token.as_deref(),
+            waits,
+            round,
+            judged: None,
+            undoes: None,
+        };
         if call.operation().role == Role::Handshake {
             let permit = s.policies.admit(&principal, &call, &self.facts(&a, None).await?)?;
             return self.perform(&a, permit, Start::Read, entry).await;
         }
         lists::declared(&a)?;
-        match self.calls.look_up(&principal, &call).await? {
+        self.decide(a, entry).await
+    }
+
+    /// From the look-up on: the same for what a client sends and for what takes a call back.
+    async fn decide(&self, a: Asking<'_>, entry: &mut Entry) -> Result<Outcome, Refusal> {
+        match self.calls.look_up(a.principal, a.call).await? {
             Known::New => {}
             known => return self.known(&a, known, entry).await,
         }
@@ -155,11 +174,12 @@ impl Pipeline {
         support::budget_header(entry, &a, self);
         let (verdict, told) = self.judge(&a, facts);
         let a = Asking { judged: Some(&told), ..a };
-        if verdict.is_err() || !Calls::is_claimed(&call) {
+        if verdict.is_err() || !Calls::is_claimed(a.call) {
             entry.asked(a.asked());
         }
         match self.doubted(&a, verdict?)? {
-            Verdict::Allow(permit) if Calls::is_claimed(&call) => self.perform(&a, permit, Start::Fresh, entry).await,
+            Verdict::Allow(permit) if a.call.operation().delay.is_some() => self.delay(&a, &permit, entry).await,
+            Verdict::Allow(permit) if Calls::is_claimed(a.call) => self.perform(&a, permit, Start::Fresh, entry).await,
             Verdict::Allow(permit) => self.perform(&a, permit, Start::Read, entry).await,
             Verdict::Hold(terms) => self.park(&a, terms, entry).await,
         }
@@ -167,12 +187,25 @@ impl Pipeline {
 
     /// Writes the hold, then waits in place for a little while.
     async fn park(&self, a: &Asking<'_>, terms: Terms, entry: &mut Entry) -> Result<Outcome, Refusal> {
-        self.not_draining()?;
         let policies = terms.why.iter().map(|w| w.policy.clone()).collect();
+        self.parked(a, State::Held, policies, terms, entry).await
+    }
+
+    async fn parked(
+        &self,
+        a: &Asking<'_>,
+        state: State,
+        policies: Vec<String>,
+        terms: Terms,
+        entry: &mut Entry,
+    ) -> Result<Outcome, Refusal> {
+        self.not_draining()?;
         let call = &a.s.schemas.deferred(a.principal, a.call);
         let stored = Asking { call, waits: None, ..*a };
-        let record = self.record(&stored, State::Held, terms.tier, policies, Some(terms))?;
-        let id = match self.holds.park(record, call, a.presentation()).await? {
+        let mut record = self.record(&stored, state, terms.tier, policies, Some(terms))?;
+        let seen = self.preview(a.s, call).await;
+        let states = seen.map(|seen| seen.record(&mut record)).unwrap_or_default();
+        let id = match self.holds.park(record, call, states, a.presentation()).await? {
             Ok(record) => {
                 entry.recorded();
                 record.id
@@ -309,12 +342,18 @@ impl Pipeline {
         let charges = a.s.budgets.charges(a.principal, a.call, now)?;
         let money = Budgets::money(a.call)?;
         let (config_digest, policy_digest) = a.s.digests();
-        let charges = if state == State::Held { Vec::new() } else { charges };
+        let charges = if state == State::Dispatching { charges } else { Vec::new() };
         let facts = a.judged.map(|told| told.facts.clone());
         let would = a.judged.map(|told| told.would.clone()).unwrap_or_default();
         let made =
             Made { state, tier, policies, facts, would, terms, charges, money, config_digest, policy_digest, now };
-        Ok(CallRecord::fresh(a.call, a.principal, made))
+        let mut record = CallRecord::fresh(a.call, a.principal, made);
+        if let Some(undoes) = a.undoes {
+            // A call is taken back once, for as long as anybody knows of it.
+            record.keep = record.keep.max(a.s.config.state.keep.calls);
+            record.undoes = Some(Box::new(undoes.clone()));
+        }
+        Ok(record)
     }
 
     /// Records what no step of the store has recorded; what cannot be recorded is refused.

@@ -24,12 +24,12 @@ impl Pipeline {
         let operation = s.operation(&record.operation);
         let rule = operation.and_then(|o| o.reconcile.read.as_ref());
         let Some((rule, endpoint)) = rule.zip(s.endpoints.get(&record.tool)) else { return Ok(()) };
-        let restored = self.restored(&s, &record, None).await;
+        let restored = self.restored(&s, &record, None, None).await;
         // Another upstream, or another meaning of the arguments, proves nothing of what was sent then. A key that is
         // told today, but was not then, is not known to the upstream.
         let told = record.resend.is_some_and(|r| r.by == ResendBy::Header);
         let same_key = operation.is_some_and(|o| o.idempotency.upstream_header == told);
-        let Some(call) = restored.ok().filter(|call| call.digest() == record.digest && same_key) else {
+        let Some(call) = restored.ok().filter(|call| record.stands_for(call.digest()) && same_key) else {
             return Err(Fault::new("its operation is not the one that was sent"));
         };
         let base = s.config.tools.iter().find(|t| t.tool.name == record.tool).map_or("", |t| t.upstream.base());

@@ -2,14 +2,20 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use http::header::IF_MATCH;
 use serde_json::Value;
 
-use crate::call::{Call, CallId, Checked, Code, OutRequest, Outcome, Preference, Protocol, Refusal, Terms, Tier};
+use crate::call::{
+    Call, CallId, Checked, Code, OutRequest, Outcome, Preference, Protocol, Refusal, Terms, Tier, seen_digest,
+    strong_etag,
+};
 use crate::gates::authz::{GivenApprovals, Release};
+use crate::gates::hold;
 use crate::signals::Entry;
 use crate::snapshot::Snapshot;
 use crate::store::{CallRecord, Note, Renew, State};
 
+use super::preview::{self, Seen};
 use super::{Asking, Pipeline, Start};
 
 /// The client that came back for an approved call: its credential, and the headers of what it sent.
@@ -46,7 +52,9 @@ impl Pipeline {
                 return tracing::error!(fault = %fault.chain(), call.id = %id, "an approved call cannot be read");
             }
         };
-        if record.state_at(self.clock.now()) != State::Approved || !record.release_by_proxy {
+        let now = self.clock.now();
+        let early = record.not_before.is_some_and(|at| now < at);
+        if record.state_at(now) != State::Approved || !record.release_by_proxy || early {
             return;
         }
         crate::failpoint::hit("resume.before");
@@ -68,8 +76,12 @@ impl Pipeline {
         let same_era = a.call.request().rpc.as_ref().map(modern) == record.request.rpc.as_ref().map(|(_, m)| *m);
         // Headers of one era say nothing of a message of the other.
         let headers = same_era.then_some(a.call.request().headers.as_slice());
+        let edited = record.edited.clone();
         let outcome = self.release(a.s, record, Some(Client { token: a.token, headers }), entry).await?;
-        if a.call.request().rpc.is_none() || !matches!(outcome, Outcome::Forwarded { .. }) {
+        if a.call.request().rpc.is_none() {
+            return Ok(hold::told_of_edits(outcome, edited.as_deref()));
+        }
+        if !matches!(outcome, Outcome::Forwarded { .. }) {
             return Ok(outcome);
         }
         // It was sent: what cannot be read back now is no refusal.
@@ -125,49 +137,78 @@ impl Pipeline {
         if proposes(s, &record) {
             return Err(revoked(PROPOSAL));
         }
-        let call = self.restored(s, &record, client).await?;
-        if call.digest() != record.digest {
+        let call = self.restored(s, &record, client, if_match(s, &record)).await?;
+        if !record.stands_for(call.digest()) {
             return Err(revoked("the request is not the one that was approved: its tool has moved"));
         }
         let principal = record.principal.clone();
-        let a = Asking {
-            s,
-            principal: &principal,
-            call: &call,
-            token: client.and_then(|c| c.token),
-            waits: None,
-            round: None,
-            judged: None,
-        };
+        let a = Asking { token: client.and_then(|c| c.token), ..Asking::alone(s, &principal, &call) };
         let facts = self.facts(&a, Some(&record)).await?;
         let given = approvals(&record);
         match s.policies.authorize_release(&principal, &call, &facts, &given)? {
             Release::Allow(permit) => match s.policies.demands(&principal, &call, &facts)? {
                 // Other approvers, other evidence than were asked for then: people must look again.
-                Some(terms) if !record.meets(&terms.needs) => self.renewed(s, &record, terms).await,
+                Some(terms) if !record.meets(&terms.needs) => self.renewed(s, &record, &call, terms).await,
                 _ => {
+                    if let Some(seen) = self.moved(s, &record, &call).await? {
+                        return self.looked_at_again(s, &record, &call, seen).await;
+                    }
                     let by_proxy = record.release_by_proxy;
                     self.perform(&a, permit, Start::Release { record: Box::new(record), by_proxy }, entry).await
                 }
             },
-            Release::Stronger(terms) => self.renewed(s, &record, terms).await,
+            Release::Stronger(terms) => self.renewed(s, &record, &call, terms).await,
         }
     }
 
-    /// Back to the people, under today's terms.
-    async fn renewed(&self, s: &Snapshot, record: &CallRecord, terms: Terms) -> Result<Outcome, Refusal> {
-        let (config_digest, policy_digest) = s.digests();
+    /// Back to the people, under today's terms; what they look at is as it is now.
+    async fn renewed(&self, s: &Snapshot, record: &CallRecord, call: &Call, terms: Terms) -> Result<Outcome, Refusal> {
+        // A target that cannot be read now was seen as it was then, and is asked for again at the release.
+        let seen = self.moved(s, record, call).await.unwrap_or_default();
         let text = "policy demands more approval now than when it was asked first".to_owned();
+        let note = Note { code: "stronger_need".into(), text, by: None };
+        self.renew(s, record, call, terms, seen, note).await
+    }
+
+    /// Back to the people, who decided about a target that is not so any more.
+    async fn looked_at_again(
+        &self,
+        s: &Snapshot,
+        record: &CallRecord,
+        call: &Call,
+        seen: Seen,
+    ) -> Result<Outcome, Refusal> {
+        // A hold that was made stays one, however policy has loosened since.
+        let terms = record.terms.clone().ok_or_else(|| revoked("what it would change moved before it was sent"))?;
+        let text = "what it would change moved after it was approved".to_owned();
+        self.renew(s, record, call, terms, Some(seen), Note { code: "moved".into(), text, by: None }).await
+    }
+
+    async fn renew(
+        &self,
+        s: &Snapshot,
+        record: &CallRecord,
+        call: &Call,
+        terms: Terms,
+        seen: Option<Seen>,
+        what_changed: Note,
+    ) -> Result<Outcome, Refusal> {
+        let (config_digest, policy_digest) = s.digests();
+        let fence = seen.as_ref().map(|seen| seen.preview.fence.as_deref());
         let renewed = self.store.renew(Renew {
             id: record.id,
             version: Some(record.version),
             terms,
-            digest: record.digest,
+            digest: fence.map_or(record.digest, |fence| seen_digest(call.digest(), fence)),
+            preview: seen.map(|seen| (seen.preview.clone(), seen.sealed())),
             config_digest,
             policy_digest,
-            what_changed: Note { code: "stronger_need".into(), text, by: None },
+            what_changed,
         });
         let record = renewed.await.map_err(|_| unrecorded())?;
+        if record.state == State::Stale {
+            self.metrics.hold_ended(&record.operation, record.tier.as_str(), "stale");
+        }
         self.holds.tell(&record, false, s.config.reviews.url.as_deref()).await
     }
 
@@ -177,11 +218,15 @@ impl Pipeline {
         s: &Snapshot,
         record: &CallRecord,
         client: Option<Client<'_>>,
+        fence: Option<(String, String)>,
     ) -> Result<Call, Refusal> {
         let operation = s.operation(&record.operation).ok_or_else(|| revoked("the operation is gone"))?;
         let arguments: Value = self.store.arguments(record).await?;
         let body = self.store.request_body(record).await?;
         let stored = &record.request;
+        // The client that came back has a session of its own; ours is opened anew.
+        let mut headers = client.and_then(|c| c.headers).unwrap_or(&stored.headers).to_vec();
+        headers.extend(fence);
         let era = |modern: bool| if modern { Protocol::McpModern } else { Protocol::McpLegacy };
         let parts = Checked {
             id: record.id,
@@ -191,8 +236,7 @@ impl Pipeline {
                 target: stored.target.clone(),
                 content_type: stored.content_type.clone(),
                 body,
-                // The client that came back has a session of its own; ours is opened anew.
-                headers: client.and_then(|c| c.headers).unwrap_or(&stored.headers).to_vec(),
+                headers,
                 rpc: stored.rpc.as_ref().map(|(id, modern)| (id.clone(), era(*modern))),
             },
             key: record.key.clone(),
@@ -210,6 +254,14 @@ impl Pipeline {
             _ => refusal,
         })
     }
+}
+
+/// The state that approvers saw, where the request goes to the very thing that was read and its upstream can tell.
+pub(super) fn if_match(s: &Snapshot, record: &CallRecord) -> Option<(String, String)> {
+    let preview = record.preview.as_ref()?;
+    let tag = strong_etag(preview.fence.as_deref()?)?;
+    let there = preview::goes_to(s, &record.tool, &record.request.target.path, preview.target.as_deref()?);
+    there.then(|| (IF_MATCH.as_str().to_owned(), tag.to_owned()))
 }
 
 /// What the votes really add up to.

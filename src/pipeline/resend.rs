@@ -103,12 +103,12 @@ impl Pipeline {
         if self.knows_its_past(true).is_err() {
             return Ok(false);
         }
-        let Ok(call) = self.restored(s, &record, None).await else { return Ok(false) };
-        if call.digest() != record.digest {
+        let Ok(call) = self.restored(s, &record, None, release::if_match(s, &record)).await else { return Ok(false) };
+        if !record.stands_for(call.digest()) {
             return Ok(false);
         }
         let principal = record.principal.clone();
-        let a = Asking { s, principal: &principal, call: &call, token: None, waits: None, round: None, judged: None };
+        let a = Asking::alone(s, &principal, &call);
         let Some((permit, probe)) = self.permit_again(&a, &record).await else { return Ok(false) };
         let Some(flight) = self.calls.take_over(&record).await? else { return Ok(false) };
         let mut entry = Entry::resumed(&record, s.digests(), self.clock.instant());

@@ -8,7 +8,7 @@ use std::time::Instant;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::call::{Asked, Beside, Call, Code, Facts, Fault, Judgement, Meters, Refusal, Timestamp, redacted};
+use crate::call::{Asked, Beside, Call, Code, Facts, Fault, Judgement, Meters, Refusal, Timestamp, UndoRule, redacted};
 use crate::gates::authz::{Judged, Permit, Verdict};
 use crate::gates::budget::Budgets;
 use crate::gates::hold::Presentation;
@@ -101,8 +101,12 @@ impl Pipeline {
             Start::Fresh => {
                 let record = self.record(a, State::Dispatching, permit.tier(), permit.policies().to_vec(), None);
                 // The cost was checked with the arguments; what cannot be priced is not begun.
-                let record = record.map_err(|_| NotBegun::Unavailable)?;
-                self.calls.begin(record, a.call).await.map(Some)
+                let mut record = record.map_err(|_| NotBegun::Unavailable)?;
+                let needs_before = a.call.operation().undo.as_ref().is_some_and(UndoRule::needs_before);
+                // What cannot be read now cannot be undone; that is no reason not to do it.
+                let seen = if needs_before { self.preview(a.s, a.call).await } else { None };
+                let states = seen.map(|seen| seen.record(&mut record)).unwrap_or_default();
+                self.calls.begin(record, a.call, states).await.map(Some)
             }
             Start::Release { mut record, .. } => {
                 (record.config_digest, record.policy_digest) = a.s.digests();

@@ -50,6 +50,9 @@ pub(crate) fn operation(tool: &Arc<Tool>, short: &str, effects: Effects, schema:
             repeatable: false,
         },
         reconcile: ReconcileRule { after: QUIET, read: None },
+        preview: None,
+        undo: None,
+        delay: None,
         cost: Cost::default(),
         limits: Limits { body: 1 << 20, answer: 1 << 24, deadline: Duration::from_secs(30), idle: crate::call::IDLE },
         target: None,
@@ -58,6 +61,7 @@ pub(crate) fn operation(tool: &Arc<Tool>, short: &str, effects: Effects, schema:
         not_now: Vec::new(),
         schema_digest: Digest::of(b""),
         schema: schema.map(Arc::new),
+        route: None,
         path_params: Vec::new(),
     }
 }

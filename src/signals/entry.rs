@@ -74,6 +74,13 @@ impl Entry {
         }
     }
 
+    /// Another call than the stored one, which nothing has recorded yet.
+    pub fn instead(&mut self, call: &Call) {
+        (self.call, self.recorded) = (call.id(), false);
+        self.operation(call.operation());
+        self.call(call);
+    }
+
     /// Who it was.
     pub fn principal(&mut self, principal: &Principal) {
         self.principal = Some(principal.clone());

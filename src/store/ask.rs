@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::call::{ArtifactId, CallId, Digest, Principal, PrincipalKey, Terms, Tier};
 
-use super::{CallRecord, Charge, Evidence, Note, State};
+use super::{CallRecord, Charge, Editing, Evidence, Note, Preview, State};
 
 /// What the store knows of a call that came in.
 #[derive(Debug)]
@@ -47,12 +47,14 @@ pub struct Question<'a> {
 /// A call to park.
 #[derive(Debug)]
 pub struct Park {
-    /// The record in state `held`, with `request.body` and `request.arguments` empty: the store fills them.
+    /// The record in state `held`, or `approved` where policy allows it and it only waits for its time, with `request.body` and `request.arguments` empty: the store fills them.
     pub record: CallRecord,
     /// The exact request body.
     pub body: Bytes,
     /// The full argument object as JSON; empty when the record shows it whole.
     pub arguments: Bytes,
+    /// The states of its preview as JSON; empty when there are none.
+    pub states: Bytes,
     /// Artifacts put before the call that now belong to it.
     pub evidence: Vec<ArtifactId>,
     /// Holds that this agent may have waiting.
@@ -123,12 +125,35 @@ pub struct Renew {
     pub terms: Terms,
     /// What approvers vote on from now on.
     pub digest: Digest,
+    /// What was found out of its target anew, and its states as JSON; `None`: as it was.
+    pub preview: Option<(Box<Preview>, Bytes)>,
     /// Digest of the configuration that decided.
     pub config_digest: Digest,
     /// Digest of the policy set that decided.
     pub policy_digest: Digest,
     /// What moved, in words for approvers and agent.
     pub what_changed: Note,
+}
+
+/// A held call as a reviewer wants it. Everything was decided anew just before.
+#[derive(Debug)]
+pub struct EditHold {
+    /// The hold's call.
+    pub id: CallId,
+    /// `If-Match`, where given.
+    pub version: Option<u64>,
+    /// The digest that the reviewer saw.
+    pub digest: Digest,
+    /// Issuer and subject that signed in, and the other identities of this person: for exclusion.
+    pub names: Vec<String>,
+    /// What it becomes; payloads of its request and preview are empty: the store fills them.
+    pub editing: Editing,
+    /// The exact request body.
+    pub body: Bytes,
+    /// The full argument object as JSON; empty when the record shows it whole.
+    pub arguments: Bytes,
+    /// The states of its preview as JSON; empty when there are none.
+    pub states: Bytes,
 }
 
 /// What an attempt to `park` met.
@@ -214,6 +239,9 @@ pub enum HoldError {
     /// The voter asked for it, is acted for, or runs the agent.
     #[error("you cannot approve a call that you requested")]
     SelfReview,
+    /// The voter changed the call: on the high tier the second vote is another person's.
+    #[error("you changed this call; another person has the last word")]
+    OwnEdit,
     /// This person was counted.
     #[error("this person was counted already")]
     AlreadyCounted,
@@ -244,6 +272,8 @@ pub struct Begin {
     pub body: Bytes,
     /// A fresh call's full arguments as JSON.
     pub arguments: Bytes,
+    /// The states of a fresh call's preview as JSON; empty when there are none.
+    pub states: Bytes,
     /// What to set aside, all or none.
     pub charges: Vec<Charge>,
     /// An approved hold, not a fresh call.

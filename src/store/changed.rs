@@ -1,13 +1,17 @@
 //! What a step changes of a record: the members that differ, whole. A record is read back from its first, full
 //! frame and the changes after it, whatever version of the state machine wrote them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use crate::call::{Digest, Terms, Tier, Timestamp};
 
-use super::{Approval, CallRecord, Charge, Evidence, Note, Opinion, Resend, State, StoredAnswer};
+use super::{
+    Approval, CallRecord, Charge, Edited, Evidence, Note, Opinion, Preview, Resend, State, StoredAnswer, StoredRequest,
+};
 
 /// A member that is there, be it `null`.
 fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Option<T>, D::Error> {
@@ -53,11 +57,20 @@ changed! {
     version: u64,
     state: State,
     digest: Digest,
+    request: StoredRequest,
+    arguments: Arc<Value>,
+    schema_digest: Digest,
+    title: String,
+    target: Option<Digest>,
+    money: Option<(i64, String)>,
+    edited: Option<Box<Edited>>,
+    not_before: Option<Timestamp>,
     config_digest: Digest,
     policy_digest: Digest,
     tier: Tier,
     policies: Vec<String>,
     terms: Option<Terms>,
+    preview: Option<Box<Preview>>,
     approvals: Vec<Approval>,
     evidence: Vec<Evidence>,
     updated: Timestamp,

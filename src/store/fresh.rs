@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::call::{
-    Call, Digest, Facts, Needs, Operation, Principal, Protocol, Release, Terms, Tier, Timestamp, Would, redacted,
-    scrubbed, title,
+    Call, CallId, Digest, Facts, Needs, Operation, Principal, Protocol, Release, Terms, Tier, Timestamp, Would,
+    redacted, scrubbed, title,
 };
 
 use super::{CallRecord, Charge, Resend, ResendBy, State, StoredRequest};
@@ -62,7 +62,7 @@ impl CallRecord {
             keep: if call.key_derived() { rule.window } else { rule.keep },
             fingerprint: call.fingerprint(),
             digest: call.digest(),
-            request: stored(call),
+            request: stored_request(call),
             title: title(operation, &shown),
             arguments: Arc::new(shown),
             schema_digest: operation.schema_digest,
@@ -72,6 +72,11 @@ impl CallRecord {
             policies: made.policies,
             facts: made.facts.map(Arc::new),
             would: made.would,
+            preview: None,
+            undoes: None,
+            delay: operation.delay,
+            not_before: None,
+            edited: None,
             terms: made.terms,
             release_by_proxy: operation.release == Release::Approval,
             approvals: Vec::new(),
@@ -92,7 +97,7 @@ impl CallRecord {
             note: None,
             opinion: None,
             collected: None,
-            target: operation.target.as_ref().and_then(|p| call.arguments().pointer(p)).map(Digest::of_json),
+            target: target_of(call),
             money: made.money,
             seq: 0,
             frames: Vec::new(),
@@ -153,6 +158,18 @@ pub fn arguments_of(call: &Call) -> Bytes {
     if call.operation().redact.is_empty() { Bytes::new() } else { Bytes::from(call.arguments().to_string()) }
 }
 
+/// The key of the call that undoes another one: no key of a client has a `~`.
+#[must_use]
+pub fn undo_key(call: CallId) -> String {
+    format!("undo~{call}")
+}
+
+/// Digest of the object that it acts on, where its operation says which.
+#[must_use]
+pub fn target_of(call: &Call) -> Option<Digest> {
+    call.operation().target.as_ref().and_then(|p| call.arguments().pointer(p)).map(Digest::of_json)
+}
+
 /// A session id is a credential: that there was one is kept, the id is not.
 fn kept((name, value): &(String, String)) -> (String, String) {
     let value = if name == "mcp-session-id" { "(own)".to_owned() } else { value.clone() };
@@ -160,7 +177,8 @@ fn kept((name, value): &(String, String)) -> (String, String) {
 }
 
 /// The request as it is kept. Redacted arguments never stand in a target: configuration and schema gate refuse that.
-fn stored(call: &Call) -> StoredRequest {
+#[must_use]
+pub fn stored_request(call: &Call) -> StoredRequest {
     let request = call.request();
     StoredRequest {
         target: request.target.clone(),

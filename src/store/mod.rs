@@ -19,6 +19,6 @@ mod votes;
 pub use ask::*;
 pub(crate) use embedded::SHORTENED;
 pub use embedded::{Counts, Health, Keep, MIN_FREE, OpenError, Options, Recovery, Shortened, Store, free_bytes};
-pub use fresh::{Made, arguments_of};
+pub use fresh::{Made, arguments_of, stored_request, target_of, undo_key};
 pub use record::*;
-pub use state::{Event as CallEvent, Illegal, MAX_RENEWALS, Ruling, Step};
+pub use state::{Editing, Event as CallEvent, Illegal, MAX_RENEWALS, Renewal, Ruling, Step};

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::call::{
-    ArtifactId, CallContext, CallId, Digest, Facts, Principal, QUIET, Target, Terms, Tier, Timestamp, Would,
+    ArtifactId, CallContext, CallId, Certainty, Change, Digest, Facts, Principal, QUIET, Target, Terms, Tier,
+    Timestamp, Would, seen_digest,
 };
 
 /// The state of a call with effects (`lifecycle.md`, section 2).
@@ -255,6 +256,21 @@ pub struct CallRecord {
     /// What policy would have said where it does not rule.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub would: Vec<Would>,
+    /// What was found out of its target, where the operation says how.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preview: Option<Box<Preview>>,
+    /// The call that it takes back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undoes: Option<Box<UndoOf>>,
+    /// How long it waits between the last vote and the send, so that it can still be taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay: Option<Duration>,
+    /// Before this it may not be begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Timestamp>,
+    /// What reviewers changed of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edited: Option<Box<Edited>>,
     /// Terms of the hold; `None` for a call that ran by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terms: Option<Terms>,
@@ -361,6 +377,73 @@ pub enum ResendBy {
     Repeatable,
 }
 
+/// What was found out of the target of a call before people, or nobody, decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Preview {
+    /// How much is known of what the call will change.
+    pub certainty: Certainty,
+    /// What was read, below the upstream's base.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// When it was read.
+    pub read_at: Timestamp,
+    /// What stands for the state that was read; at the release it must be the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence: Option<String>,
+    /// Why nothing, or not all, is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// JSON Pointers into the states that no page may show.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub redact: Vec<String>,
+    /// The states before and after ([`crate::call::States`]), sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub states: Option<PayloadRef>,
+}
+
+/// Which call another one takes back, and who wants that.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UndoOf {
+    /// The call that was executed.
+    pub call: CallId,
+    /// The person (after linking accounts); never one of its approvers.
+    pub person: String,
+    /// Identities that are this person.
+    pub aliases: Vec<String>,
+    /// Why, in writing.
+    pub reason: String,
+}
+
+/// What reviewers made of a held call, and what its agent had asked for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Edited {
+    /// The request as its agent sent it.
+    pub request: StoredRequest,
+    /// Its argument object with redacted members replaced.
+    pub arguments: Arc<Value>,
+    /// Its digest.
+    pub digest: Digest,
+    /// What differs now from what the agent asked for.
+    pub changes: Vec<Change>,
+    /// Each edit, oldest first.
+    pub edits: Vec<Edit>,
+}
+
+/// One edit of a held call.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Edit {
+    /// The person (after linking accounts).
+    pub person: String,
+    /// Identities that are this person: their vote is never the second one of two.
+    pub aliases: Vec<String>,
+    /// When.
+    pub at: Timestamp,
+    /// Why.
+    pub note: String,
+    /// What it changed of the arguments as they were then.
+    pub changes: Vec<Change>,
+}
+
 /// Why a call ended as it did, or what it waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
@@ -383,6 +466,20 @@ impl CallRecord {
             State::Approved if over(self.window_closes) => State::Expired,
             state => state,
         }
+    }
+
+    /// Whether this is the digest of the call that people vote on, with the state of its target that they were shown.
+    #[must_use]
+    pub fn stands_for(&self, call: Digest) -> bool {
+        self.digest == seen_digest(call, self.preview.as_ref().and_then(|p| p.fence.as_deref()))
+    }
+
+    /// Payloads that it points at, in whatever frame they are.
+    pub fn payloads_mut(&mut self) -> impl Iterator<Item = &mut PayloadRef> {
+        let answer = self.answer.as_mut().and_then(|a| a.body.as_mut());
+        let states = self.preview.as_mut().and_then(|p| p.states.as_mut());
+        let request = [self.request.body.as_mut(), self.request.arguments.as_mut(), answer, states];
+        request.into_iter().flatten()
     }
 
     /// When the last attempt is certain to be off the wire. Records of older versions have only its begin.

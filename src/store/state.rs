@@ -6,7 +6,7 @@
 //! ```text
 //! held ──vote──► held │ last vote ──► approved ──begin──► dispatching ──► succeeded* │ failed* │ not_executed* │ unknown
 //! held ──► rejected* │ expired* │ withdrawn* │ revoked*      approved ──► expired* │ withdrawn* │ revoked*
-//! held, approved ──renew──► held, the fourth time ──► stale*
+//! held, approved ──renew──► held, held ──edit──► held, the fourth time of both ──► stale*
 //! dispatching ──again (declared idempotent, attempts left, before quiescence)──► dispatching, the next attempt
 //! unknown ──late answer──► succeeded* │ failed*      unknown ──two people──► succeeded* │ not_executed*
 //! unknown ──found by the read──► succeeded*          unknown ──not found──► not_executed*
@@ -16,13 +16,18 @@
 //! still be on the wire, so nobody says `not_executed` of an unknown call. **Only the first attempt can prove that
 //! nothing was sent**: of a later one the attempt before it may have had its effect, whatever became of this one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::call::{Digest, Terms, Timestamp};
+use crate::call::{Change, Digest, Terms, Timestamp};
 
-use super::{Approval, CallRecord, Charge, Evidence, Note, Opinion, Resend, State, StoredAnswer};
+use super::{
+    Approval, CallRecord, Charge, Edit, Edited, Evidence, Note, Opinion, Preview, Resend, State, StoredAnswer,
+    StoredRequest,
+};
 
 /// A hold may return to `held` this often; then it goes stale.
 pub const MAX_RENEWALS: u32 = 3;
@@ -35,7 +40,9 @@ pub enum Event {
     /// A piece of evidence is attached.
     Attach(Evidence),
     /// Something moved: approvals are void.
-    Renew { terms: Terms, digest: Digest, config_digest: Digest, policy_digest: Digest, note: Note },
+    Renew(Box<Renewal>),
+    /// A reviewer changes its arguments: approvals are void.
+    Edit(Box<Editing>),
     /// An approved call must wait, and this is why.
     Wait(Note),
     /// A reviewer says no.
@@ -62,6 +69,46 @@ pub enum Event {
     Found(Note),
     /// The configured read, begun at `asked`, did not find it.
     NotFound { asked: Timestamp, note: Note },
+}
+
+/// What people look at anew.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Renewal {
+    /// Today's terms.
+    pub terms: Terms,
+    /// What is voted on from now on.
+    pub digest: Digest,
+    /// Its target as it is now; `None`: as it was.
+    pub preview: Option<Box<Preview>>,
+    /// Digest of the configuration that decided.
+    pub config_digest: Digest,
+    /// Digest of the policies that decided.
+    pub policy_digest: Digest,
+    /// What moved.
+    pub note: Note,
+}
+
+/// The call as a reviewer wants it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Editing {
+    /// What will be sent.
+    pub request: StoredRequest,
+    /// Its arguments, with redacted members replaced.
+    pub arguments: Arc<Value>,
+    /// Digest of the argument schema.
+    pub schema_digest: Digest,
+    /// Its title.
+    pub title: String,
+    /// Digest of the object that it acts on.
+    pub target: Option<Digest>,
+    /// Money that it moves.
+    pub money: Option<(i64, String)>,
+    /// Who changed what.
+    pub edit: Edit,
+    /// What differs from what the agent asked for.
+    pub changes: Vec<Change>,
+    /// What people look at from now on.
+    pub renewal: Renewal,
 }
 
 /// Which versions let a held call go: those in force when it was sent, not when it was asked for.
@@ -105,6 +152,8 @@ pub enum Step {
     Approved,
     /// Evidence was attached.
     Attached,
+    /// Back to `held` as a reviewer wants it, or stale.
+    Edited,
     /// Back to `held` with new terms, or stale.
     Renewed,
     /// An approved call says why it waits.
@@ -146,7 +195,8 @@ impl Event {
             Self::Vote { last: false, .. } => Step::Voted,
             Self::Vote { last: true, .. } => Step::Approved,
             Self::Attach(_) => Step::Attached,
-            Self::Renew { .. } => Step::Renewed,
+            Self::Edit(_) => Step::Edited,
+            Self::Renew(_) => Step::Renewed,
             Self::Wait(_) => Step::Waiting,
             Self::Reject(_) => Step::Rejected,
             Self::Withdraw(_) => Step::Withdrawn,
@@ -173,14 +223,15 @@ pub(super) fn allowed(record: &CallRecord, event: &Event, now: Timestamp) -> Opt
     match (state, event) {
         (Held, Event::Vote { last, .. }) => Some(if *last { Approved } else { Held }),
         (Held, Event::Attach(_)) => Some(Held),
-        (Held | Approved, Event::Renew { .. }) if record.renewals < MAX_RENEWALS => Some(Held),
-        (Held | Approved, Event::Renew { .. }) => Some(Stale),
+        (Held, Event::Edit(_)) => Some(if record.renewals < MAX_RENEWALS { Held } else { Stale }),
+        (Held | Approved, Event::Renew(_)) if record.renewals < MAX_RENEWALS => Some(Held),
+        (Held | Approved, Event::Renew(_)) => Some(Stale),
         (Held, Event::Reject(_)) => Some(Rejected),
         (Approved, Event::Reject(_)) | (Held | Approved, Event::Revoke(_)) => Some(Revoked),
         (Held | Approved, Event::Withdraw(_)) => Some(Withdrawn),
         (Expired, Event::Expire) if !record.state.is_final() => Some(Expired),
         (Approved, Event::Wait(_)) => Some(Approved),
-        (Approved, Event::Begin { .. }) => Some(Dispatching),
+        (Approved, Event::Begin { .. }) if record.not_before.is_none_or(|at| now >= at) => Some(Dispatching),
         (Dispatching, Event::Again { attempt, epoch, .. })
             if same_attempt(record, *attempt, *epoch) && may_go_again(record, now) =>
         {
@@ -236,21 +287,14 @@ pub(super) fn apply(record: &CallRecord, event: Event, now: Timestamp) -> Result
     next.updated = now;
     match event {
         Event::Vote { approval, last } => {
-            next.window_closes = last.then(|| now.plus(window(record)));
+            if last {
+                approve(&mut next, now);
+            }
             next.approvals.push(approval);
         }
         Event::Attach(evidence) => next.evidence.push(evidence),
-        Event::Renew { terms, digest, config_digest, policy_digest, note } => {
-            next.expires = Some(now.plus(terms.expires));
-            next.tier = terms.tier;
-            next.policies = terms.why.iter().map(|w| w.policy.clone()).collect();
-            next.terms = Some(terms);
-            (next.digest, next.config_digest, next.policy_digest) = (digest, config_digest, policy_digest);
-            next.approvals.clear();
-            next.window_closes = None;
-            next.renewals += 1;
-            next.note = Some(note);
-        }
+        Event::Renew(renewal) => renew(&mut next, *renewal, now),
+        Event::Edit(editing) => edit(&mut next, *editing, now),
         Event::Wait(note) | Event::Reject(note) | Event::Withdraw(note) | Event::Revoke(note) => {
             next.note = Some(note);
         }
@@ -273,6 +317,40 @@ pub(super) fn apply(record: &CallRecord, event: Event, now: Timestamp) -> Result
     Ok(next)
 }
 
+/// The agent's version is kept beside the edited one.
+fn edit(record: &mut CallRecord, editing: Editing, now: Timestamp) {
+    let Editing { request, arguments, schema_digest, title, target, money, edit, changes, renewal } = editing;
+    let asked = |r: &CallRecord| Edited {
+        request: r.request.clone(),
+        arguments: Arc::clone(&r.arguments),
+        digest: r.digest,
+        changes: Vec::new(),
+        edits: Vec::new(),
+    };
+    let mut edited = record.edited.take().unwrap_or_else(|| Box::new(asked(record)));
+    edited.changes = changes;
+    edited.edits.push(edit);
+    record.edited = Some(edited);
+    (record.request, record.arguments, record.schema_digest) = (request, arguments, schema_digest);
+    (record.title, record.target, record.money) = (title, target, money);
+    renew(record, renewal, now);
+}
+
+/// Votes are void, and people look at this from now on.
+fn renew(record: &mut CallRecord, renewal: Renewal, now: Timestamp) {
+    let Renewal { terms, digest, preview, config_digest, policy_digest, note } = renewal;
+    record.expires = Some(now.plus(terms.expires));
+    record.tier = terms.tier;
+    record.policies = terms.why.iter().map(|w| w.policy.clone()).collect();
+    record.terms = Some(terms);
+    record.preview = preview.or(record.preview.take());
+    (record.digest, record.config_digest, record.policy_digest) = (digest, config_digest, policy_digest);
+    record.approvals.clear();
+    (record.window_closes, record.not_before) = (None, None);
+    record.renewals += 1;
+    record.note = Some(note);
+}
+
 /// What a begin writes into a record: fresh, released, or sent again.
 pub(super) fn begin(record: &mut CallRecord, epoch: u64, charges: Vec<Charge>, now: Timestamp) {
     record.state = State::Dispatching;
@@ -284,8 +362,11 @@ pub(super) fn begin(record: &mut CallRecord, epoch: u64, charges: Vec<Charge>, n
     record.note = None;
 }
 
-fn window(record: &CallRecord) -> Duration {
-    record.terms.as_ref().map_or(Duration::ZERO, |t| t.window)
+/// The window opens now, or once the time is over in which it can still be taken back.
+pub(super) fn approve(record: &mut CallRecord, now: Timestamp) {
+    record.not_before = record.delay.map(|delay| now.plus(delay));
+    let window = record.terms.as_ref().map_or(Duration::ZERO, |t| t.window);
+    record.window_closes = Some(record.not_before.unwrap_or(now).plus(window));
 }
 
 fn expiry_note(was: State) -> Note {

@@ -28,6 +28,7 @@ fn events() -> Vec<(&'static str, Event)> {
         ("vote", Event::Vote { approval: approval("a"), last: false }),
         ("last vote", Event::Vote { approval: approval("a"), last: true }),
         ("renew", renew()),
+        ("edit", edit()),
         ("wait", Event::Wait(note(None))),
         ("reject", Event::Reject(note(None))),
         ("withdraw", Event::Withdraw(note(None))),
@@ -46,15 +47,48 @@ fn events() -> Vec<(&'static str, Event)> {
     ]
 }
 
-fn renew() -> Event {
+fn renewal() -> super::Renewal {
     let digest = Digest::of(b"moved");
-    Event::Renew {
+    super::Renewal {
         terms: terms(Tier::Medium, &[], 1),
         digest,
+        preview: None,
         config_digest: digest,
         policy_digest: digest,
         note: note(None),
     }
+}
+
+fn renew() -> Event {
+    Event::Renew(Box::new(renewal()))
+}
+
+fn edit() -> Event {
+    let r = record(State::Held, "f", None);
+    Event::Edit(Box::new(super::Editing {
+        request: StoredRequest { content_type: Some("text/plain".into()), ..r.request },
+        arguments: serde_json::json!({"amount": 4}).into(),
+        schema_digest: r.schema_digest,
+        title: "Smaller".into(),
+        target: None,
+        money: Some((4, "EUR".into())),
+        edit: Edit { person: "eve".into(), aliases: vec![], at: START, note: "less".into(), changes: vec![] },
+        changes: vec![],
+        renewal: renewal(),
+    }))
+}
+
+#[test]
+fn an_edit_keeps_what_the_agent_asked_for_and_clears_votes() {
+    let asked = record(State::Held, "f", None);
+    let voted = apply(&asked, Event::Vote { approval: approval("a"), last: false }, START).unwrap();
+    let once = apply(&voted, edit(), START).unwrap();
+    let twice = apply(&once, edit(), START).unwrap();
+    assert_eq!((once.state, once.approvals.len(), once.renewals), (State::Held, 0, 1));
+    assert_eq!((once.title.as_str(), once.fingerprint), ("Smaller", asked.fingerprint));
+    let kept = twice.edited.unwrap();
+    assert_eq!((&kept.request, &kept.arguments, kept.digest), (&asked.request, &asked.arguments, asked.digest));
+    assert_eq!(kept.edits.len(), 2);
 }
 
 fn in_state(state: State) -> CallRecord {
@@ -80,6 +114,7 @@ fn the_diagram_has_these_arrows_and_no_others() {
         (Held, "vote", Held),
         (Held, "last vote", Approved),
         (Held, "renew", Held),
+        (Held, "edit", Held),
         (Held, "reject", Rejected),
         (Held, "withdraw", Withdrawn),
         (Held, "revoke", Revoked),
@@ -218,6 +253,7 @@ const ARROWS: &[(&str, &str, &str)] = &[
     ("held", "last vote", "approved"),
     ("held", "attach", "held"),
     ("held", "renew", "held"),
+    ("held", "edit", "held"),
     ("held", "reject", "rejected"),
     ("held", "withdraw", "withdrawn"),
     ("held", "revoke", "revoked"),
@@ -288,7 +324,7 @@ impl Model {
             "not found" => now >= self.quiet && said.asked >= self.quiet,
             _ => true,
         };
-        let to = if name == "renew" && self.renewals == 3 { "stale" } else { to };
+        let to = if matches!(name, "renew" | "edit") && self.renewals == 3 { "stale" } else { to };
         stands.then_some(to)
     }
 
@@ -296,13 +332,13 @@ impl Model {
         self.unknowns_left += u32::from(self.state == "unknown" && to != "unknown");
         self.ends = match (name, to) {
             ("last vote", _) => Some(now + 15),
-            ("renew", "held") => Some(now + 60),
+            ("renew" | "edit", "held") => Some(now + 60),
             (_, "held" | "approved") => self.ends,
             _ => None,
         };
         match name {
             "begin" | "again" => (self.attempt, self.quiet) = (self.attempt + 1, now + 10),
-            "renew" => self.renewals += 1,
+            "renew" | "edit" => self.renewals += 1,
             "says succeeded" => self.opinion = Some((said.person, "succeeded")),
             "says not executed" => self.opinion = Some((said.person, "not executed")),
             _ => {}
@@ -311,11 +347,12 @@ impl Model {
     }
 }
 
-const NAMES: [&str; 23] = [
+const NAMES: [&str; 24] = [
     "vote",
     "last vote",
     "attach",
     "renew",
+    "edit",
     "reject",
     "withdraw",
     "revoke",
@@ -347,6 +384,7 @@ fn event(name: &str, said: Said, r: &CallRecord) -> Event {
         "last vote" => Event::Vote { approval: approval("a"), last: true },
         "attach" => Event::Attach(evidence()),
         "renew" => renew(),
+        "edit" => edit(),
         "reject" => Event::Reject(note(None)),
         "withdraw" => Event::Withdraw(note(None)),
         "revoke" => Event::Revoke(note(None)),
@@ -439,7 +477,7 @@ fn random_walks_go_where_the_drawing_goes_and_nowhere_else() {
     }
     // Every arrow was walked; what was walked besides is the fourth renewal.
     let drawn: std::collections::BTreeSet<_> = ARROWS.iter().copied().collect();
-    let stale = [("approved", "renew", "stale"), ("held", "renew", "stale")];
+    let stale = [("approved", "renew", "stale"), ("held", "edit", "stale"), ("held", "renew", "stale")];
     assert_eq!(walked.difference(&drawn).copied().collect::<Vec<_>>(), stale);
     assert_eq!(drawn.difference(&walked).count(), 0, "{:?}", drawn.difference(&walked).collect::<Vec<_>>());
 }

@@ -49,6 +49,14 @@ pub(super) fn count(record: &CallRecord, vote: &Vote, now: Timestamp) -> Result<
     if record.approvals.iter().any(|a| names(vote).any(|n| same(n, &a.person) || same(n, &a.subject))) {
         return Err(HoldError::AlreadyCounted);
     }
+    // Who has changed it looked already: the last word of two is another person's.
+    let editors = record.edited.iter().flat_map(|e| &e.edits).flat_map(|e| e.aliases.iter().chain([&e.person]));
+    if terms.tier == Tier::High
+        && !record.approvals.is_empty()
+        && editors.into_iter().any(|e| names(vote).any(|n| same(n, e)))
+    {
+        return Err(HoldError::OwnEdit);
+    }
     let missing = missing_evidence(record, &terms.needs);
     if !missing.is_empty() {
         return Err(HoldError::EvidenceMissing(missing));
@@ -81,10 +89,11 @@ fn same(a: &str, b: &str) -> bool {
 }
 
 /// One of these names asked for it, is acted for, or runs the agent.
-fn is_own_call<'n, I: Iterator<Item = &'n str>>(record: &CallRecord, names: impl Fn() -> I) -> bool {
+pub(super) fn is_own_call<'n, I: Iterator<Item = &'n str>>(record: &CallRecord, names: impl Fn() -> I) -> bool {
     let p = &record.principal;
     let barred = [p.operator.as_deref(), p.acting_for.as_deref(), p.acting_for_email.as_deref(), Some(&*p.subject)];
-    barred.into_iter().flatten().filter(|b| !b.is_empty()).any(|b| names().any(|n| same(n, b)))
+    let undoing = record.undoes.iter().flat_map(|u| u.aliases.iter().chain([&u.person])).map(String::as_str);
+    barred.into_iter().flatten().chain(undoing).filter(|b| !b.is_empty()).any(|b| names().any(|n| same(n, b)))
 }
 
 /// What a person says became of an unknown call: a first opinion, or the second one that settles it.
@@ -254,6 +263,29 @@ mod tests {
         v = vote(&r, "eve", &[]);
         v.subject = "key|bot".into();
         assert_eq!(count(&r, &v, START).unwrap_err(), HoldError::SelfReview);
+    }
+
+    #[test]
+    fn who_changed_a_high_call_never_has_the_last_word() {
+        let mut r = hold(Tier::High, &[], 2);
+        let edit = crate::store::Edit {
+            person: "eve".into(),
+            aliases: vec!["idp|eve".into()],
+            at: START,
+            note: "less".into(),
+            changes: vec![],
+        };
+        let (request, arguments, digest) = (r.request.clone(), r.arguments.clone(), r.digest);
+        r.edited = Some(crate::store::Edited { request, arguments, digest, changes: vec![], edits: vec![edit] }.into());
+        let mut other = r.clone();
+        assert_eq!(run(&mut r, &[("eve", &[]), ("max", &[])]), Ok(true));
+        assert_eq!(run(&mut other, &[("max", &[]), ("eve", &[])]), Err(HoldError::OwnEdit));
+        let mut linked = vote(&other, "evelyn", &[]);
+        linked.aliases.push("IDP|eve".into());
+        assert_eq!(count(&other, &linked, START).unwrap_err(), HoldError::OwnEdit);
+        let mut medium = hold(Tier::Medium, &[], 1);
+        medium.edited = other.edited;
+        assert_eq!(run(&mut medium, &[("eve", &[])]), Ok(true));
     }
 
     #[test]

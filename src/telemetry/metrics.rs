@@ -58,6 +58,8 @@ metrics! {
     /// Deadlines passed.
     upstream_timeouts: IntCounterVec = "holdpoint_upstream_timeouts_total", "Upstream deadlines passed", ["tool"];
     /// Reads that asked what became of an unknown call.
+    undo: IntCounterVec = "holdpoint_undo_total", "Calls that people took back, by what came of it and why", ["op", "result", "reason"];
+    previews: IntCounterVec = "holdpoint_previews_total", "Effects foreseen before people decided, by certainty", ["op", "certainty"];
     reconcile_reads: IntCounterVec = "holdpoint_reconcile_reads_total", "Reads of unknown calls by what they found", ["op", "result"];
     /// Time that upstreams took.
     upstream_seconds: HistogramVec = "holdpoint_upstream_seconds", "Upstream time to the head of the answer", ["tool", "op"];

@@ -87,7 +87,7 @@ impl Pattern {
 
     async fn call(&self, store: &Store, record: CallRecord) {
         let (body, charges) = (self.request.clone(), record.charges.clone());
-        let begin = Begin { arguments: Bytes::new(), body, charges, record, release: false };
+        let begin = Begin { arguments: Bytes::new(), states: Bytes::new(), body, charges, record, release: false };
         let (begun, _) = store.begin(begin).await.unwrap();
         let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
         let body = AnswerBody::Kept(self.answer.clone());

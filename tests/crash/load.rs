@@ -19,6 +19,7 @@ pub enum Focus {
     Short,
     Ticket,
     Reject,
+    Edit,
     Withdraw,
     Export,
     Unknown,
@@ -221,6 +222,11 @@ impl Load<'_> {
         }
         let no = json!({"digest": digest, "reason_code": "wrong_amount", "message_to_agent": "no"});
         let yes = json!({"digest": digest, "justification": "seen twice"});
+        if chance.percent(if self.focus == Focus::Edit { 50 } else { 4 }) {
+            let patch = json!([{"op": "replace", "path": "/customerId", "value": self.world.name("c")}]);
+            let edit = json!({"digest": digest, "patch": patch, "note": "another customer"});
+            return client.decide(name, "holds", call, "edit", edit).await.map(drop);
+        }
         let (rejects, withdraws) = match self.focus {
             Focus::Reject => (50, 5),
             Focus::Withdraw => (5, 50),
@@ -276,7 +282,7 @@ impl Focus {
             Self::Declared => (100, 114),
             Self::Read => (100, 120),
             Self::Brief => (0, 60),
-            Self::Held | Self::Reject | Self::Withdraw => (60, 72),
+            Self::Held | Self::Reject | Self::Edit | Self::Withdraw => (60, 72),
             Self::Dual => (72, 80),
             Self::Waiting => (80, 85),
             Self::Short => (85, 88),
@@ -296,6 +302,7 @@ impl Focus {
             "expire" | "expired" => Self::Short,
             "attach" | "attached" | "artifact" => Self::Ticket,
             "reject" | "rejected" => Self::Reject,
+            "edit" | "edited" => Self::Edit,
             "withdraw" | "withdrawn" => Self::Withdraw,
             "flow" => Self::Export,
             "again" | "begun_again" => Self::Declared,

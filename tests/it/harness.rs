@@ -395,6 +395,24 @@ pub fn event(line: &Line) -> Value {
     serde_json::from_str(line.event.get()).unwrap()
 }
 
+/// The word that a signed-in person's forms carry, and the cookie that goes with it.
+pub async fn sign_in(p: &Proxy, name: &str) -> String {
+    let origin = format!("http://{}", p.running.admin);
+    let headers = [("content-type", "application/x-www-form-urlencoded"), ("origin", origin.as_str())];
+    let form = format!("token={}", token(name));
+    let got = send(p.running.admin, "POST", "/sign-in", &headers, form.as_bytes()).await;
+    assert_eq!(got.status, 303, "{got:?}");
+    got.header("set-cookie").split(';').next().unwrap().to_owned()
+}
+
+/// A page as this person sees it.
+pub async fn page(p: &Proxy, name: &str, path: &str) -> String {
+    let cookie = sign_in(p, name).await;
+    let got = send(p.running.admin, "GET", path, &[("cookie", &cookie)], b"").await;
+    assert_eq!(got.status, 200, "{got:?}");
+    String::from_utf8(got.body.to_vec()).unwrap()
+}
+
 impl Proxy {
     pub fn agents(&self) -> SocketAddr {
         self.running.agents

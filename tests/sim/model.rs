@@ -60,6 +60,8 @@ const ARROWS: &[(St, &str, St)] = &[
     (Held, "vote", Held),
     (Held, "vote", Approved),
     (Held, "attach", Held),
+    (Held, "edit", Held),
+    (Held, "edit", Stale),
     (Held, "renew", Held),
     (Held, "renew", Stale),
     (Held, "reject", Rejected),
@@ -138,6 +140,13 @@ pub struct Call {
     pub begun: Option<Ms>,
     pub quiet: Option<Ms>,
     pub votes: Vec<Ballot>,
+    /// Who changed it.
+    pub editors: Vec<u8>,
+    /// How long it waits after its approval; nothing for most.
+    pub delay: Ms,
+    pub not_before: Option<Ms>,
+    /// Policy allows it by itself: it only waits for its time.
+    pub free: bool,
     /// Indexes of artifacts.
     pub evidence: Vec<usize>,
     pub costs: Vec<Cost>,
@@ -258,6 +267,11 @@ impl Call {
             opinion: self.opinion.is_some(),
             collected: self.collected,
         }
+    }
+
+    fn approve(&mut self, now: Ms) {
+        self.not_before = (self.delay > 0).then_some(now + self.delay);
+        self.window = Some(now + self.delay + self.demand.as_ref().unwrap().window);
     }
 
     fn given_key(&self) -> bool {
@@ -472,8 +486,12 @@ impl Model {
         if waiting.iter().filter(|c| c.who % 2 == call.who % 2).count() >= per_agent {
             return no("too_many_agent");
         }
-        let expires = now + call.demand.as_ref().unwrap().expires;
-        let parked = Call { created: now, updated: now, expires: Some(expires), ..call.clone() };
+        let mut parked = Call { created: now, updated: now, ..call.clone() };
+        if call.free {
+            parked.approve(now);
+        } else {
+            parked.expires = Some(now + call.demand.as_ref().unwrap().expires);
+        }
         self.framed = now;
         self.calls.push(parked);
         self.shown(call.id)
@@ -528,14 +546,14 @@ impl Model {
             self.settle(id);
             return no("window");
         }
-        if state != Approved || call.version != version {
+        if state != Approved || call.version != version || call.not_before.is_some_and(|at| self.high < at) {
             return no("not_approved");
         }
         if !self.fits(&costs) {
             return no("budget");
         }
         let mut call = self.step(id, "begin", Dispatching).clone();
-        assert!(call.quorum_holds() && call.window.is_some_and(|w| self.high < w), "I3: {call:?}");
+        assert!((call.free || call.quorum_holds()) && call.window.is_some_and(|w| self.high < w), "I3: {call:?}");
         call.costs = costs;
         self.sent(&mut call);
         self.put(call);
@@ -603,6 +621,10 @@ impl Model {
         if call.votes.iter().any(|v| human(v.person) == human(cast.person)) {
             return no("counted");
         }
+        let editor = |p: &u8| human(*p) == human(cast.person);
+        if demand.high && !call.votes.is_empty() && call.editors.iter().any(editor) {
+            return no("own_edit");
+        }
         if demand.evidence && !call.evidence.iter().any(|a| self.artifacts[*a].1) {
             return no("evidence");
         }
@@ -617,10 +639,12 @@ impl Model {
         let filled = after.votes.iter().fold(0, |all, v| all | v.groups);
         let last = after.votes.len() >= people && after.places().iter().all(|p| p & filled != 0);
         assert_eq!(last, after.quorum_holds(), "I3: two ways to count a quorum differ: {after:?}");
-        let (now, window) = (self.high, demand.window);
+        let now = self.high;
         let call = self.step(id, "vote", if last { Approved } else { Held });
         call.votes.push(ballot);
-        call.window = last.then_some(now + window);
+        if last {
+            call.approve(now);
+        }
         self.shown(id)
     }
 
@@ -649,17 +673,36 @@ impl Model {
         self.shown(id)
     }
 
+    /// Another call for the same people or others; what makes it the same call for its agent stays.
+    pub fn edit(&mut self, id: u128, cast: &Cast, demand: Demand, digest: u32) -> Answer {
+        self.settle(id);
+        self.current(id, cast.version, Some(cast.digest), &[Held])?;
+        if barred(self.call(id).who, cast.person) {
+            return no("self");
+        }
+        let call = self.anew(id, "edit", demand, digest);
+        call.editors.push(cast.person);
+        call.wait = Some("edited");
+        self.shown(id)
+    }
+
+    /// Votes are void, and there is another end.
+    fn anew(&mut self, id: u128, verb: &str, demand: Demand, digest: u32) -> &mut Call {
+        let now = self.high;
+        let to = if self.call(id).renewals >= 3 { Stale } else { Held };
+        let call = self.step(id, verb, to);
+        call.expires = Some(now + demand.expires);
+        (call.demand, call.digest, call.window) = (Some(demand), digest, None);
+        (call.not_before, call.free) = (None, false);
+        call.votes.clear();
+        call.renewals += 1;
+        call
+    }
+
     pub fn renew(&mut self, id: u128, version: Option<u64>, demand: Demand, digest: u32) -> Answer {
         self.settle(id);
         self.current(id, version, None, &[Held, Approved])?;
-        let now = self.high;
-        let to = if self.call(id).renewals >= 3 { Stale } else { Held };
-        let call = self.step(id, "renew", to);
-        call.expires = Some(now + demand.expires);
-        (call.demand, call.digest, call.window) = (Some(demand), digest, None);
-        call.votes.clear();
-        call.renewals += 1;
-        call.wait = Some("renewed");
+        self.anew(id, "renew", demand, digest).wait = Some("renewed");
         self.shown(id)
     }
 

@@ -10,9 +10,9 @@ use holdpoint::call::{
 };
 use holdpoint::clock::{Clock, ManualClock};
 use holdpoint::store::{
-    AnswerBody, AuditNote, Begin, BeginError, Begun, CallRecord, Charge, Conclusion, Filter, HoldError, Keep, Known,
-    LedgerKey, NewArtifact, Note, Options, Park, ParkError, Question, Reconcile, Recovery, Reject, Renew, Resend,
-    ResendBy, State, Store, StoredRequest, Vote, WithdrawnBy,
+    AnswerBody, AuditNote, Begin, BeginError, Begun, CallRecord, Charge, Conclusion, Edit, EditHold, Editing, Filter,
+    HoldError, Keep, Known, LedgerKey, NewArtifact, Note, Options, Park, ParkError, Preview, Question, Reconcile,
+    Recovery, Reject, Renew, Renewal, Resend, ResendBy, State, Store, StoredRequest, Vote, WithdrawnBy,
 };
 use tokio::runtime::Runtime;
 
@@ -185,6 +185,7 @@ fn refusal(error: &HoldError) -> String {
         HoldError::AlreadyDecided(_) => "decided",
         HoldError::Expired(_) => "expired",
         HoldError::SelfReview => "self",
+        HoldError::OwnEdit => "own_edit",
         HoldError::AlreadyCounted => "counted",
         HoldError::NotInGroup => "group",
         HoldError::JustificationRequired => "justification",
@@ -205,6 +206,18 @@ fn state(st: St) -> State {
 
 fn note(code: &str) -> Note {
     Note { code: code.into(), text: "words".into(), by: None }
+}
+
+fn preview() -> Preview {
+    Preview {
+        certainty: holdpoint::call::Certainty::Exact,
+        target: Some("/orders/1".into()),
+        read_at: time(0),
+        fence: Some("etag:\"1\"".into()),
+        why: None,
+        redact: vec![],
+        states: None,
+    }
 }
 
 fn digest(n: u32) -> Digest {
@@ -303,7 +316,7 @@ impl<'a> World<'a> {
         CallRecord {
             id: CallId::from_bits(c.id),
             version: 1,
-            state: if c.demand.is_some() { State::Held } else { State::Dispatching },
+            state: state(c.state),
             operation: format!("crm.op{}", c.operation),
             tool: "crm".into(),
             effects: vec!["money".into()],
@@ -330,6 +343,11 @@ impl<'a> World<'a> {
             policies: vec![],
             facts: None,
             would: Vec::new(),
+            preview: None,
+            undoes: None,
+            delay: (c.delay > 0).then(|| span(c.delay)),
+            not_before: None,
+            edited: None,
             terms: c.demand.as_ref().map(terms),
             release_by_proxy: false,
             title: "Refund".into(),
@@ -392,6 +410,8 @@ impl<'a> World<'a> {
             fingerprint = key;
         }
         let key = if derived { key.map(|k| 100 + k) } else { key };
+        let delay = if hold && d.one_in(4) { d.of(&[MINUTE, 20 * MINUTE]) } else { 0 };
+        let free = delay > 0 && d.one_in(2);
         Call {
             id: self.place.next,
             who: d.below(CALLERS),
@@ -404,7 +424,13 @@ impl<'a> World<'a> {
             demand,
             resend: d.one_in(4),
             quiet_for: d.of(&[MINUTE, 10 * MINUTE]),
-            state: if hold { St::Held } else { St::Dispatching },
+            state: if free {
+                St::Approved
+            } else if hold {
+                St::Held
+            } else {
+                St::Dispatching
+            },
             version: 1,
             created: 0,
             updated: 0,
@@ -416,6 +442,10 @@ impl<'a> World<'a> {
             begun: None,
             quiet: None,
             votes: vec![],
+            editors: vec![],
+            delay,
+            not_before: None,
+            free,
             evidence: vec![],
             costs: vec![],
             opinion: None,
@@ -456,7 +486,7 @@ impl<'a> World<'a> {
 
     pub fn step(&mut self) {
         self.sum.steps += 1;
-        match self.dice.below(if self.restarts { 33 } else { 32 }) {
+        match self.dice.below(if self.restarts { 34 } else { 33 }) {
             0..=1 => self.look_up(),
             2..=5 => self.park(),
             6..=11 => self.vote(),
@@ -476,6 +506,7 @@ impl<'a> World<'a> {
             29 => self.get(),
             30 => self.all_agree(),
             31 => self.smaller(),
+            32 => self.edit(),
             _ => self.restart(),
         }
     }
@@ -524,6 +555,7 @@ impl<'a> World<'a> {
             record: self.record(&call),
             body: Bytes::from_static(b"request"),
             arguments: Bytes::new(),
+            states: Bytes::new(),
             evidence: vec![],
             max_per_agent: per_agent,
             max_total: total,
@@ -617,6 +649,7 @@ impl<'a> World<'a> {
             version: cast.version,
             terms: terms(&demand),
             digest: digest(new),
+            preview: self.dice.one_in(2).then(|| (Box::new(preview()), Bytes::from_static(b"{}"))),
             config_digest: Digest::of(b"config 2"),
             policy_digest: Digest::of(b"policy 2"),
             what_changed: note("renewed"),
@@ -625,6 +658,55 @@ impl<'a> World<'a> {
         self.model.tick(self.clock());
         let model = self.model.renew(call.id, cast.version, demand, new);
         self.agree("renew", &store, &model);
+    }
+
+    fn edit(&mut self) {
+        let Some(call) = self.a_hold(St::Held) else { return };
+        let (demand, cast) = (self.demand(), self.cast(&call));
+        let new = self.dice.below(1000) as u32;
+        let (name, aliases, subject) = person(cast.person);
+        let record = self.record(&call);
+        let renewal = Renewal {
+            terms: terms(&demand),
+            digest: digest(new),
+            preview: self.dice.one_in(2).then(|| Box::new(preview())),
+            config_digest: Digest::of(b"config 3"),
+            policy_digest: Digest::of(b"policy 3"),
+            note: note("edited"),
+        };
+        let edit = Edit {
+            person: name.clone(),
+            aliases: aliases.iter().chain([&subject]).cloned().collect(),
+            at: time(0),
+            note: "smaller".into(),
+            changes: vec![],
+        };
+        let editing = Editing {
+            request: record.request,
+            arguments: serde_json::json!({"amount": 4}).into(),
+            schema_digest: record.schema_digest,
+            title: "Smaller refund".into(),
+            target: None,
+            money: None,
+            edit,
+            changes: vec![],
+            renewal,
+        };
+        let names = aliases.into_iter().chain([name, subject]).collect();
+        let ask = EditHold {
+            id: CallId::from_bits(call.id),
+            version: cast.version,
+            digest: digest(cast.digest),
+            names,
+            editing,
+            body: Bytes::from_static(b"request"),
+            arguments: Bytes::new(),
+            states: Bytes::from_static(b"{}"),
+        };
+        let store = held(self.place.block(self.place.store().edit(ask)));
+        self.model.tick(self.clock());
+        let model = self.model.edit(call.id, &cast, demand, new);
+        self.agree("edit", &store, &model);
     }
 
     fn attach(&mut self) {
@@ -674,6 +756,7 @@ impl<'a> World<'a> {
             record: self.record(&call),
             body: Bytes::from_static(b"request"),
             arguments: Bytes::new(),
+            states: Bytes::new(),
             charges: self.charges(&costs),
             release: false,
         };
@@ -714,8 +797,14 @@ impl<'a> World<'a> {
         let stale = self.dice.one_in(8);
         let version = if stale { call.version - 1 } else { call.version };
         let record = CallRecord { version, ..self.record(&call) };
-        let begin =
-            Begin { record, body: Bytes::new(), arguments: Bytes::new(), charges: self.charges(&costs), release: true };
+        let begin = Begin {
+            record,
+            body: Bytes::new(),
+            arguments: Bytes::new(),
+            states: Bytes::new(),
+            charges: self.charges(&costs),
+            release: true,
+        };
         let store = self.begun(begin);
         self.model.tick(self.clock());
         let model = self.model.release(call.id, version, costs);
@@ -932,7 +1021,7 @@ impl<'a> World<'a> {
                 _ => {}
             }
             if call.state == St::Approved {
-                assert!(call.quorum_holds(), "I3: {call:?}");
+                assert!(call.free || call.quorum_holds(), "I3: {call:?}");
             }
         }
     }
@@ -1012,11 +1101,20 @@ impl<'a> World<'a> {
 
     /// One more hold, unlike all others.
     pub fn hold(&mut self, n: u32) -> CallRecord {
-        let mut call = Call { key: None, derived: false, ..self.fresh(true) };
+        let (state, delay, free) = (St::Held, 0, false);
+        let mut call = Call { key: None, derived: false, state, delay, free, ..self.fresh(true) };
         call.demand.iter_mut().for_each(|d| d.evidence = false);
         let record = CallRecord { fingerprint: Digest::of(&n.to_be_bytes()), ..self.record(&call) };
         let (body, arguments) = (Bytes::from_static(b"request"), Bytes::new());
-        let park = Park { record, body, arguments, evidence: vec![], max_per_agent: 2000, max_total: 2000 };
+        let park = Park {
+            record,
+            body,
+            arguments,
+            states: Bytes::new(),
+            evidence: vec![],
+            max_per_agent: 2000,
+            max_total: 2000,
+        };
         self.place.block(self.place.store().park(park)).unwrap()
     }
 

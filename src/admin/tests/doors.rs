@@ -7,12 +7,20 @@ fn table(hold: &CallRecord, call: &CallRecord) -> Vec<(&'static str, String, Opt
     let (h, c) = (hold.id.hold(), call.id);
     let yes = json!({"digest": hold.digest, "justification": "x"});
     let no = json!({"digest": hold.digest, "reason_code": "other"});
+    let edit = json!({"digest": hold.digest, "patch": [], "note": "x"});
+    let cluster = super::super::group::cluster(hold).unwrap();
+    let batch = json!({"action": "reject", "cluster": cluster, "items": [{"id": h, "digest": hold.digest}]});
     vec![
         ("GET", format!("/v1/holds/{h}"), None, "nobody", 404),
         ("GET", format!("/v1/holds/{h}/wait?timeout=0"), None, "nobody", 404),
         ("POST", format!("/v1/holds/{h}/approve"), Some(yes.clone()), "nobody", 404),
         ("POST", format!("/v1/holds/{h}/approve"), Some(yes), "ana", 403),
         ("POST", format!("/v1/holds/{h}/reject"), Some(no), "nobody", 404),
+        ("POST", format!("/v1/holds/{h}/edit"), Some(edit.clone()), "nobody", 404),
+        ("POST", format!("/v1/holds/{h}/edit"), Some(edit), "ana", 403),
+        ("POST", "/v1/holds/batch".to_owned(), Some(batch), "nobody", 404),
+        ("GET", format!("/v1/clusters/{cluster}"), None, "nobody", 404),
+        ("POST", format!("/v1/calls/{c}/undo"), Some(json!({"justification": "x"})), "maya", 404),
         ("POST", format!("/v1/holds/{h}/withdraw"), Some(json!({"reason": "x"})), "maya", 403),
         ("GET", format!("/v1/calls/{c}"), None, "maya", 404),
         ("POST", format!("/v1/calls/{c}/reconcile"), Some(json!({"outcome": "succeeded", "reason": "x"})), "maya", 404),

@@ -168,6 +168,8 @@ impl World {
         let (resume, resumed) = unbounded_channel();
         let (draining, drained) = watch::channel(false);
         let admin = Admin {
+            edit: Arc::new(|_| Box::pin(async { None })),
+            undo: Arc::new(|_| Box::pin(async { None })),
             reload: Arc::new(|_| Box::pin(async { Err("there are no files".to_owned()) })),
             pins: Arc::default(),
             snapshots: Arc::clone(&snapshots),
@@ -257,6 +259,7 @@ impl World {
             record: CallRecord::fresh(&call, &principal, made),
             body: call.request().body.clone(),
             arguments: arguments_of(&call),
+            states: Bytes::new(),
             evidence: artifacts,
             max_per_agent: 100,
             max_total: 1000,
@@ -286,6 +289,7 @@ impl World {
             record: CallRecord::fresh(&call, &principal, made),
             body: call.request().body.clone(),
             arguments: arguments_of(&call),
+            states: Bytes::new(),
             charges: Vec::new(),
             release: false,
         };

@@ -68,6 +68,9 @@ fn operation(
         held_as: HeldAs::Conflict,
         idempotency: operations::idempotency(ctx, &at, None, effects),
         reconcile: ReconcileRule { after: QUIET.max(config.upstream.timeout), read: None },
+        preview: None,
+        undo: None,
+        delay: None,
         cost: Cost::default(),
         limits: Limits {
             body: BODY,
@@ -81,6 +84,7 @@ fn operation(
         not_now: Vec::new(),
         schema_digest: Digest::of_json(&schema),
         schema: Some(Arc::new(schema)),
+        route: None,
         path_params: Vec::new(),
     }
 }

@@ -3,8 +3,11 @@
 mod identity;
 mod methods;
 mod operations;
+mod preview;
+mod reads;
 mod reconcile;
 mod tools;
+mod undo;
 mod upstream;
 
 use std::collections::BTreeMap;

@@ -12,7 +12,7 @@ use crate::call::{Cost, Digest, Effects, HeldAs, IDLE, IdempotencyRule, Limits, 
 
 use super::super::lock::{Lock, is_tool_name};
 use super::super::used::{ToolConfig, UpstreamAt};
-use super::{Ctx, file, methods, reconcile, tools, units};
+use super::{Ctx, file, methods, preview, reconcile, tools, undo, units};
 
 const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
 
@@ -26,6 +26,7 @@ pub(super) fn rest(ctx: &mut Ctx<'_>, t: &file::Tool, config: &mut ToolConfig) {
         ctx.err(format!("/tools/{tool}/methods"), "only `kind: mcp` has methods");
     }
     let mut routes = matchit::Router::new();
+    let known: BTreeMap<_, _> = t.operations.iter().map(|(name, o)| (name.clone(), o.matches.clone())).collect();
     for (name, o) in &t.operations {
         let at = format!("/tools/{tool}/operations/{name}");
         if !tools::is_name(name) {
@@ -36,7 +37,9 @@ pub(super) fn rest(ctx: &mut Ctx<'_>, t: &file::Tool, config: &mut ToolConfig) {
             ctx.err(format!("{at}/match"), "matches the same requests as another operation");
         }
         let schema = rest_schema(ctx, &at, o, &method, &params);
-        let operation = operation(ctx, &at, name, o, config, schema, params);
+        let mut operation = operation(ctx, &at, name, o, config, schema, params);
+        operation.route = Some((method.to_string(), template.clone()));
+        operation.undo = undo::rule(ctx, &format!("{at}/undo"), o, config, &known);
         config.rest.push((method, template, Arc::new(operation)));
     }
 }
@@ -131,6 +134,8 @@ pub(super) fn mcp(ctx: &mut Ctx<'_>, t: &file::Tool, config: &mut ToolConfig) {
     };
     let Some(lock) = ctx.ok(&at, Lock::parse(&text, &tool)) else { return };
     let mut used: BTreeMap<&str, bool> = t.operations.keys().map(|k| (k.as_str(), false)).collect();
+    let known: BTreeMap<_, _> =
+        lock.tools.keys().filter(|n| best_match(&t.operations, n).is_some()).map(|n| (n.clone(), None)).collect();
     for (name, locked) in &lock.tools {
         if !is_tool_name(name) {
             ctx.err(&at, format!("the tool name `{}` has characters that no name may have", name.escape_debug()));
@@ -145,6 +150,7 @@ pub(super) fn mcp(ctx: &mut Ctx<'_>, t: &file::Tool, config: &mut ToolConfig) {
         let at = format!("/tools/{tool}/operations/{pattern}");
         let schema = locked.definition.get("inputSchema").cloned();
         let mut operation = operation(ctx, &at, name, o, config, schema, Vec::new());
+        operation.undo = undo::rule(ctx, &format!("{at}/undo"), o, config, &known);
         if t.trust_annotations {
             operation.groups.extend(hints(&locked.definition));
         }
@@ -229,6 +235,9 @@ fn operation(
         idempotency: idempotency(ctx, &format!("{at}/idempotency"), o.idempotency.as_ref(), effects),
         cost: cost(ctx, &format!("{at}/cost"), o.cost.as_ref(), effects),
         reconcile,
+        undo: None,
+        delay: undo::delay(ctx, &format!("{at}/delay"), o, effects, release),
+        preview: preview::rule(ctx, &format!("{at}/preview"), o, config, schema.as_ref()),
         limits,
         target: o.target.clone(),
         redact: o.redact.clone(),
@@ -236,6 +245,7 @@ fn operation(
         not_now: o.not_now.clone(),
         schema_digest: Digest::of_json(schema.as_ref().unwrap_or(&Value::Null)),
         schema: schema.map(Arc::new),
+        route: None,
         path_params,
     }
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::call::{Limits, Part, ProbeRule, QUIET, ReconcileRule, ToolKind, is_redacted};
 
 use super::super::used::ToolConfig;
-use super::{Ctx, file};
+use super::{Ctx, file, reads};
 
 pub(super) fn rule(
     ctx: &mut Ctx<'_>,
@@ -59,7 +59,7 @@ fn read(
     if !found.starts_with('/') {
         ctx.err(format!("{at}/found"), format!("`{found}` is not a JSON Pointer such as `/items/0`"));
     }
-    let rule = ctx.ok(&read_at, parsed(text, found))?;
+    let rule = ctx.ok(&read_at, reads::parsed(text, &["GET"]))?;
     let mut named = 0;
     for part in rule.path.iter().chain(rule.query.iter().map(|(_, part)| part)) {
         named += usize::from(!matches!(part, Part::Text(_)));
@@ -70,7 +70,7 @@ fn read(
     if named == 0 {
         ctx.err(&read_at, "names nothing of the call: put `:key` or an argument in, so that it asks for this one call");
     }
-    Some(rule)
+    Some(ProbeRule { read: rule, found: found.to_owned() })
 }
 
 /// Whether a placeholder stands for something that the upstream was told.
@@ -91,69 +91,6 @@ fn stands_for(part: &Part, o: &file::Operation, schema: Option<&Value>) -> Resul
         }
         Part::Call if header => Ok(()),
         Part::Call => Err("`:call` needs `idempotency.upstream: header`: else the upstream never sees the id".into()),
-        Part::Argument(name) if is_redacted(&format!("/{name}"), &o.redact) => {
-            Err(format!("`:{name}` is redacted and must not stand in a URL"))
-        }
-        Part::Argument(name) => {
-            let property = schema.and_then(|s| s.get("properties")).and_then(|p| p.get(name));
-            let property = property.ok_or_else(|| format!("`:{name}` is no argument of this operation"))?;
-            let kind = property.get("type").and_then(Value::as_str).unwrap_or_default();
-            if matches!(kind, "object" | "array") { Err(format!("`:{name}` is no single value")) } else { Ok(()) }
-        }
-    }
-}
-
-/// `GET /refunds/:orderId?key=:key`.
-fn parsed(text: &str, found: &str) -> Result<ProbeRule, String> {
-    let target = text.strip_prefix("GET ").filter(|t| t.starts_with('/'));
-    let target = target.ok_or_else(|| format!("`{text}` is not `GET` and a path"))?;
-    let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let path = path.strip_prefix('/').unwrap_or(path).split('/').map(part).collect::<Result<_, _>>()?;
-    let pair = |pair: &str| {
-        let (name, value) = pair.split_once('=').ok_or_else(|| format!("`{pair}` is not `name=value`"))?;
-        match part(name)? {
-            Part::Text(name) => Ok((name, part(value)?)),
-            _ => Err(format!("`{name}`: the name of a parameter stands as it is")),
-        }
-    };
-    let query = query.split('&').filter(|p| !p.is_empty()).map(pair).collect::<Result<_, String>>()?;
-    Ok(ProbeRule { text: text.to_owned(), path, query, found: found.to_owned() })
-}
-
-/// A whole segment or value: as it stands, or a placeholder.
-fn part(text: &str) -> Result<Part, String> {
-    let braced = text.strip_prefix('{').and_then(|s| s.strip_suffix('}'));
-    match text.strip_prefix(':').or(braced) {
-        Some("") => Err(format!("`{text}` names nothing")),
-        Some("key") => Ok(Part::Key),
-        Some("call") => Ok(Part::Call),
-        Some(name) => Ok(Part::Argument(name.to_owned())),
-        None if text.is_empty() || matches!(text, "." | "..") => Err("an empty or dot part of the path".into()),
-        None if text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.~[]$,@".contains(&b)) => {
-            Ok(Part::Text(text.to_owned()))
-        }
-        None => Err(format!("`{text}` has characters that would need encoding")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_read_is_taken_apart() {
-        let rule = parsed("GET /orders/:orderId/refunds?key={key}&page[size]=1", "/items/0").unwrap();
-        let text = |t: &str| Part::Text(t.into());
-        assert_eq!(rule.path, [text("orders"), Part::Argument("orderId".into()), text("refunds")]);
-        assert_eq!(rule.query, [("key".into(), Part::Key), ("page[size]".into(), text("1"))]);
-    }
-
-    #[test]
-    fn what_is_no_read_is_refused() {
-        for text in
-            ["POST /x?key=:key", "GET x", "GET //x", "GET /x?key", "GET /x?:key=1", "GET /a b", "GET /x/..", "GET /:"]
-        {
-            assert!(parsed(text, "/a").is_err(), "{text}");
-        }
+        Part::Argument(name) => reads::argument(name, o, schema),
     }
 }

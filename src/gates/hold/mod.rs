@@ -1,18 +1,22 @@
 //! Waits for a person, or answers with a handle. The record is durable before anybody hears of it.
 
+mod asked;
 mod poll;
 mod tell;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::call::{Call, CallId, Code, Fault, HeldAs, HoldTimes, Outcome, Principal, Refusal};
 use crate::clock::Clock;
 use crate::store::{CallRecord, Park, ParkError, State, Store, arguments_of};
 use crate::tasks::Draining;
 
+pub use asked::{Denied, EditAsk, Person, UndoAsk};
 pub use poll::{Polls, Round};
-pub use tell::{refusal_of, reply_of};
+pub use tell::{note_to_agent, refusal_of, reply_of, told_of_edits};
 
 /// The hold gate.
 #[derive(Debug, Clone)]
@@ -64,12 +68,14 @@ impl Holds {
         &self,
         record: CallRecord,
         call: &Call,
+        states: Bytes,
         how: Presentation<'_>,
     ) -> Result<Result<CallRecord, CallId>, Refusal> {
         let park = Park {
             record,
             body: call.request().body.clone(),
             arguments: arguments_of(call),
+            states,
             evidence: call.evidence().to_vec(),
             max_per_agent: how.max_held.0,
             max_total: how.max_held.1,
@@ -138,7 +144,9 @@ impl Holds {
         {
             let by_proxy = record.release_by_proxy;
             // What is being sent, or is about to be, ends soon: a repeat joins it.
-            let at_most = if record.state == State::Held { at_most } else { at_most.max(JOIN) };
+            let now = self.clock.now();
+            let later = record.state == State::Held || record.not_before.is_some_and(|at| now < at);
+            let at_most = if later { at_most } else { at_most.max(JOIN) };
             let moved = changes.wait_for(|(state, _)| !waiting(*state, by_proxy));
             let waited = tokio::time::timeout(at_most, moved);
             let in_time = tokio::select! {

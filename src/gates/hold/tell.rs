@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
-use crate::call::{Code, Executed, Refusal, Reply, ReplyBody, Timestamp, short_code};
-use crate::store::{CallRecord, State};
+use crate::call::splice::Edits;
+use crate::call::{Change, Code, Executed, Outcome, Refusal, Reply, ReplyBody, Timestamp, short_code, visible};
+use crate::store::{CallRecord, Edited, State};
 
 /// The stored answer: same status, end-to-end headers and body.
 ///
@@ -36,7 +39,89 @@ pub fn reply_of(record: &CallRecord, body: Option<Bytes>) -> Result<Reply, Refus
         }
     }
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
+    let mut body = body;
+    if let Some(edited) = record.edited.as_deref() {
+        let note = note_to_agent(edited, record.state);
+        match &record.request.rpc {
+            Some(_) => body = noted(&body, &note),
+            None => note_headers(&mut headers, &note),
+        }
+    }
     Ok(Reply { status, headers, body: ReplyBody::Whole(body) })
+}
+
+/// The answer of a REST call that a reviewer changed, with the words that its agent must hear.
+#[must_use]
+pub fn told_of_edits(mut outcome: Outcome, edited: Option<&Edited>) -> Outcome {
+    if let (Outcome::Forwarded { reply, .. }, Some(edited)) = (&mut outcome, edited) {
+        note_headers(&mut reply.headers, &note_to_agent(edited, State::Succeeded));
+    }
+    outcome
+}
+
+/// What reviewers changed, so that the agent does not ask for the original again.
+#[must_use]
+pub fn note_to_agent(edited: &Edited, state: State) -> String {
+    let text = |v: &Option<Value>| v.as_ref().map_or_else(|| "nothing".to_owned(), |v| visible(&v.to_string()));
+    let change = |c: &Change| format!("{} {} → {}", visible(&c.path), text(&c.from), text(&c.value));
+    let changes = edited.changes.iter().map(change).collect::<Vec<_>>().join(", ");
+    let changes =
+        if edited.changes.is_empty() { "what was asked for, and changed it back".to_owned() } else { changes };
+    let became = match state {
+        State::Succeeded => "it was executed once. Do not send the original.",
+        State::Failed => "it was sent once; the tool answered with an error. Do not send the original.",
+        State::Unknown => "it may have been executed. Do not send the original.",
+        State::Held | State::Approved | State::Dispatching => "it is not executed yet. Do not send another one.",
+        _ => "nothing was executed.",
+    };
+    let why = edited.edits.last().map(|e| visible(&e.note)).filter(|note| !note.is_empty());
+    let why = why.map(|note| format!(" The reviewer says: {note}")).unwrap_or_default();
+    format!("A reviewer changed {changes}; {became}{why}")
+}
+
+/// Header values are ASCII.
+fn note_headers(headers: &mut HeaderMap, note: &str) {
+    let ascii: String = note
+        .replace('→', "to")
+        .chars()
+        .flat_map(|c| if c.is_ascii() { vec![c] } else { c.escape_unicode().collect() })
+        .take(NOTE)
+        .collect();
+    headers.insert(HeaderName::from_static("holdpoint-held-outcome"), HeaderValue::from_static("edited"));
+    if let Ok(value) = HeaderValue::from_str(&ascii) {
+        headers.insert(HeaderName::from_static("holdpoint-note"), value);
+    }
+}
+
+/// Longest note in a header; clients cap a header's length.
+const NOTE: usize = 2000;
+
+/// An MCP answer with the note where models read, and in its `_meta`. What is no result stays as it is.
+fn noted(body: &Bytes, note: &str) -> Bytes {
+    #[derive(serde::Deserialize)]
+    struct Message<'a> {
+        #[serde(borrow)]
+        result: &'a RawValue,
+    }
+    #[derive(serde::Deserialize)]
+    struct Result<'a> {
+        #[serde(borrow)]
+        content: &'a RawValue,
+        #[serde(borrow, default, rename = "_meta")]
+        meta: Option<&'a RawValue>,
+    }
+    let Ok(text) = std::str::from_utf8(body) else { return body.clone() };
+    let Ok(message) = serde_json::from_str::<Message<'_>>(text) else { return body.clone() };
+    let Ok(result) = serde_json::from_str::<Result<'_>>(message.result.get()) else { return body.clone() };
+    let mut edits = Edits::default();
+    edits.insert_item(text, result.content.get(), &json!({"type": "text", "text": note}).to_string());
+    let about = json!({"held_outcome": "edited", "note_to_agent": note});
+    let member = format!("\"dev.holdpoint/edited\":{about}");
+    match result.meta.filter(|m| m.get().starts_with('{')) {
+        Some(meta) => edits.insert_member(text, meta.get(), &member),
+        None => edits.insert_member(text, message.result.get(), &format!("\"_meta\":{{{member}}}")),
+    }
+    edits.apply(text).map_or_else(|| body.clone(), Bytes::from)
 }
 
 /// The refusal that tells how a call without an answer stands.
@@ -70,6 +155,10 @@ pub fn refusal_of(record: &CallRecord, state: State, now: Timestamp, page: Optio
             Refusal::new(Code::InvalidAnswer, "it was executed").with_executed(Executed::Yes)
         }
     };
+    let refusal = match record.edited.as_deref() {
+        Some(edited) => refusal.with("held_outcome", "edited").with("note_to_agent", note_to_agent(edited, state)),
+        None => refusal,
+    };
     refusal.for_hold(record.id.hold())
 }
 
@@ -94,8 +183,14 @@ fn held(record: &CallRecord, state: State, now: Timestamp, page: Option<&str>) -
         text.push(' ');
         text.push_str(&why.reason);
     }
+    if let Some(at) = record.not_before.filter(|at| state == State::Approved && *at > now) {
+        text.push_str(&format!(" It is sent at {at} unless it is taken back before."));
+    }
     if let Some(note) = record.note.as_ref().filter(|_| state == State::Approved) {
         text.push_str(&format!(" It waits: {}.", note.text));
+    }
+    if let Some(edited) = record.edited.as_deref() {
+        text.push_str(&format!(" {}", note_to_agent(edited, state)));
     }
     let mut refusal = Refusal::new(Code::Held, text)
         .with_retry_after(after)
@@ -111,6 +206,9 @@ fn held(record: &CallRecord, state: State, now: Timestamp, page: Option<&str>) -
                 .map(|w| crate::call::PolicyNote { id: w.policy.clone(), reason: w.reason.clone() })
                 .collect(),
         );
+    if let Some(at) = record.not_before {
+        refusal = refusal.with("not_before", at.to_string());
+    }
     if let Some(expires) = expires {
         refusal = refusal.with("expires", expires.to_string());
     }

@@ -254,11 +254,14 @@ fn answered(state: State, status: StatusCode, headers: &HeaderMap, body: AnswerB
         std::str::from_utf8(v.as_bytes()).ok().map(|v| (n.as_str().to_owned(), v.to_owned()))
     };
     let headers = headers.iter().filter_map(text).collect();
-    let note = (state == State::NotExecuted).then(|| Note {
-        code: Code::UpstreamUnreachable.as_str().into(),
-        text: "the upstream said: not now; nothing was done".into(),
-        by: None,
-    });
+    let (code, text) = match status {
+        StatusCode::PRECONDITION_FAILED => {
+            (Code::Stale, "its target moved in the instant it was sent; nothing was done, ask anew")
+        }
+        _ => (Code::UpstreamUnreachable, "the upstream said: not now; nothing was done"),
+    };
+    let note = || Note { code: code.as_str().into(), text: text.into(), by: None };
+    let note = (state == State::NotExecuted).then(note);
     Conclusion { state, answer: Some((status.as_u16(), headers)), body, note }
 }
 

@@ -104,10 +104,10 @@ impl Calls {
     ///
     /// # Errors
     /// [`NotBegun`]; then nothing may be sent.
-    pub async fn begin(&self, record: CallRecord, call: &Call) -> Result<InFlight, NotBegun> {
+    pub async fn begin(&self, record: CallRecord, call: &Call, states: Bytes) -> Result<InFlight, NotBegun> {
         let charges = record.charges.clone();
         let body = call.request().body.clone();
-        self.step(Begin { record, body, arguments: arguments_of(call), charges, release: false }).await
+        self.step(Begin { record, body, arguments: arguments_of(call), states, charges, release: false }).await
     }
 
     /// Begins an approved hold.
@@ -115,7 +115,8 @@ impl Calls {
     /// # Errors
     /// [`NotBegun`]; then nothing may be sent.
     pub async fn begin_release(&self, record: CallRecord, charges: Vec<Charge>) -> Result<InFlight, NotBegun> {
-        self.step(Begin { record, body: Bytes::new(), arguments: Bytes::new(), charges, release: true }).await
+        let (body, arguments, states) = (Bytes::new(), Bytes::new(), Bytes::new());
+        self.step(Begin { record, body, arguments, states, charges, release: true }).await
     }
 
     async fn step(&self, begin: Begin) -> Result<InFlight, NotBegun> {

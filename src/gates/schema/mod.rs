@@ -3,6 +3,7 @@
 mod compile;
 mod gather;
 mod mirrored;
+mod rebuild;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -107,21 +108,8 @@ impl Schemas {
             None => None,
         });
         let Some(body) = body else { return call.clone() };
-        let parts = Checked {
-            id: call.id(),
-            operation: Arc::clone(call.operation()),
-            arguments: call.arguments().clone(),
-            request: OutRequest { body: Bytes::from(body), ..call.request().clone() },
-            key: call.key().map(str::to_owned),
-            key_derived: call.key_derived(),
-            named_run: None,
-            context: call.context().clone(),
-            evidence: call.evidence().to_vec(),
-            source_ip: call.source_ip(),
-            prefer: call.prefer(),
-            poll: None,
-            deadline: call.deadline(),
-        };
+        let request = OutRequest { body: Bytes::from(body), ..call.request().clone() };
+        let parts = Checked { request, prefer: call.prefer(), ..rebuild::parts(call) };
         checked(parts, principal)
     }
 

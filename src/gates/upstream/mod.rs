@@ -8,6 +8,7 @@ mod fetch;
 mod flow;
 mod pool;
 mod probe;
+mod read;
 mod resume;
 mod session;
 mod started;
@@ -39,6 +40,7 @@ pub use fetch::fetch;
 pub use flow::{Flow, Piece};
 pub use pool::Pool;
 pub use probe::{Finding, Probed};
+pub use read::Read;
 pub use stdio::{Server, Servers};
 pub use unsent::Unsent;
 
@@ -62,7 +64,7 @@ pub struct Manner<'a> {
 pub struct Upstreams {
     pool: Arc<Pool>,
     clock: Arc<dyn Clock>,
-    /// Reads of unknown calls that may be under way: an upstream that hangs must not gather them.
+    /// Reads of the proxy's own that may be under way: an upstream that hangs must not gather them.
     probes: Semaphore,
 }
 
@@ -216,7 +218,7 @@ fn request(out: &OutRequest, head: &HeaderMap) -> Out {
     request
 }
 
-/// Reads of unknown calls that one core has under way.
+/// Reads of its own that one core has under way.
 const PROBES: usize = 16;
 
 /// How long a connection may take to be made.

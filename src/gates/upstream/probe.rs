@@ -1,23 +1,12 @@
 //! Asks an upstream with a plain read what became of a call whose outcome is unknown.
 
-use std::sync::Arc;
-
-use bytes::Bytes;
-use http::header::{ACCEPT, HeaderMap, HeaderValue};
-use http::{Request, StatusCode, Uri};
-use http_body_util::Full;
+use http::StatusCode;
 use serde_json::Value;
 
-use crate::call::{Call, Digest, IDLE, Part, ProbeRule, encode_part, encode_path};
+use crate::call::{Call, Digest, Part, ProbeRule};
 
-use super::endpoint::{Endpoint, Origin};
-use super::flow::{Flow, Piece, Raw};
-use super::pool::{Freshness, SendError};
-use super::started::Started;
-use super::{Upstreams, credential, own, pool_key};
-
-/// A longer answer says nothing.
-const LIMIT: usize = 1 << 20;
+use super::Upstreams;
+use super::endpoint::Endpoint;
 
 /// What a read tells of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,42 +43,10 @@ impl Upstreams {
         rule: &ProbeRule,
         call: &Call,
     ) -> Result<Probed, String> {
-        let Endpoint::Http(endpoint) = endpoint else { return Err("a command has no such read".into()) };
-        let target = target(rule, call)?;
-        let _place = self.probes.try_acquire().map_err(|_| "too many such reads are under way".to_owned())?;
-        let path = format!("{base}{target}");
-        let asked = self.read(endpoint, &path);
-        let answer = tokio::time::timeout(call.operation().limits.deadline, asked).await;
-        let (status, body) = answer.map_err(|_| "it did not answer in time".to_owned())??;
-        let named = rule.path.iter().any(|part| !matches!(part, Part::Text(_)));
-        let finding = finding(status, &body, &rule.found, named);
-        Ok(Probed { finding, target, answer: (status.as_u16(), Digest::of(&body)) })
-    }
-
-    async fn read(&self, endpoint: &Arc<Origin>, path: &str) -> Result<(StatusCode, Bytes), String> {
-        let uri: Uri = path.parse().map_err(|_| "the target is no URL".to_owned())?;
-        let mut head = HeaderMap::new();
-        own(&mut head, endpoint);
-        head.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        credential(&mut head, endpoint, None)?;
-        let request = || {
-            let mut request = Request::new(Full::new(Bytes::new()));
-            *request.uri_mut() = uri.clone();
-            *request.headers_mut() = head.clone();
-            request
-        };
-        let key = pool_key(endpoint, None);
-        let sent = self.pool.send(endpoint, &key, Freshness::Any, &Started::default(), request).await;
-        let (response, connection) = sent.map_err(SendError::why)?;
-        let status = response.status();
-        let mut flow = Flow::bytes(Raw::new(response.into_body(), connection, LIMIT, IDLE), Bytes::new());
-        let mut all = Vec::new();
-        while let Some(piece) = flow.next().await {
-            if let Piece::Bytes(bytes) = piece? {
-                all.extend_from_slice(&bytes);
-            }
-        }
-        Ok((status, Bytes::from(all)))
+        let asked = self.read(endpoint, base, &rule.read, call, None, call.operation().limits.deadline).await?;
+        let named = rule.read.path.iter().any(|part| !matches!(part, Part::Text(_)));
+        let finding = finding(asked.status, &asked.body, &rule.found, named);
+        Ok(Probed { finding, target: asked.target, answer: (asked.status.as_u16(), Digest::of(&asked.body)) })
     }
 }
 
@@ -108,50 +65,6 @@ fn finding(status: StatusCode, body: &[u8], found: &str, named: bool) -> Finding
         None | Some(Value::Null | Value::Bool(false)) => Finding::NotFound,
         Some(Value::Array(all)) if all.is_empty() => Finding::NotFound,
         Some(_) => Finding::Found,
-    }
-}
-
-/// The read's target for one call.
-///
-/// # Errors
-/// When a placeholder stands for nothing that the upstream was told of this call.
-fn target(rule: &ProbeRule, call: &Call) -> Result<String, String> {
-    let path = rule.path.iter().map(|p| value(p, call)).collect::<Result<Vec<_>, _>>()?;
-    if path.iter().any(|p| matches!(p.as_str(), "" | "." | "..")) {
-        return Err("a part of its path would be empty or a dot segment".into());
-    }
-    let pair =
-        |(name, part): &(String, Part)| Ok(format!("{}={}", encode_part(name), encode_part(&value(part, call)?)));
-    let query = rule.query.iter().map(pair).collect::<Result<Vec<_>, String>>()?;
-    let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
-    Ok(format!("{}{query}", encode_path(path.iter().map(String::as_str))))
-}
-
-fn value(part: &Part, call: &Call) -> Result<String, String> {
-    let id = call.id().to_string();
-    match part {
-        Part::Text(text) => Ok(text.clone()),
-        Part::Key => told_key(call).ok_or_else(|| "the upstream was told no key of this call".into()),
-        Part::Call if call.upstream_key().as_ref() == Some(&id) => Ok(id),
-        Part::Call => Err("the upstream was told the client's key, not the call's id".into()),
-        Part::Argument(name) => {
-            let given = call.arguments().get(name).and_then(plain);
-            given.ok_or_else(|| format!("the call has no single value `{name}`"))
-        }
-    }
-}
-
-/// The key in the header, else the one that stands in the arguments. A key that only we know proves nothing.
-fn told_key(call: &Call) -> Option<String> {
-    let pointer = call.operation().idempotency.pointer.as_deref();
-    call.upstream_key().or_else(|| pointer.and_then(|p| call.arguments().pointer(p)).and_then(plain))
-}
-
-fn plain(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
-        _ => None,
     }
 }
 

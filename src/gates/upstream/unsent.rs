@@ -3,8 +3,9 @@
 use std::fmt;
 
 use http::StatusCode;
+use http::header::IF_MATCH;
 
-use crate::call::{Call, Protocol};
+use crate::call::{Call, FenceRule, Protocol};
 
 /// Why it is certain that an attempt had no effect. This list is closed: whatever is not on it, and is no answer, is
 /// an unknown outcome.
@@ -29,6 +30,8 @@ pub enum Unsent {
     /// The agent's MCP session is over: a server must say so with 404 to whatever names that session, so it has not looked
     /// at the message (MCP 2025-11-25, transports, session management; `Unsent::said`). The client must begin anew.
     SessionOver,
+    /// The upstream said 412 to an `If-Match` of ours: it must not have done anything (RFC 9110, 13.1.1; `Unsent::said`).
+    Moved,
 }
 
 impl Unsent {
@@ -39,6 +42,11 @@ impl Unsent {
             return Some(Self::NotNow(status.as_u16()));
         }
         let request = call.request();
+        let fenced = call.operation().preview.as_ref().is_some_and(|p| p.fence == FenceRule::Etag);
+        let conditional = || request.headers.iter().any(|(n, _)| n == IF_MATCH.as_str());
+        if status == StatusCode::PRECONDITION_FAILED && fenced && conditional() {
+            return Some(Self::Moved);
+        }
         let legacy = request.rpc.as_ref().is_some_and(|(_, era)| *era == Protocol::McpLegacy);
         let in_session = request.headers.iter().any(|(n, _)| n == "mcp-session-id");
         (status == StatusCode::NOT_FOUND && legacy && in_session).then_some(Self::SessionOver)
@@ -52,6 +60,7 @@ impl fmt::Display for Unsent {
             Self::GivenBack(why) => write!(f, "the request was given back unsent: {why}"),
             Self::Ours(why) => write!(f, "stopped before the first byte: {why}"),
             Self::NoSession(why) => write!(f, "no session: {why}"),
+            Self::Moved => f.write_str("its target moved in the instant it was sent"),
             Self::SessionOver => f.write_str("the session is over"),
             Self::NotNow(status) => write!(f, "the upstream said {status}: not now"),
         }

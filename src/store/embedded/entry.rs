@@ -77,6 +77,11 @@ pub(super) fn fold(reader: &Reader, frames: &[u64]) -> Result<CallRecord, String
     folded.ok_or_else(|| "a call without frames".to_owned())
 }
 
+/// Payloads of the frame that is being written get its number.
+pub(super) fn placed(record: &mut CallRecord, seq: u64) {
+    record.payloads_mut().filter(|p| p.seq == 0).for_each(|p| p.seq = seq);
+}
+
 /// The record with the frame that it stands in now.
 pub(super) fn followed(mut record: CallRecord, seq: u64) -> CallRecord {
     record.seq = seq;

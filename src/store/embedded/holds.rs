@@ -4,9 +4,10 @@ use std::sync::{Arc, PoisonError};
 
 use crate::call::{ArtifactId, CallId, Fault, Timestamp};
 use crate::failpoint;
-use crate::store::state::Event;
-use crate::store::votes::{check_current, count};
-use crate::store::{CallRecord, HoldError, Note, Reject, Renew, State, Vote, WithdrawnBy};
+use crate::journal::Sealed;
+use crate::store::state::{Event, Renewal};
+use crate::store::votes::{check_current, count, is_own_call};
+use crate::store::{CallRecord, EditHold, HoldError, Note, Reject, Renew, State, Vote, WithdrawnBy};
 
 use super::core::Core;
 use super::{Inner, Refused, Store, Unavailable};
@@ -17,17 +18,26 @@ const WAITING: [State; 2] = [State::Held, State::Approved];
 type Stepped = (u64, Result<Arc<CallRecord>, HoldError>);
 
 impl Inner {
-    /// One step on a hold. `choose` gives the event, or `None` when there is nothing to write.
     fn on_hold(
         &self,
         id: CallId,
+        choose: impl FnOnce(&Core, &CallRecord, Timestamp) -> Result<Option<Event>, HoldError>,
+    ) -> Result<Stepped, Unavailable> {
+        self.on_hold_with(id, Vec::new(), choose)
+    }
+
+    /// One step on a hold. `choose` gives the event, or `None` when there is nothing to write.
+    fn on_hold_with(
+        &self,
+        id: CallId,
+        payloads: Vec<Sealed>,
         choose: impl FnOnce(&Core, &CallRecord, Timestamp) -> Result<Option<Event>, HoldError>,
     ) -> Result<Stepped, Unavailable> {
         let (mut core, now) = self.lock_healthy()?;
         self.settle(&mut core, id, now)?;
         let Some(record) = core.record(id)? else { return Ok((0, Err(HoldError::NotFound))) };
         let stepped = match choose(&core, &record, now) {
-            Ok(Some(event)) => self.step(&mut core, &record, event, now, Vec::new()),
+            Ok(Some(event)) => self.step(&mut core, &record, event, now, payloads),
             Ok(None) => Ok(Arc::clone(&record)),
             Err(error) => return Ok((record.seq, Err(error))),
         };
@@ -129,17 +139,39 @@ impl Store {
     /// When the hold is not waiting any more or of another version.
     pub async fn renew(&self, renew: Renew) -> Result<CallRecord, HoldError> {
         failpoint::hit("renew.before");
-        let stepped = self.inner.on_hold(renew.id, |_, record, now| {
+        let (preview, payloads) = self.inner.seal_preview(renew.preview)?;
+        let stepped = self.inner.on_hold_with(renew.id, payloads, |_, record, now| {
             check_current(record, now, renew.version, None, &WAITING)?;
-            Ok(Some(Event::Renew {
+            Ok(Some(Event::Renew(Box::new(Renewal {
                 terms: renew.terms,
                 digest: renew.digest,
+                preview,
                 config_digest: renew.config_digest,
                 policy_digest: renew.policy_digest,
                 note: renew.what_changed,
-            }))
+            }))))
         });
         failpoint::after("renew.durable", self.inner.told(stepped).await)
+    }
+
+    /// Other arguments, as a reviewer wants them: back to `held` with votes void, the fourth time `stale`. The agent's
+    /// version is kept. Atomic; durable when it returns.
+    ///
+    /// # Errors
+    /// When the hold is not as the reviewer saw it, or the reviewer asked for the call or runs its agent.
+    pub async fn edit(&self, edit: EditHold) -> Result<CallRecord, HoldError> {
+        failpoint::hit("edit.before");
+        let EditHold { id, version, digest, names, mut editing, body, arguments, states } = edit;
+        let preview = editing.renewal.preview.as_deref_mut();
+        let payloads = self.inner.seal(&mut editing.request, preview, [body, arguments, states])?;
+        let stepped = self.inner.on_hold_with(id, payloads, |_, record, now| {
+            check_current(record, now, version, Some(digest), &[State::Held])?;
+            if is_own_call(record, || names.iter().map(String::as_str)) {
+                return Err(HoldError::SelfReview);
+            }
+            Ok(Some(Event::Edit(Box::new(editing))))
+        });
+        failpoint::after("edit.durable", self.inner.told(stepped).await)
     }
 
     /// Policy denies it now, or its principal is gone: a waiting call is `revoked`. Atomic; durable when

@@ -46,7 +46,7 @@ pub use retain::{Keep, Shortened};
 
 use self::checkpoint::Checkpoints;
 use self::core::Core;
-use self::entry::{Entry, followed};
+use self::entry::{Entry, followed, placed};
 use self::index::{Applied, Index, IndexError};
 use self::indexer::{Inbox, Task, Watchers};
 
@@ -329,9 +329,7 @@ impl Inner {
         }
         let id = next.id;
         self.append(core, now, false, payloads, |seq| {
-            if let Some(body) = next.answer.as_mut().and_then(|a| a.body.as_mut()).filter(|b| b.seq == 0) {
-                body.seq = seq;
-            }
+            placed(&mut next, seq);
             let next = Arc::new(followed(next, seq));
             if whole {
                 return Entry::Call { step, record: next };

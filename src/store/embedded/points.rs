@@ -15,6 +15,7 @@ pub(super) fn queued(step: Step) {
         Step::Approved => "approved.queued",
         Step::Attached => "attached.queued",
         Step::Renewed => "renewed.queued",
+        Step::Edited => "edited.queued",
         Step::Waiting => "waiting.queued",
         Step::Rejected => "rejected.queued",
         Step::Withdrawn => "withdrawn.queued",

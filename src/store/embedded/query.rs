@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::call::{ArtifactId, CallId, Digest, Fault, History, Principal, PrincipalKey, Timestamp, short_code};
+use crate::call::{ArtifactId, CallId, Digest, Fault, History, Principal, PrincipalKey, States, Timestamp, short_code};
 use crate::journal::Reader;
 use crate::store::{
     Artifact, Balance, CallRecord, Filter, HistoryQuestion, Known, LedgerKey, PayloadRef, Question, State,
@@ -218,6 +218,16 @@ impl Store {
     pub async fn request_body(&self, record: &CallRecord) -> Result<Bytes, Fault> {
         let payload = record.request.body.ok_or_else(|| Fault::new("a record without a request body"))?;
         self.inner.payload(payload).await
+    }
+
+    /// The states before and after that were found out of its target; none where there are none.
+    ///
+    /// # Errors
+    /// When they are gone or cannot be read.
+    pub async fn states(&self, record: &CallRecord) -> Result<States, Fault> {
+        let Some(payload) = record.preview.as_ref().and_then(|p| p.states) else { return Ok(States::default()) };
+        let bytes = self.inner.payload(payload).await?;
+        serde_json::from_slice(&bytes).map_err(|e| Fault::caused("stored states are no JSON", e))
     }
 
     /// The stored answer's body; `None` when there is no answer or its body was not kept.

@@ -57,9 +57,11 @@ pub struct Shortened {
 /// Payloads that a call still needs.
 fn needed(record: &CallRecord) -> impl Iterator<Item = u64> {
     let answer = record.answer.as_ref().and_then(|a| a.body);
-    let parts = [record.request.body, record.request.arguments, answer];
+    let states = record.preview.as_ref().and_then(|p| p.states);
+    let parts = [record.request.body, record.request.arguments, answer, states];
     let evidence = record.evidence.iter().map(|e| e.content);
-    parts.into_iter().flatten().chain(evidence).map(|p: PayloadRef| p.seq).collect::<Vec<_>>().into_iter()
+    let asked = record.edited.iter().flat_map(|e| [e.request.body, e.request.arguments]);
+    parts.into_iter().chain(asked).flatten().chain(evidence).map(|p: PayloadRef| p.seq).collect::<Vec<_>>().into_iter()
 }
 
 fn is_artifact(frame: &Frame) -> bool {

@@ -6,15 +6,16 @@ use bytes::Bytes;
 
 use crate::call::{ArtifactId, CallId, Digest, Fault, Timestamp};
 use crate::failpoint;
-use crate::journal::{SealError, Sealed};
+use crate::journal::{SealError, Sealed, Sealer};
 use crate::store::state::{self, Event, Ruling};
 use crate::store::{
     AnswerBody, Artifact, AuditNote, Begin, BeginError, Begun, CallRecord, Conclusion, Evidence, HoldError, Known,
-    NewArtifact, Note, Park, ParkError, PayloadRef, Question, Reconcile, State, Step, StoredAnswer, votes,
+    NewArtifact, Note, Park, ParkError, PayloadRef, Preview, Question, Reconcile, State, Step, StoredAnswer,
+    StoredRequest, votes,
 };
 
 use super::core::{Core, Hint};
-use super::entry::{Entry, followed};
+use super::entry::{Entry, followed, placed};
 use super::{Inner, MAX_BACKLOG, Refused, Store, Unavailable, points};
 
 impl From<SealError> for Unavailable {
@@ -39,8 +40,24 @@ fn reference(sealed: &Sealed, index: u32) -> PayloadRef {
     PayloadRef { seq: 0, index, len: sealed.meta.len, digest: sealed.meta.digest }
 }
 
-fn with_seq(payload: Option<PayloadRef>, seq: u64) -> Option<PayloadRef> {
-    payload.map(|p| PayloadRef { seq, ..p })
+/// What one frame carries.
+struct Payloads<'a> {
+    sealer: &'a Sealer,
+    all: Vec<Sealed>,
+}
+
+impl Payloads<'_> {
+    fn put(&mut self, bytes: Bytes) -> Result<PayloadRef, Unavailable> {
+        let sealed = self.sealer.seal(bytes)?;
+        let index = u32::try_from(self.all.len()).map_err(|_| Unavailable)?;
+        let at = reference(&sealed, index);
+        self.all.push(sealed);
+        Ok(at)
+    }
+
+    fn put_some(&mut self, bytes: Bytes) -> Result<Option<PayloadRef>, Unavailable> {
+        if bytes.is_empty() { Ok(None) } else { self.put(bytes).map(Some) }
+    }
 }
 
 fn question(record: &CallRecord) -> Question<'_> {
@@ -54,15 +71,39 @@ fn question(record: &CallRecord) -> Question<'_> {
 }
 
 impl Inner {
-    fn seal_request(&self, record: &mut CallRecord, body: Bytes, arguments: Bytes) -> Result<Vec<Sealed>, Unavailable> {
-        let sealer = self.journal.sealer();
-        let mut payloads = vec![sealer.seal(body)?];
-        if !arguments.is_empty() {
-            payloads.push(sealer.seal(arguments)?);
+    fn seal_request(
+        &self,
+        record: &mut CallRecord,
+        [body, arguments, states]: [Bytes; 3],
+    ) -> Result<Vec<Sealed>, Unavailable> {
+        self.seal(&mut record.request, record.preview.as_deref_mut(), [body, arguments, states])
+    }
+
+    /// What a request and its preview point at.
+    pub(super) fn seal(
+        &self,
+        request: &mut StoredRequest,
+        preview: Option<&mut Preview>,
+        [body, arguments, states]: [Bytes; 3],
+    ) -> Result<Vec<Sealed>, Unavailable> {
+        let mut payloads = Payloads { sealer: self.journal.sealer(), all: Vec::new() };
+        request.body = Some(payloads.put(body)?);
+        request.arguments = payloads.put_some(arguments)?;
+        if let Some(preview) = preview {
+            preview.states = payloads.put_some(states)?;
         }
-        record.request.body = payloads.first().map(|p| reference(p, 0));
-        record.request.arguments = payloads.get(1).map(|p| reference(p, 1));
-        Ok(payloads)
+        Ok(payloads.all)
+    }
+
+    /// A preview that a step writes anew, and what it points at.
+    pub(super) fn seal_preview(
+        &self,
+        given: Option<(Box<Preview>, Bytes)>,
+    ) -> Result<(Option<Box<Preview>>, Vec<Sealed>), Unavailable> {
+        let mut payloads = Payloads { sealer: self.journal.sealer(), all: Vec::new() };
+        let Some((mut preview, states)) = given else { return Ok((None, Vec::new())) };
+        preview.states = payloads.put_some(states)?;
+        Ok((Some(preview), payloads.all))
     }
 
     /// Writes the first record of a call. Everything was checked.
@@ -81,8 +122,7 @@ impl Inner {
         core.claim(&record);
         self.commit(core, now, payloads, |seq| {
             record.frames.clear();
-            record.request.body = with_seq(record.request.body, seq);
-            record.request.arguments = with_seq(record.request.arguments, seq);
+            placed(&mut record, seq);
             Entry::Call { step, record: Arc::new(followed(record, seq)) }
         })?;
         points::queued(step);
@@ -113,7 +153,7 @@ impl Inner {
 
     fn park(&self, park: Park) -> Result<Arc<CallRecord>, ParkError> {
         let mut record = park.record;
-        let payloads = self.seal_request(&mut record, park.body, park.arguments)?;
+        let payloads = self.seal_request(&mut record, [park.body, park.arguments, park.states])?;
         let hint = self.hint(&question(&record));
         let (mut core, now) = self.lock_healthy()?;
         if let Some(id) = self.taken(&core, &record, hint.as_ref(), now)? {
@@ -135,8 +175,13 @@ impl Inner {
             let found = core.artifact(id).map_err(Unavailable::from)?;
             record.evidence.extend(found.filter(|a| a.principal_key == scope).map(|a| a.evidence.clone()));
         }
-        record.state = State::Held;
-        record.expires = record.terms.as_ref().map(|t| now.plus(t.expires));
+        if record.state == State::Approved {
+            // Policy allows it by itself; it only waits for its time.
+            state::approve(&mut record, now);
+        } else {
+            record.state = State::Held;
+            record.expires = record.terms.as_ref().map(|t| now.plus(t.expires));
+        }
         Ok(self.create(&mut core, Step::Parked, record, payloads, now)?)
     }
 
@@ -145,7 +190,7 @@ impl Inner {
         if begin.release {
             return self.release(&record, begin.charges);
         }
-        let payloads = self.seal_request(&mut record, begin.body, begin.arguments)?;
+        let payloads = self.seal_request(&mut record, [begin.body, begin.arguments, begin.states])?;
         let hint = self.hint(&question(&record));
         let (mut core, now) = self.lock_healthy()?;
         if self.taken(&core, &record, hint.as_ref(), now)?.is_some() {
@@ -167,7 +212,8 @@ impl Inner {
                 self.settle(&mut core, stored.id, now)?;
                 return Err(BeginError::WindowClosed);
             }
-            (_, State::Approved) if stored.version == record.version => {}
+            (_, State::Approved)
+                if stored.version == record.version && stored.not_before.is_none_or(|at| now >= at) => {}
             _ => return Err(BeginError::NotApproved),
         }
         if let Some(charge) = core.ledgers.lacking(&charges) {

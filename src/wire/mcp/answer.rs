@@ -75,18 +75,32 @@ fn held(hold: HoldId, refusal: &Refusal, asked: &Asked) -> Response<OutBody> {
     let name = asked.tool_name.as_deref().unwrap_or("the tool");
     let expires = refusal.extra("expires").and_then(Value::as_str).unwrap_or("later");
     let after = refusal.retry_after_s().unwrap_or(60);
-    let text = format!(
+    let approved = refusal.extra("state").and_then(Value::as_str) == Some("approved");
+    let waits = || {
+        format!(
+            "APPROVED, NOT EXECUTED YET ({hold}). {} Call {name} again with exactly the same arguments after {after} seconds \
+             for the real result; do not try another tool instead.",
+            refusal.public_text()
+        )
+    };
+    let held = format!(
         "HELD, NOT EXECUTED. This call needs human approval ({hold}, expires {expires}). To continue, call {name} again \
          with exactly the same arguments after {after} seconds; the repeated call attaches to this hold and returns the \
          real result once approved. Do not change the arguments and do not try another tool instead."
     );
+    let text = if approved { waits() } else { held };
     let mut about = Map::new();
     about.insert("holdId".into(), hold.to_string().into());
     about.insert("state".into(), refusal.extra("state").cloned().unwrap_or_else(|| "held".into()));
     about.insert("retryAfterMs".into(), after.saturating_mul(1000).into());
     about.insert("attachBy".into(), "same-arguments".into());
     about.insert("expiresAt".into(), expires.into());
-    for (from, to) in [("args_digest", "argsDigest"), ("approval_url", "approvalUrl"), ("digest_code", "code")] {
+    for (from, to) in [
+        ("args_digest", "argsDigest"),
+        ("approval_url", "approvalUrl"),
+        ("digest_code", "code"),
+        ("not_before", "notBefore"),
+    ] {
         if let Some(value) = refusal.extra(from) {
             about.insert(to.into(), value.clone());
         }

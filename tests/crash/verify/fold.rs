@@ -255,7 +255,13 @@ impl Fold {
             let same = before.record.get("charges") == after.record.get("charges");
             found.check(same, "I10", || format!("{id}: its charges changed by `{step}`"));
             let fixed = ["id", "fingerprint", "principal", "operation", "request", "key", "created"];
-            for name in fixed.into_iter().filter(|n| before.record.get(n) != after.record.get(n)) {
+            if step == "edited" {
+                let asked_for = |v: &Version| v.record.pointer("/edited/request").cloned();
+                let first = asked_for(before).or_else(|| before.record.get("request").cloned());
+                found.check(asked_for(after) == first, "I13", || format!("{id}: what its agent asked for is lost"));
+            }
+            let may = |name: &&str| step == "edited" && *name == "request";
+            for name in fixed.into_iter().filter(|n| before.record.get(n) != after.record.get(n) && !may(n)) {
                 found.add("I13", format!("{id}: `{name}` changed by `{step}`"));
             }
         }
@@ -338,10 +344,11 @@ fn after(event: &Value, before: Option<&Version>) -> Option<Value> {
 /// The diagram of `lifecycle.md`, section 2.
 fn arrow(from: &str, step: &str, to: &str) -> bool {
     match step {
-        "parked" => (from, to) == ("", "held"),
+        "parked" => from.is_empty() && matches!(to, "held" | "approved"),
         "begun" => matches!(from, "" | "approved") && to == "dispatching",
         "voted" | "attached" => (from, to) == ("held", "held"),
         "approved" => (from, to) == ("held", "approved"),
+        "edited" => from == "held" && matches!(to, "held" | "stale"),
         "renewed" => matches!(from, "held" | "approved") && matches!(to, "held" | "stale"),
         "waiting" => (from, to) == ("approved", "approved"),
         "rejected" => matches!((from, to), ("held", "rejected") | ("approved", "revoked")),

@@ -20,7 +20,13 @@ pub fn check(call: &Call, linked: &[(String, String)], found: &mut Findings) {
             quorum(call, after, found);
         }
         if after.step == "begun" && before.record.get("terms").is_some() {
-            quorum(call, before, found);
+            // What policy allows by itself only waits for its time.
+            if number(&before.record, "/terms/needs/people") > 0 {
+                quorum(call, before, found);
+            }
+            found.check(*text(&before.record, "/not_before") <= *text(&after.record, "/begun"), "I3", || {
+                format!("{} began before its time", call.id)
+            });
             let same = before.record["digest"] == after.record["digest"];
             found.check(same, "I3", || format!("{}: the digest changed when it began", call.id));
             let closes = text(&before.record, "/window_closes");

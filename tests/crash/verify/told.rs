@@ -156,6 +156,7 @@ fn decision(
     let counted = match action {
         "approve" => list(&told.record, "/approvals").iter().any(|v| text(v, "/person") == person),
         "reject" | "withdraw" => text(&told.record, "/note/by") == person,
+        "edit" => list(&told.record, "/edited/edits").iter().any(|e| text(e, "/person") == person),
         "reconcile" => text(&told.record, "/opinion/person") == person || text(&told.record, "/note/by") == person,
         _ => true,
     };

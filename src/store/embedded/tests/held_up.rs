@@ -47,6 +47,7 @@ fn renew(r: &CallRecord) -> Renew {
         version: None,
         terms: terms(crate::call::Tier::Medium, &[], 1),
         digest: r.digest,
+        preview: None,
         config_digest: r.config_digest,
         policy_digest: r.policy_digest,
         what_changed: note(),

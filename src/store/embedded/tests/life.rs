@@ -358,6 +358,7 @@ fn a_renewed_hold_needs_new_votes_and_rejecting_an_approved_one_revokes_it() {
         version: Some(r.version),
         terms: terms(Tier::High, &[(&["ops"], true)], 2),
         digest: Digest::of(b"moved"),
+        preview: None,
         config_digest: r.config_digest,
         policy_digest: r.policy_digest,
         what_changed: Note { code: "changed".into(), text: "limit".into(), by: None },

@@ -151,6 +151,7 @@ fn parking(record: CallRecord) -> Park {
         record,
         body: Bytes::from_static(b"card=canary-4111"),
         arguments: Bytes::from_static(br#"{"card":"canary-4111"}"#),
+        states: Bytes::new(),
         evidence: vec![],
         max_per_agent: 50,
         max_total: 100,
@@ -158,7 +159,8 @@ fn parking(record: CallRecord) -> Park {
 }
 
 fn beginning(record: CallRecord, charges: Vec<Charge>, release: bool) -> Begin {
-    Begin { record, body: Bytes::from_static(b"canary-4111"), arguments: Bytes::from_static(b"{}"), charges, release }
+    let (body, arguments) = (Bytes::from_static(b"canary-4111"), Bytes::from_static(b"{}"));
+    Begin { record, body, arguments, states: Bytes::new(), charges, release }
 }
 
 fn ledger() -> LedgerKey {
