@@ -43,7 +43,10 @@ fn main() {
         Some("load") => load::child(&args.collect::<Vec<_>>()),
         Some("million") => million::run(args.next().map_or(1_000_000, |n| n.parse().unwrap())),
         Some("replay") => replay::run(args.next().map_or(100_000, |n| n.parse().unwrap())),
-        Some("store") => drop(store_alone(std::path::Path::new(env!("CARGO_TARGET_TMPDIR")), 3, 3)),
+        Some("store") => {
+            let clients = args.next().map_or(vec![1, 64], |n| vec![n.parse().unwrap()]);
+            store_alone(std::path::Path::new(env!("CARGO_TARGET_TMPDIR")), &clients, 3, 3);
+        }
         first => {
             let all: Vec<String> = first.map(str::to_owned).into_iter().chain(args).collect();
             let json = all.iter().position(|a| a == "--json").and_then(|i| all.get(i + 1)).cloned();
@@ -77,7 +80,7 @@ fn bench(args: &Args) {
     table(&paced, "nginx");
     println!("\ndurable calls over HTTP (two records each), beside a raw journal that writes two records of 1 KiB");
     let durable = durable(&world, rounds, seconds);
-    let store = store_alone(&world.dir, rounds, seconds);
+    let store = store_alone(&world.dir, &[1, 64], rounds, seconds);
     if let Some(path) = &args.json {
         let all = json!({"saturated": summary(&results), "paced": summary(&paced), "durable": durable, "store": store});
         std::fs::write(path, serde_json::to_string_pretty(&all).unwrap()).unwrap();
@@ -124,18 +127,26 @@ fn durable(world: &setup::World, rounds: usize, seconds: u64) -> serde_json::Val
 }
 
 /// The store's two durable steps of a call, beside a raw journal that writes records of the same sizes.
-fn store_alone(dir: &std::path::Path, rounds: usize, seconds: u64) -> serde_json::Value {
+fn store_alone(dir: &std::path::Path, clients: &[usize], rounds: usize, seconds: u64) -> serde_json::Value {
     println!("\nthe store alone (begin and conclude), beside a raw journal that writes records of the same sizes");
     let time = Duration::from_secs(seconds);
     let mut out = serde_json::Map::new();
-    for clients in [1usize, 64] {
+    for &clients in clients {
         let (mut ratios, mut p50s) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
+            let start = setup::own_cpu();
             let ours = store::run(dir, clients, time);
+            let middle = setup::own_cpu();
             let (per_second, p50) = raw::journal(dir, clients, time, (ours.bytes_per_call / 2.0) as usize);
+            let per_call = |cpu: Duration, per_second: f64| cpu.as_secs_f64() * 1e6 / (per_second * time.as_secs_f64());
+            let raw_cpu = per_call(setup::own_cpu() - middle, per_second);
             println!(
-                "  {clients:>2} clients   {:>8.0} calls/s   raw {per_second:>8.0}/s   p50 {:>6.0} µs   raw {p50:>6.0} µs   {:>5.0} bytes of journal a call   {:.1} records per fdatasync",
-                ours.per_second, ours.p50_us, ours.bytes_per_call, ours.frames_per_sync
+                "  {clients:>2} clients   {:>8.0} calls/s   raw {per_second:>8.0}/s   p50 {:>6.0} µs   raw {p50:>6.0} µs   CPU {:>4.0} µs   raw {raw_cpu:>4.0} µs   {:>5.0} bytes of journal a call   {:.1} records per fdatasync",
+                ours.per_second,
+                ours.p50_us,
+                per_call(middle - start, ours.per_second),
+                ours.bytes_per_call,
+                ours.frames_per_sync
             );
             ratios.push(ours.per_second / per_second);
             p50s.push(ours.p50_us / p50);

@@ -241,14 +241,16 @@ impl Core {
         self.keys.len() + self.same.len() + self.seen.len() + self.artifacts.len()
     }
 
-    /// Lets go of what the index has now.
-    pub(super) fn evict<'a>(&mut self, indexed: impl Iterator<Item = &'a Change>) {
+    /// Lets go of what the index has now. Returns the records that nobody needs any more: to free them takes longer than
+    /// the rest, and can be done when the state is not locked.
+    pub(super) fn evict<'a>(&mut self, indexed: impl Iterator<Item = &'a Change>) -> Vec<Arc<CallRecord>> {
         self.evictions.fetch_add(1, SeqCst);
+        let mut gone = Vec::new();
         for change in indexed {
             match change {
                 Change::Call(record, key) if record.state.is_final() => {
                     if self.calls.get(&record.id).is_some_and(|r| r.seq == record.seq) {
-                        self.calls.remove(&record.id);
+                        gone.extend(self.calls.remove(&record.id));
                         self.forget_names(record, *key);
                         keys::seen_by(record).map(|target| self.seen.remove(&target));
                     }
@@ -257,6 +259,7 @@ impl Core {
                 Change::Artifact(artifact) => drop(self.artifacts.remove(&artifact.evidence.id)),
             }
         }
+        gone
     }
 
     /// What a new segment must begin with.

@@ -1,6 +1,8 @@
 //! The index over the journal: sled, and nobody else's. It may be lost at any time; the journal rebuilds it.
 //!
-//! Keys: one letter, then fixed width, big endian. Values begin with a version byte.
+//! Keys: one letter, then fixed width, big endian. Values begin with a version byte. What stands there for every call is at
+//! most 22 bytes long, keys and values alike: sled keeps those in its nodes, and anything longer in an allocation of its own.
+//! So of a digest the first 20 bytes stand in a key.
 //! `c` id → state, end and frames of a concluded call, whose record stands in the journal; `k` key digest → id; `f` digest of (scope, operation, fingerprint), id → nothing;
 //! `t` digest of (organisation, operation, target) → id of the call that succeeded last; `a` id → artifact; `m` → what it is applied up to;
 //! `w` → what it may have something of already: written before the changes, as `m` is after them;
@@ -17,9 +19,9 @@ use crate::call::{ArtifactId, CallId, Digest, Timestamp};
 use crate::store::{Artifact, CallRecord, State};
 
 use super::forgotten::{Forgotten, first_bits};
-use super::keys;
+use super::{keys, packed};
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 const META: &[u8] = b"m";
 const SYNCED: &[u8] = b"s";
 const WRITING: &[u8] = b"w";
@@ -66,21 +68,20 @@ impl Stored {
     fn encode(record: &CallRecord) -> Vec<u8> {
         let state = State::ALL.iter().position(|s| *s == record.state).and_then(|n| u8::try_from(n).ok());
         let mut out = vec![VERSION, state.unwrap_or(u8::MAX)];
-        out.extend_from_slice(&record.updated.as_millis().to_be_bytes());
-        record.frames.iter().for_each(|seq| out.extend_from_slice(&seq.to_be_bytes()));
+        packed::put(&mut out, record.updated.as_millis().cast_unsigned());
+        packed::put_rising(&mut out, &record.frames);
         out
     }
 
     fn decode(value: &[u8]) -> Result<Self> {
         let parts = || {
             let [version, state, rest @ ..] = value else { return None };
-            let (updated, frames) = rest.split_first_chunk::<8>()?;
-            let (frames, over) = frames.as_chunks::<8>();
-            (*version == VERSION && over.is_empty()).then_some(())?;
+            (*version == VERSION).then_some(())?;
+            let (updated, frames) = packed::take(rest)?;
             Some(Self {
                 state: *State::ALL.get(usize::from(*state))?,
-                updated: Timestamp::from_millis(i64::from_be_bytes(*updated)),
-                frames: frames.iter().map(|f| u64::from_be_bytes(*f)).collect(),
+                updated: Timestamp::from_millis(updated.cast_signed()),
+                frames: packed::take_rising(frames)?,
             })
         };
         parts().ok_or_else(|| IndexError("a call's entry cannot be read".to_owned()))
@@ -112,6 +113,11 @@ fn name(letter: u8, rest: &[&[u8]]) -> Vec<u8> {
     let mut key = vec![letter];
     rest.iter().for_each(|part| key.extend_from_slice(part));
     key
+}
+
+/// The part of a digest that stands in keys.
+fn short(digest: &Digest) -> &[u8] {
+    digest.as_bytes().first_chunk::<20>().map_or(&[], |part| part.as_slice())
 }
 
 fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>> {
@@ -190,14 +196,14 @@ impl Index {
         self.db.insert(name(b'c', &[&id]), Stored::encode(record))?;
         if record.state != State::NotExecuted {
             if let Some(key) = key {
-                self.db.insert(name(b'k', &[key.as_bytes()]), &id)?;
+                self.db.insert(name(b'k', &[short(&key)]), &id)?;
             }
             if record.terms.is_some() {
                 self.db.insert(name(b'f', &[keys::same(record).as_bytes(), &id]), &[])?;
             }
         }
         if let Some(target) = keys::seen_by(record) {
-            self.db.insert(name(b't', &[target.as_bytes()]), &id)?;
+            self.db.insert(name(b't', &[short(&target)]), &id)?;
         }
         Ok(())
     }
@@ -213,7 +219,7 @@ impl Index {
 
     /// The call that this key stood for last.
     pub(super) fn key(&self, key: &Digest) -> Result<Option<CallId>> {
-        Ok(guarded(|| self.db.get(name(b'k', &[key.as_bytes()])))?.and_then(|v| call_id(&v)))
+        Ok(guarded(|| self.db.get(name(b'k', &[short(key)])))?.and_then(|v| call_id(&v)))
     }
 
     /// Holds of the same scope, operation and fingerprint, newest first, a few.
@@ -227,7 +233,7 @@ impl Index {
 
     /// The call that succeeded last on this target.
     pub(super) fn seen(&self, target: &Digest) -> Result<Option<CallId>> {
-        Ok(guarded(|| self.db.get(name(b't', &[target.as_bytes()])))?.and_then(|v| call_id(&v)))
+        Ok(guarded(|| self.db.get(name(b't', &[short(target)])))?.and_then(|v| call_id(&v)))
     }
 
     /// Concluded calls with ids below `before`, newest first, until `take` has enough.
@@ -308,7 +314,7 @@ impl Index {
         let id = record.id.bits().to_be_bytes();
         let names = [(b'k', keys::of_record(record)), (b't', keys::seen_by(record))];
         for (letter, digest) in names.into_iter().filter_map(|(l, d)| Some((l, d?))) {
-            let key = name(letter, &[digest.as_bytes()]);
+            let key = name(letter, &[short(&digest)]);
             // Refused when it stands for another call, which is well.
             guarded(|| self.db.compare_and_swap(key, Some(&id[..]), None::<&[u8]>))?.ok();
         }

@@ -23,6 +23,8 @@ use super::index::{Applied, Change, Index, IndexError};
 const SWEEP: usize = 1024;
 /// The index is filled by so many steps at a time: sled puts every batch on the disk by itself, beside the journal.
 const BATCH: usize = 512;
+/// Memory lets go of so many steps at a time.
+const EVICTED: usize = 32;
 /// Fewer are filled in after so long. Until then the thread sleeps, unless somebody waits for a call that changed.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -130,14 +132,19 @@ impl Watchers {
         matches!(change, Change::Call(record, _) if self.map().contains_key(&record.id))
     }
 
-    fn publish(&self, change: &Change) {
-        let Change::Call(record, _) = change else { return };
+    fn publish<'a>(&self, changes: impl Iterator<Item = &'a Change>) {
         let mut map = self.map();
-        if let Some(sender) = map.get(&record.id) {
-            sender.send_replace((record.state, record.version));
+        if map.is_empty() {
+            return;
         }
-        if record.state.is_final() {
-            map.remove(&record.id);
+        for change in changes {
+            let Change::Call(record, _) = change else { continue };
+            if let Some(sender) = map.get(&record.id) {
+                sender.send_replace((record.state, record.version));
+            }
+            if record.state.is_final() {
+                map.remove(&record.id);
+            }
         }
     }
 }
@@ -190,7 +197,7 @@ impl Indexer {
         // Nothing up to the head may be missing from the index when it says that it has all up to there.
         tasks.extend(self.inbox.take_until(head.seq));
         let told = tasks.iter().take_while(|t| t.seq <= head.seq);
-        told.flat_map(|t| &t.changes).for_each(|change| self.watchers.publish(change));
+        self.watchers.publish(told.flat_map(|t| &t.changes));
         durable.map_err(|_| IndexError::of("the journal failed first".to_owned()))?;
         self.fill(&tasks, head)
     }
@@ -203,9 +210,13 @@ impl Indexer {
         failpoint::hit("index.before");
         self.index.apply(tasks.iter().flat_map(|t| &t.changes), Some(applied))?;
         failpoint::hit("index.applied");
-        let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
-        core.evict(tasks.iter().flat_map(|t| &t.changes));
-        drop(core);
+        // A few at a time: every step of a call waits for this lock.
+        for some in tasks.chunks(EVICTED) {
+            let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
+            let gone = core.evict(some.iter().flat_map(|t| &t.changes));
+            drop(core);
+            drop(gone);
+        }
         self.indexed.send_modify(|n| *n = n.saturating_add(u64::try_from(tasks.len()).unwrap_or(u64::MAX)));
         if tasks.iter().any(|t| t.sync) {
             failpoint::hit("index.sync");

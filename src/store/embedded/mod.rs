@@ -12,6 +12,7 @@ mod keys;
 mod ledger;
 mod lock;
 mod open;
+mod packed;
 mod points;
 mod query;
 mod retain;

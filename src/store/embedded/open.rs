@@ -298,7 +298,7 @@ impl Pass {
         let changes = std::mem::take(&mut self.changes);
         let forward = self.head.filter(|head| self.applied.is_none_or(|a| head.seq > a.seq));
         self.index.apply(changes.iter(), forward)?;
-        self.core.evict(changes.iter());
+        drop(self.core.evict(changes.iter()));
         Ok(())
     }
 
