@@ -58,6 +58,11 @@ impl Foreseen {
         })
     }
 
+    /// How sure it is.
+    pub(super) fn certainty(&self) -> Certainty {
+        if self.gone { Certainty::Unknown } else { self.preview.certainty }
+    }
+
     /// The differences, where they are known.
     pub(super) fn all(&self) -> Option<&[Change]> {
         self.changes.as_ref().map(|c| c.all.as_slice())

@@ -9,6 +9,7 @@ mod api;
 mod ask;
 mod decide;
 mod edge;
+mod events;
 mod exact;
 mod find;
 mod foreseen;
@@ -25,6 +26,7 @@ pub(crate) mod tests;
 mod tools;
 mod undo;
 mod view;
+mod weigh;
 mod who;
 
 use std::ops::Deref;
@@ -92,6 +94,7 @@ struct Desk {
     admin: Arc<Admin>,
     sessions: Sessions,
     opened: Opened,
+    streams: events::Streams,
 }
 
 impl Deref for Desk {
@@ -103,7 +106,12 @@ impl Deref for Desk {
 
 /// Everything that the admin listener answers.
 pub fn router(admin: Arc<Admin>) -> Router {
-    let desk = Arc::new(Desk { admin, sessions: Sessions::default(), opened: Opened::default() });
+    let desk = Arc::new(Desk {
+        admin,
+        sessions: Sessions::default(),
+        opened: Opened::default(),
+        streams: events::Streams::default(),
+    });
     let nothing = || async { problem::Problem::not_found() };
     let wrong_method = || async {
         let status = http::StatusCode::METHOD_NOT_ALLOWED;
@@ -135,6 +143,7 @@ fn v1() -> Router<Arc<Desk>> {
         .route("/holds/{id}/edit", post(amend::edit))
         .route("/holds/{id}/withdraw", post(api::withdraw))
         .route("/tools/paused", get(tools::paused))
+        .route("/events", get(events::api))
         .route("/policies", get(policies::list))
         .route("/policies/activate", post(policies::activate))
         .route("/calls", get(api::calls))
@@ -147,6 +156,8 @@ fn pages() -> Router<Arc<Desk>> {
     Router::new()
         .route("/", get(page::inbox))
         .route("/style.css", get(page::style))
+        .route("/holdpoint.js", get(page::script))
+        .route("/events", get(events::page))
         .route("/sign-in", get(page::sign_in_form).post(page::sign_in))
         .route("/sign-out", post(page::sign_out))
         .route("/holds/{id}", get(page::hold))

@@ -11,7 +11,7 @@ use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, SET_COOKIE};
 use http::{Method, StatusCode, Uri};
 use serde::Deserialize;
 
-use crate::call::{CallId, Digest};
+use crate::call::{CallId, Digest, Tier};
 use crate::snapshot::Snapshot;
 use crate::store::{AuditNote, CallRecord, Filter, State as CallState};
 
@@ -28,6 +28,7 @@ use super::undo::Undo;
 use super::who::{Visitor, Who, cookie_name, session_id};
 
 const STYLE: &str = include_str!("../../templates/style.css");
+const SCRIPT: &str = include_str!("../../templates/holdpoint.js");
 /// Calls on one page.
 const LINES: usize = 100;
 /// Open holds on the inbox, so that those that expire first can stand first.
@@ -124,6 +125,17 @@ impl Visit {
     }
 
     pub(super) async fn record(&self, record: &CallRecord, is_hold: bool, problem: Option<&Problem>) -> Answer {
+        self.look(record, is_hold, problem, None).await
+    }
+
+    /// The same, and perhaps the second look before a high one is approved.
+    async fn look(
+        &self,
+        record: &CallRecord,
+        is_hold: bool,
+        problem: Option<&Problem>,
+        again: Option<String>,
+    ) -> Answer {
         self.desk.opened.note(&self.visitor.who.person, record);
         let exact = self.exact(record).await;
         let contents = find::contents(&self.desk, &self.asker(), record).await?;
@@ -132,8 +144,9 @@ impl Visit {
         let foreseen = Foreseen::of(&self.snapshot, &self.desk.store, record, &exact).await;
         let foreseen = foreseen.as_ref();
         let undo = Undo::of(&self.snapshot, &self.desk.store, record, foreseen).await;
-        let parts =
-            Parts { asker: self.asker(), record, exact: &exact, foreseen, undo: &undo, evidence, is_hold, problem };
+        let path = super::weigh::path(&self.desk, &self.asker(), record).await?;
+        let (asker, undo, exact) = (self.asker(), &undo, &exact);
+        let parts = Parts { asker, record, exact, foreseen, undo, path, evidence, is_hold, problem, again };
         let status = problem.map_or(StatusCode::OK, Problem::status);
         Ok(html(status, &Record::new(self.head(), parts)))
     }
@@ -177,6 +190,10 @@ impl Visit {
 
 pub(super) async fn style() -> Response {
     (StatusCode::OK, [(CONTENT_TYPE, "text/css; charset=utf-8")], STYLE).into_response()
+}
+
+pub(super) async fn script() -> Response {
+    (StatusCode::OK, [(CONTENT_TYPE, "text/javascript; charset=utf-8")], SCRIPT).into_response()
 }
 
 pub(super) async fn inbox(State(desk): State<Arc<Desk>>, visitor: Visitor) -> Answer {
@@ -252,6 +269,14 @@ struct ApproveForm {
     group: Option<String>,
     justification: Option<String>,
     confirm: Option<String>,
+    /// All of it was in view, says the page's script; or it is the second look of a page without.
+    seen: Option<String>,
+}
+
+/// Without the script nobody knows what was in view: a high one is shown once more first.
+fn look_again() -> Problem {
+    let text = "Read all of it once more, then approve. Nothing was decided yet.";
+    Problem::new(StatusCode::OK, "look_again", text)
 }
 
 pub(super) async fn approve(
@@ -265,7 +290,10 @@ pub(super) async fn approve(
     let visit = Visit::new(desk, visitor);
     visit.own_form(&headers, &form.csrf)?;
     let record = find::hold(&visit.desk, &visit.asker(), &id).await?;
-    let ApproveForm { digest, group, justification, confirm, .. } = form;
+    let ApproveForm { digest, group, justification, confirm, seen, .. } = form;
+    if record.tier == Tier::High && seen.is_none() {
+        return visit.look(&record, true, Some(&look_again()), Some(justification.unwrap_or_default())).await;
+    }
     let done = visit.decision(&record).approve(Approve { digest, group, justification, confirm }).await;
     visit.after(record.id, done).await
 }

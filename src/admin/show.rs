@@ -13,6 +13,7 @@ use super::foreseen::{Foreseen, Row, Shown, rows};
 use super::problem::Problem;
 use super::undo::{ShownUndo, Undo};
 use super::view;
+use super::weigh::{Before, Weighed, budgets, doubts};
 
 /// Who is signed in, for the head of a page and for its forms.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub(super) struct Line {
     pub(super) code: String,
     created: String,
     pub(super) expires: String,
+    /// The same for scripts.
+    until: String,
     needs: String,
 }
 
@@ -52,6 +55,7 @@ impl Line {
             code: short_code(&record.digest),
             created: to_the_second(record.created),
             expires: record.expires.map(to_the_second).unwrap_or_default(),
+            until: record.expires.map(|t| t.to_string()).unwrap_or_default(),
             needs: needs.map(|t| format!("{} of {}", record.people(), t.needs.people)).unwrap_or_default(),
         }
     }
@@ -164,6 +168,9 @@ impl Piece {
 pub(super) struct Record {
     head: Head,
     problem: Option<(String, Vec<String>)>,
+    /// It is the second look at a high one, with the justification that was given at the first.
+    again: bool,
+    said: String,
     is_hold: bool,
     id: String,
     title: String,
@@ -182,6 +189,7 @@ pub(super) struct Record {
     change: Option<Shown>,
     edits: Vec<(String, String, String)>,
     undo: ShownUndo,
+    weighed: Weighed,
     can_undo: bool,
     can_withdraw: bool,
     edited: Vec<Row>,
@@ -234,14 +242,17 @@ pub(super) struct Parts<'a> {
     pub(super) exact: &'a Exact,
     pub(super) foreseen: Option<&'a Foreseen>,
     pub(super) undo: &'a Undo,
+    pub(super) path: Vec<Before>,
     pub(super) evidence: Vec<Piece>,
     pub(super) is_hold: bool,
     pub(super) problem: Option<&'a Problem>,
+    /// The justification that was given already, where a second look is asked for.
+    pub(super) again: Option<String>,
 }
 
 impl Record {
     pub(super) fn new(head: Head, parts: Parts<'_>) -> Self {
-        let Parts { asker, record, exact, foreseen, undo, evidence, is_hold, problem } = parts;
+        let Parts { asker, record, exact, foreseen, undo, path, evidence, is_hold, problem, again } = parts;
         let (can, mut cannot) = asker.can(record);
         cannot.retain(|(name, _)| {
             let of_calls = matches!(*name, "reconcile" | "undo");
@@ -256,6 +267,8 @@ impl Record {
         };
         Self {
             problem: problem.map(|p| (p.detail().to_owned(), p.reasons())),
+            again: again.is_some(),
+            said: again.unwrap_or_default(),
             is_hold,
             id: if is_hold { record.id.hold().to_string() } else { record.id.to_string() },
             title: visible(&record.title),
@@ -268,15 +281,13 @@ impl Record {
             who: who(record),
             amount: record.money.as_ref().map(|(minor, currency)| visible(&money_text(*minor, currency))),
             effects: record.effects.join(", "),
-            note: record
-                .note
-                .as_ref()
-                .map(|n| (visible(&n.code), visible(&n.text), n.by.as_deref().map(visible).unwrap_or_default())),
+            note: note(record),
             opinion: record.opinion.as_ref().map(|o| (visible(&o.person), o.outcome.as_str(), visible(&o.reason))),
             renewals: record.renewals,
             change: foreseen.map(Shown::new),
             edits: edits(record),
             undo: undo.shown(),
+            weighed: Weighed { doubts: doubts(record, foreseen), budgets: budgets(record), path },
             can_undo: !is_hold && can.contains(&"undo"),
             can_withdraw: is_hold && can.contains(&"withdraw"),
             edited: record.edited.as_deref().map(|e| rows(&e.changes)).unwrap_or_default(),
@@ -321,6 +332,12 @@ impl Record {
             head,
         }
     }
+}
+
+/// Why it ended as it did, or what it waits for: code, words, and who said it.
+fn note(record: &CallRecord) -> Option<(String, String, String)> {
+    let note = record.note.as_ref()?;
+    Some((visible(&note.code), visible(&note.text), note.by.as_deref().map(visible).unwrap_or_default()))
 }
 
 /// Arguments that name money or the target.

@@ -10,6 +10,7 @@ use super::ask::{Asker, filled_by, missing_evidence, places};
 use super::exact::{Exact, text_or_base64};
 use super::foreseen::Foreseen;
 use super::undo::Undo;
+use super::weigh;
 
 /// When it should have been looked at.
 pub(super) fn sla(record: &CallRecord) -> Option<Timestamp> {
@@ -61,9 +62,13 @@ pub(super) fn needs(record: &CallRecord) -> Value {
 }
 
 fn impact(record: &CallRecord) -> Value {
+    let budgets: Vec<Value> =
+        weigh::budgets(record).iter().map(|(scope, pct)| json!({"scope": scope, "used_pct": pct})).collect();
     match &record.money {
-        Some((minor, currency)) => json!({"amount": {"minor": minor, "currency": currency}}),
-        None => json!({}),
+        Some((minor, currency)) => {
+            json!({"amount": {"minor": minor, "currency": currency}, "budgets": budgets})
+        }
+        None => json!({"budgets": budgets}),
     }
 }
 
@@ -128,6 +133,7 @@ pub(super) fn full(asker: &Asker<'_>, record: &CallRecord, parts: &Parts<'_>) ->
         "config_digest": record.config_digest,
         "change": parts.foreseen.map(Foreseen::json),
         "evidence": evidence(record, parts.contents),
+        "uncertainty": weigh::doubts_json(&weigh::doubts(record, parts.foreseen)),
         "claims": {"intent": record.context.intent, "confidence": record.context.confidence},
         "undo": parts.undo.json(),
         "alike": super::group::cluster(record).map(|id| json!({"cluster": id})),

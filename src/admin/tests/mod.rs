@@ -2,6 +2,7 @@
 
 mod api;
 mod doors;
+mod events;
 mod pages;
 
 use std::path::Path;

@@ -117,7 +117,7 @@ impl Core {
                 let old = self.record(*id)?.ok_or_else(|| IndexError::of(format!("{id} changes before it begins")))?;
                 if old.frames.contains(&seq) {
                     let key = self.own_key(&old)?;
-                    return Ok(vec![Change::Call(old, key)]);
+                    return Ok(vec![Change::Call(old, key, *step)]);
                 }
                 let mut next = Arc::unwrap_or_clone(old);
                 (**changed).clone().apply(&mut next);
@@ -146,7 +146,7 @@ impl Core {
         }
         self.seen.extend(keys::seen_by(record));
         let key = self.insert(record)?;
-        Ok(vec![Change::Call(Arc::clone(record), key)])
+        Ok(vec![Change::Call(Arc::clone(record), key, step)])
     }
 
     /// Returns the name of its key, if that stands for this call.
@@ -248,7 +248,7 @@ impl Core {
         let mut gone = Vec::new();
         for change in indexed {
             match change {
-                Change::Call(record, key) if record.state.is_final() => {
+                Change::Call(record, key, _) if record.state.is_final() => {
                     if self.calls.get(&record.id).is_some_and(|r| r.seq == record.seq) {
                         gone.extend(self.calls.remove(&record.id));
                         self.forget_names(record, *key);

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::call::{ArtifactId, CallId, Digest, Timestamp};
-use crate::store::{Artifact, CallRecord, State};
+use crate::store::{Artifact, CallRecord, State, Step};
 
 use super::forgotten::{Forgotten, first_bits};
 use super::{keys, packed};
@@ -29,8 +29,8 @@ const WRITING: &[u8] = b"w";
 /// What a frame changes for index and watchers.
 #[derive(Debug, Clone)]
 pub(super) enum Change {
-    /// A call has this record now; with the name of its key, unless that stands for a later one.
-    Call(Arc<CallRecord>, Option<Digest>),
+    /// A call has this record now; with the name of its key, unless that stands for a later one, and by which step.
+    Call(Arc<CallRecord>, Option<Digest>, Step),
     /// An artifact is there.
     Artifact(Arc<Artifact>),
 }
@@ -176,7 +176,7 @@ impl Index {
         }
         for change in changes {
             match change {
-                Change::Call(record, key) if record.state.is_final() => guarded(|| self.put_call(record, *key))?,
+                Change::Call(record, key, _) if record.state.is_final() => guarded(|| self.put_call(record, *key))?,
                 Change::Call(..) => {}
                 Change::Artifact(artifact) => {
                     let value = encode(&**artifact)?;

@@ -18,6 +18,7 @@ use crate::store::State;
 
 use super::core::Core;
 use super::index::{Applied, Change, Index, IndexError};
+use super::news::{Board, News, news};
 
 /// Above so many entries, those nobody waits for are dropped.
 const SWEEP: usize = 1024;
@@ -35,6 +36,15 @@ pub(super) struct Task {
     pub(super) changes: Vec<Change>,
     /// Put the index on the disk for real afterwards.
     pub(super) sync: bool,
+}
+
+impl Task {
+    fn news(&self) -> impl Iterator<Item = News> {
+        self.changes.iter().filter_map(|change| match change {
+            Change::Call(record, _, step) => news(self.seq, *step, record),
+            Change::Artifact(_) => None,
+        })
+    }
 }
 
 /// What the indexer is told. To wake a thread for each frame would cost more than what it does.
@@ -129,7 +139,7 @@ impl Watchers {
 
     /// Whether anybody waits for this call.
     pub(super) fn has(&self, change: &Change) -> bool {
-        matches!(change, Change::Call(record, _) if self.map().contains_key(&record.id))
+        matches!(change, Change::Call(record, ..) if self.map().contains_key(&record.id))
     }
 
     fn publish<'a>(&self, changes: impl Iterator<Item = &'a Change>) {
@@ -138,7 +148,7 @@ impl Watchers {
             return;
         }
         for change in changes {
-            let Change::Call(record, _) = change else { continue };
+            let Change::Call(record, ..) = change else { continue };
             if let Some(sender) = map.get(&record.id) {
                 sender.send_replace((record.state, record.version));
             }
@@ -155,6 +165,7 @@ pub(super) struct Indexer {
     pub(super) journal: Arc<Journal>,
     pub(super) index: Arc<Index>,
     pub(super) watchers: Arc<Watchers>,
+    pub(super) board: Arc<Board>,
     pub(super) inbox: Arc<Inbox>,
     pub(super) indexed: watch::Sender<u64>,
     pub(super) broken: Arc<AtomicBool>,
@@ -197,6 +208,7 @@ impl Indexer {
         // Nothing up to the head may be missing from the index when it says that it has all up to there.
         tasks.extend(self.inbox.take_until(head.seq));
         let told = tasks.iter().take_while(|t| t.seq <= head.seq);
+        self.board.put(told.clone().flat_map(Task::news));
         self.watchers.publish(told.flat_map(|t| &t.changes));
         durable.map_err(|_| IndexError::of("the journal failed first".to_owned()))?;
         self.fill(&tasks, head)

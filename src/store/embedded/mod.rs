@@ -11,6 +11,7 @@ mod indexer;
 mod keys;
 mod ledger;
 mod lock;
+mod news;
 mod open;
 mod packed;
 mod points;
@@ -41,6 +42,7 @@ use super::state::{self, Event, Illegal};
 use super::{CallRecord, State, Step};
 
 pub use health::{Health, MIN_FREE, free_bytes};
+pub use news::{Gap, News};
 pub use open::OpenError;
 pub(crate) use retain::NOTE as SHORTENED;
 pub use retain::{Keep, Shortened};
@@ -48,8 +50,9 @@ pub use retain::{Keep, Shortened};
 use self::checkpoint::Checkpoints;
 use self::core::Core;
 use self::entry::{Entry, followed, placed};
-use self::index::{Applied, Index, IndexError};
+use self::index::{Applied, Change, Index, IndexError};
 use self::indexer::{Inbox, Task, Watchers};
+use self::news::Board;
 
 /// Frames without durability of their own may run ahead of the disk by so many.
 const MAX_BACKLOG: u64 = 4096;
@@ -187,6 +190,7 @@ struct Inner {
     journal: Arc<Journal>,
     index: Arc<Index>,
     watchers: Arc<Watchers>,
+    board: Arc<Board>,
     inbox: Arc<Inbox>,
     indexer: Option<JoinHandle<()>>,
     /// Tasks given to the indexer, and how many of them it has done.
@@ -295,7 +299,9 @@ impl Inner {
 
     fn tell_indexer(&self, task: Task) {
         self.sent.fetch_add(1, Relaxed);
-        let urgent = task.sync || task.changes.iter().any(|change| self.watchers.has(change));
+        let held = |c: &Change| matches!(c, Change::Call(record, ..) if record.terms.is_some());
+        let told = self.board.is_watched() && task.changes.iter().any(held);
+        let urgent = task.sync || told || task.changes.iter().any(|change| self.watchers.has(change));
         self.inbox.push(task, urgent);
     }
 

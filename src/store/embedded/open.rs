@@ -22,6 +22,7 @@ use super::entry::Entry;
 use super::index::{Applied, Change, Index, IndexError};
 use super::indexer::{Inbox, Indexer, Watchers};
 use super::lock::{Lock, LockError};
+use super::news::Board;
 use super::{Inner, Options, Recovery, Refused, Store, Unavailable};
 
 const REPLAY_BATCH: usize = 512;
@@ -324,12 +325,14 @@ fn assemble(
     let (inbox, evictions) = (Arc::new(Inbox::default()), replayed.core.evictions());
     let (indexed, indexed_seen) = watch::channel(0);
     let (core, journal) = (Arc::new(Mutex::new(replayed.core)), Arc::new(journal));
+    let board = Arc::new(Board::new(journal.head().seq));
     let (watchers, broken) = (Arc::new(Watchers::default()), Arc::new(AtomicBool::new(false)));
     let indexer = Indexer {
         core: Arc::clone(&core),
         journal: Arc::clone(&journal),
         index: Arc::clone(&replayed.index),
         watchers: Arc::clone(&watchers),
+        board: Arc::clone(&board),
         inbox: Arc::clone(&inbox),
         indexed,
         broken: Arc::clone(&broken),
@@ -340,6 +343,7 @@ fn assemble(
         journal,
         index: replayed.index,
         watchers,
+        board,
         inbox,
         indexer: Some(thread),
         sent: AtomicU64::new(0),

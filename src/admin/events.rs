@@ -1,0 +1,231 @@
+//! News of held calls as server-sent events (WHATWG HTML, section 9.2): ids and summaries, only of what this person may see.
+//! The API's stream wants a token, the page's a session.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use axum::extract::{RawQuery, State};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use http::StatusCode;
+use http::header::HeaderMap;
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::time::Sleep;
+
+use crate::store::{News, State as CallState, Step};
+
+use super::Desk;
+use super::api::{self, parameters};
+use super::ask::Asker;
+use super::problem::Problem;
+use super::view;
+use super::who::{Visitor, Who};
+
+/// A stream ends after so long: whoever comes back is asked again who it is. Browsers come back by themselves.
+const LIFE: Duration = Duration::from_secs(300);
+/// Something is sent at least so often, so that both sides notice when the other one is gone.
+const ALIVE: Duration = Duration::from_secs(15);
+/// Streams that may be open at once: other requests need connections, too.
+const MAX_STREAMS: usize = 128;
+
+/// How many streams are open.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Streams(Arc<AtomicUsize>);
+
+/// One of them, until it is dropped.
+struct Slot(Streams);
+
+impl Streams {
+    fn take(&self) -> Result<Slot, Problem> {
+        let slot = Slot(self.clone());
+        if self.0.fetch_add(1, Relaxed) < MAX_STREAMS {
+            return Ok(slot);
+        }
+        let text = format!("{MAX_STREAMS} event streams are open already; ask again later, or poll");
+        Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", text))
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// What is sent next, and to whom.
+struct Feed {
+    desk: Arc<Desk>,
+    who: Who,
+    /// Which events, by the beginning of their names; empty: all.
+    types: Vec<String>,
+    position: u64,
+    head: watch::Receiver<u64>,
+    due: VecDeque<News>,
+    end: Pin<Box<Sleep>>,
+    _slot: Slot,
+}
+
+impl Feed {
+    fn new(desk: Arc<Desk>, who: Who, query: Option<&str>, headers: &HeaderMap) -> Result<Self, Problem> {
+        let slot = desk.streams.take()?;
+        let types = parameters(query, &["types"])?.into_iter().flat_map(|(_, v)| types(&v)).collect();
+        let head = desk.store.follow_news();
+        let last = headers.get("last-event-id").map(|v| v.to_str().unwrap_or_default().trim().to_owned());
+        let position = match last.as_deref() {
+            None | Some("") => *head.borrow(),
+            Some(text) => {
+                text.parse().map_err(|_| Problem::malformed("`Last-Event-ID` is not an id of this stream"))?
+            }
+        };
+        let end = Box::pin(tokio::time::sleep(LIFE));
+        Ok(Self { desk, who, types, position, head, due: VecDeque::new(), end, _slot: slot })
+    }
+
+    /// The next event; `None` at the end of the stream.
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            while let Some(news) = self.due.pop_front() {
+                self.position = news.seq;
+                if let Some(event) = self.event(&news).await {
+                    return Some(event);
+                }
+            }
+            let newest = *self.head.borrow_and_update();
+            match self.desk.store.news(self.position) {
+                Err(_gap) => {
+                    self.position = newest;
+                    return Some(Event::default().id(newest.to_string()).event("reset").data("{}"));
+                }
+                Ok(news) if !news.is_empty() => self.due = news.into(),
+                Ok(_) => self.wait().await?,
+            }
+        }
+    }
+
+    /// Until there is something new; `None` when the stream is over.
+    async fn wait(&mut self) -> Option<()> {
+        tokio::select! {
+            changed = self.head.changed() => changed.ok(),
+            () = self.end.as_mut() => None,
+            () = self.desk.draining.on() => None,
+        }
+    }
+
+    /// What this person hears of it: nothing of a hold that policy does not show.
+    async fn event(&self, news: &News) -> Option<Event> {
+        let name = name(news)?;
+        if !self.types.is_empty() && !self.types.iter().any(|t| name.starts_with(t.as_str())) {
+            return None;
+        }
+        let record = self.desk.store.get(news.id).await.ok().flatten()?;
+        let snapshot = self.desk.snapshots.current();
+        let asker = Asker { snapshot: &snapshot, who: &self.who, now: self.desk.clock.now() };
+        if !asker.may("hold.view", &record) {
+            return None;
+        }
+        let groups = record.terms.as_ref().map(|t| super::ask::places(&t.needs)).unwrap_or_default();
+        let data = json!({
+            "id": news.id.hold(), "version": news.version, "state": news.state.as_str(), "tier": news.tier.as_str(),
+            "op": record.operation, "groups": groups, "sla": view::sla(&record),
+        });
+        Some(Event::default().id(news.seq.to_string()).event(name).data(data.to_string()))
+    }
+}
+
+/// `hold.*,near_miss` as beginnings of names.
+fn types(text: &str) -> Vec<String> {
+    text.split(',').map(|t| t.trim().trim_end_matches('*').to_owned()).filter(|t| !t.is_empty()).collect()
+}
+
+/// The event's name; nobody needs to hear that an outcome was handed over.
+fn name(news: &News) -> Option<&'static str> {
+    Some(match news.step {
+        Step::Parked => "hold.created",
+        Step::Voted | Step::Attached | Step::Waiting | Step::Begun | Step::BegunAgain | Step::Opined => "hold.updated",
+        Step::Approved => "hold.approved",
+        Step::Edited | Step::Renewed if news.state == CallState::Stale => "hold.stale",
+        Step::Edited => "hold.edited",
+        Step::Renewed => "hold.updated",
+        Step::Rejected if news.state == CallState::Revoked => "hold.revoked",
+        Step::Rejected => "hold.rejected",
+        Step::Withdrawn => "hold.withdrawn",
+        Step::Revoked => "hold.revoked",
+        Step::Expired => "hold.expired",
+        Step::Concluded | Step::Died | Step::Reconciled | Step::Found | Step::NotFound => ended(news.state),
+        Step::Collected => return None,
+    })
+}
+
+fn ended(state: CallState) -> &'static str {
+    match state {
+        CallState::Succeeded => "hold.succeeded",
+        CallState::Failed => "hold.failed",
+        CallState::NotExecuted => "hold.not_executed",
+        CallState::Unknown => "hold.unknown",
+        _ => "hold.updated",
+    }
+}
+
+fn answer(feed: Feed) -> Response {
+    let events = stream::unfold(feed, |mut feed| async move {
+        let event = feed.next().await?;
+        Some((Ok::<_, Infallible>(event), feed))
+    });
+    Sse::new(events).keep_alive(KeepAlive::new().interval(ALIVE)).into_response()
+}
+
+/// For those who come with a token.
+pub(super) async fn api(
+    State(desk): State<Arc<Desk>>,
+    who: Who,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> api::Answer {
+    Feed::new(desk, who, query.as_deref(), &headers).map(answer)
+}
+
+/// For our own page.
+pub(super) async fn page(
+    State(desk): State<Arc<Desk>>,
+    visitor: Visitor,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> api::Answer {
+    Feed::new(desk, visitor.who, query.as_deref(), &headers).map(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::{CallId, Tier};
+
+    fn news(step: Step, state: CallState) -> News {
+        News { seq: 1, step, id: CallId::new(), version: 1, state, tier: Tier::High }
+    }
+
+    #[test]
+    fn names_say_what_became_of_the_hold() {
+        let named = |step, state| name(&news(step, state));
+        assert_eq!(named(Step::Parked, CallState::Held), Some("hold.created"));
+        assert_eq!(named(Step::Renewed, CallState::Stale), Some("hold.stale"));
+        assert_eq!(named(Step::Renewed, CallState::Held), Some("hold.updated"));
+        assert_eq!(named(Step::Rejected, CallState::Revoked), Some("hold.revoked"));
+        assert_eq!(named(Step::Reconciled, CallState::NotExecuted), Some("hold.not_executed"));
+        assert_eq!(named(Step::Collected, CallState::Succeeded), None);
+    }
+
+    #[test]
+    fn streams_are_bounded_and_given_back() {
+        let streams = Streams::default();
+        let slots: Vec<Slot> = (0..MAX_STREAMS).map(|_| streams.take().unwrap_or_else(|_| panic!("full"))).collect();
+        assert!(streams.take().is_err());
+        drop(slots);
+        assert!(streams.take().is_ok());
+    }
+}

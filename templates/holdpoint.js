@@ -1,0 +1,231 @@
+// What the review page can do beyond forms: news, keys, and a look at whether all was seen that is about to be sent.
+// Nothing here decides: the server checks digest, session, person and policy of every form, with or without this script.
+// No text ever becomes markup in here.
+
+const $ = (selector, root = document) => root.querySelector(selector);
+const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+const page = $("[data-page]")?.dataset.page;
+
+/** Says something in the page's own place for it, with a way to load the page again. */
+function tell(text) {
+  const place = $("#news");
+  if (!place) return;
+  const again = document.createElement("a");
+  again.href = location.href;
+  again.textContent = "load it again (.)";
+  place.replaceChildren(text + " ", again);
+  place.hidden = false;
+}
+
+const isTyping = (element) => ["INPUT", "TEXTAREA", "SELECT"].includes(element?.tagName);
+
+// ---- news -------------------------------------------------------------------------------------------------------
+
+/** Lists load themselves again, unless somebody is at work in them; what a person reads never moves under the eyes. */
+function follow() {
+  const live = $("#live");
+  if (!live || !["inbox", "group", "hold"].includes(page)) return;
+  const source = new EventSource("/events");
+  const show = (is) => {
+    live.textContent = is ? "● live" : "○ not live";
+    live.dataset.on = is ? "yes" : "no";
+  };
+  source.onopen = () => show(true);
+  source.onerror = () => show(false);
+  let due = 0;
+  const heard = (event) => {
+    const about = JSON.parse(event.data);
+    if (page !== "hold") {
+      if (isTyping(document.activeElement) || $(".at")) return tell("There is news.");
+      clearTimeout(due);
+      due = setTimeout(() => location.reload(), 250);
+      return;
+    }
+    const shown = $("[data-hold]").dataset;
+    const other = event.type === "reset" || (about.id === shown.hold && String(about.version) !== shown.version);
+    if (other) {
+      tell("This hold may have changed since you loaded it.");
+      all("form[data-decides] button").forEach((button) => (button.disabled = true));
+    }
+  };
+  const kinds = "created updated edited approved rejected withdrawn revoked stale expired succeeded failed unknown not_executed";
+  kinds.split(" ").forEach((kind) => source.addEventListener(`hold.${kind}`, heard));
+  source.addEventListener("reset", heard);
+  addEventListener("pagehide", () => source.close());
+}
+
+// ---- clocks -----------------------------------------------------------------------------------------------------
+
+/** Counts down to a time that the server has named; only a display, the server's clock decides. */
+function clocks() {
+  const times = all("time[data-until]");
+  if (!times.length) return;
+  const tick = () =>
+    times.forEach((time) => {
+      const left = Math.floor((Date.parse(time.dateTime) - Date.now()) / 1000);
+      const two = (n) => String(n).padStart(2, "0");
+      const hours = Math.floor(left / 3600);
+      const rest = `${two(Math.floor(left / 60) % 60)}:${two(left % 60)}`;
+      time.dataset.left = left <= 0 ? "over" : hours ? `${hours}:${rest}` : rest;
+      time.classList.toggle("soon", left < 300);
+    });
+  tick();
+  setInterval(tick, 1000);
+}
+
+// ---- what was seen ----------------------------------------------------------------------------------------------
+
+/**
+ * Approve opens once every part of what will be sent and changed has been in view and every fold is open; on high a few
+ * seconds later. Scrolling past counts: the point is that nothing stays below the fold unseen.
+ */
+function seeing() {
+  const form = $("form[data-approve]");
+  if (!form) return;
+  const button = $("button[type=submit]", form);
+  const left = new Set(all("[data-hunk]"));
+  const folds = new Set(all("details[data-sent]").filter((fold) => !fold.open));
+  const note = document.createElement("p");
+  note.className = "small";
+  note.setAttribute("role", "status");
+  button.before(note);
+  button.disabled = true;
+  const dwell = Number(form.dataset.dwell ?? 0) * 1000;
+  let opening = false;
+  const open = () => {
+    const seen = document.createElement("input");
+    Object.assign(seen, { type: "hidden", name: "seen", value: "all" });
+    form.append(seen);
+    note.textContent = "You have seen all of it.";
+    button.disabled = $("#news")?.hidden === false;
+  };
+  const check = () => {
+    if (opening) return;
+    const parts = left.size + folds.size;
+    note.textContent = parts ? `Opens when you have seen all of it: ${parts} to go (n: next).` : "One more moment to read.";
+    if (parts) return;
+    opening = true;
+    setTimeout(open, dwell);
+  };
+  folds.forEach((fold) =>
+    fold.addEventListener("toggle", () => {
+      folds.delete(fold);
+      check();
+    }),
+  );
+  // A part that is taller than the window was seen when its end was, and its beginning.
+  const ends = new Map();
+  const watcher = new IntersectionObserver((entries) => {
+    for (const entry of entries.filter((e) => e.isIntersecting)) {
+      const hunk = ends.get(entry.target);
+      watcher.unobserve(entry.target);
+      ends.delete(entry.target);
+      if (![...ends.values()].includes(hunk)) left.delete(hunk);
+    }
+    check();
+  });
+  for (const hunk of left) {
+    const rows = all("tr, pre", hunk);
+    for (const end of rows.length ? rows : [hunk]) {
+      ends.set(end, hunk);
+      watcher.observe(end);
+      if (end.tagName === "PRE") {
+        const last = document.createElement("span");
+        end.after(last);
+        ends.set(last, hunk);
+        watcher.observe(last);
+      }
+    }
+  }
+  form.nextHunk = () => [...folds, ...left][0];
+  check();
+}
+
+// ---- keys -------------------------------------------------------------------------------------------------------
+
+const rows = () => all("table.lines tbody tr").filter((row) => $("a", row));
+
+function step(by) {
+  const list = rows();
+  if (!list.length) return;
+  const at = list.findIndex((row) => row.classList.contains("at"));
+  list[at]?.classList.remove("at");
+  const next = list[Math.min(Math.max(at + by, 0), list.length - 1)];
+  next.classList.add("at");
+  $("a", next).focus();
+}
+
+function nextHunk() {
+  const hunk = $("form[data-approve]")?.nextHunk?.();
+  if (!hunk) return;
+  if (hunk.tagName === "DETAILS") hunk.open = true;
+  hunk.scrollIntoView({ block: "center" });
+  hunk.tabIndex = -1;
+  hunk.focus({ preventScroll: true });
+}
+
+function focus(selector) {
+  const target = $(selector);
+  target?.closest("details")?.setAttribute("open", "");
+  target?.scrollIntoView({ block: "center" });
+  target?.focus();
+}
+
+/** `a`: approves medium, once all was seen; on high it only leads to the justification. */
+function approve() {
+  const form = $("form[data-approve]");
+  if (!form) return;
+  if (form.dataset.approve === "high") return focus("form[data-approve] textarea");
+  const button = $("button[type=submit]", form);
+  if (!button.disabled) form.requestSubmit(button);
+  else nextHunk();
+}
+
+function help() {
+  const dialog = $("#keys");
+  if (dialog) dialog.open ? dialog.close() : dialog.showModal();
+}
+
+const keys = {
+  j: () => step(1),
+  k: () => step(-1),
+  n: nextHunk,
+  d: () => focus("[data-hunk] td, [data-hunk]"),
+  a: approve,
+  r: () => focus("#reason"),
+  e: () => focus("#arguments"),
+  u: () => focus("#undo-why"),
+  g: () => $("a[data-group]")?.click(),
+  i: () => (location.href = "/"),
+  ".": () => location.reload(),
+  "?": help,
+};
+
+addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  // In the list of reasons a digit chooses one, as the keys of the page do elsewhere.
+  if (event.target.id === "reason" && /^[1-9]$/.test(event.key)) {
+    event.target.selectedIndex = Math.min(Number(event.key), event.target.options.length - 1);
+    return event.preventDefault();
+  }
+  if (isTyping(event.target)) {
+    if (event.key === "Escape") event.target.blur();
+    return;
+  }
+  const action = keys[event.key];
+  if (!action) return;
+  event.preventDefault();
+  action();
+});
+
+// A form is sent once: a second click on a slow answer must not look like a second decision.
+addEventListener("submit", (event) => {
+  if (event.defaultPrevented) return;
+  setTimeout(() => all("button", event.target).forEach((button) => (button.disabled = true)), 0);
+});
+// A page that comes back from the browser's memory may be old.
+addEventListener("pageshow", (event) => event.persisted && location.reload());
+
+seeing();
+follow();
+clocks();
