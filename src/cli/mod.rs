@@ -74,6 +74,9 @@ enum Verb {
         /// Decide by script instead of waiting for people; compare the books; end with 1 if they differ.
         #[arg(long)]
         script: bool,
+        /// Play tricks that fool other gateways against it, and say how each was stopped; end with 1 if one was not.
+        #[arg(long, conflicts_with = "script")]
+        attack: bool,
     },
     /// Draft configuration, schemas, policies and tests from what tools say about themselves.
     ///
@@ -142,7 +145,8 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
     let mut out = io::stdout().lock();
     match verb {
         Verb::Serve { config, cores } => serve::run(&config, cores),
-        Verb::Demo { script } => crate::demo::run(script, &mut out),
+        Verb::Demo { attack: true, .. } => crate::demo::attack(&mut out),
+        Verb::Demo { script, .. } => crate::demo::run(script, &mut out),
         Verb::Init(args) => init::run(&args, &mut out),
         Verb::Check(args) => check::run(&args, &mut out),
         Verb::Test(args) => test::run(&args, &mut out),

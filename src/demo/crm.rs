@@ -17,11 +17,22 @@ pub(super) struct Refund {
 
 /// The CRM's own books.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Ledger(Arc<Mutex<Vec<Refund>>>);
+pub(super) struct Ledger(Arc<Mutex<Vec<Refund>>>, Arc<Mutex<Vec<String>>>);
 
 impl Ledger {
     pub(super) fn refunds(&self) -> Vec<Refund> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Somebody at the company writes a note on an order.
+    pub(super) fn note(&self, order: &str) {
+        self.1.lock().unwrap_or_else(PoisonError::into_inner).push(order.to_owned());
+    }
+
+    fn order(&self, id: &str) -> Value {
+        let noted = self.1.lock().unwrap_or_else(PoisonError::into_inner).iter().filter(|o| *o == id).count();
+        let refunded: i64 = self.refunds().iter().filter(|r| r.order == id).map(|r| r.amount).sum();
+        json!({"id": id, "totalMinor": 88_000, "refundedMinor": refunded, "currency": "EUR", "notes": noted})
     }
 
     fn add(&self, refund: Refund) -> usize {
@@ -51,7 +62,7 @@ fn answer(books: &Ledger, token: &str, asked: &Asked) -> (StatusCode, Value) {
     match (&asked.method, segments.as_slice()) {
         (&Method::GET, ["customers", id]) => (StatusCode::OK, customer(id)),
         (&Method::PATCH, ["customers", id]) => (StatusCode::OK, patched(id, &asked.json)),
-        (&Method::GET, ["orders", id]) => (StatusCode::OK, json!({"id": id, "totalMinor": 88_000, "currency": "EUR"})),
+        (&Method::GET, ["orders", id]) => (StatusCode::OK, books.order(id)),
         (&Method::POST, ["orders", id, "refunds"]) => refund(books, id, &asked.json),
         _ => (StatusCode::NOT_FOUND, json!({"error": "no such thing"})),
     }

@@ -37,6 +37,17 @@ pub(super) async fn send(
     headers: &[(&str, &str)],
     body: Option<&Value>,
 ) -> anyhow::Result<Answer> {
+    send_text(to, method, path, headers, body.map(Value::to_string).as_deref()).await
+}
+
+/// The same with a body as it is.
+pub(super) async fn send_text(
+    to: SocketAddr,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Option<&str>,
+) -> anyhow::Result<Answer> {
     let stream = TcpStream::connect(to).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     crate::tasks::spawn(async move {
@@ -51,7 +62,7 @@ pub(super) async fn send(
     if body.is_some() {
         request = request.header("content-type", "application/json");
     }
-    let bytes = body.map(|b| Bytes::from(b.to_string())).unwrap_or_default();
+    let bytes = body.map(|b| Bytes::from(b.to_owned())).unwrap_or_default();
     let (parts, body) = sender.send_request(request.body(Full::new(bytes))?).await?.into_parts();
     let bytes = collect(body).await?;
     let json = serde_json::from_slice(&bytes).unwrap_or(Value::Null);

@@ -30,7 +30,7 @@ struct Story<'a, W> {
     out: &'a mut W,
 }
 
-const WAIT: Duration = Duration::from_millis(200);
+pub(super) const WAIT: Duration = Duration::from_millis(200);
 
 pub(super) async fn tell<W: Write>(world: &World, script: bool, out: &mut W) -> anyhow::Result<Told> {
     let agent = Agent { key: world.secret("support-bot")?, proxy: world.running.agents };

@@ -179,6 +179,14 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+#[test]
+fn every_trick_of_the_demo_is_stopped() {
+    let demo = Command::new(env!("CARGO_BIN_EXE_holdpoint")).args(["demo", "--attack"]).output().unwrap();
+    let told = String::from_utf8_lossy(&demo.stdout).into_owned();
+    assert!(demo.status.success() && !told.contains("NOT STOPPED"), "{told}");
+    assert!(told.contains("11 tricks, 11 stopped"), "{told}");
+}
+
 /// Each row of the README's table, and the line of the demo that shows it.
 const ROWS: &[(&str, &str, &str)] = &[
     ("`GET /customers/c_204`", "get customer c_204", "✓ through"),
