@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
-use http::{Method, Request, StatusCode, Uri};
-use http_body_util::Full;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -105,17 +106,21 @@ impl Client {
         Ok(Self { host, port, authority: authority.to_string(), tls, bearer })
     }
 
+    fn request(&self, method: Method, path: &str) -> http::request::Builder {
+        Request::builder()
+            .method(method)
+            .uri(path)
+            .header(HOST, &self.authority)
+            .header(AUTHORIZATION, self.bearer.clone())
+            .header("holdpoint-channel", "cli")
+    }
+
     /// Sends one request, and reads its answer as JSON.
     ///
     /// # Errors
     /// When no answer in JSON comes in time.
     pub(super) async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Answer> {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(HOST, &self.authority)
-            .header(AUTHORIZATION, self.bearer.clone())
-            .header("holdpoint-channel", "cli");
+        let mut request = self.request(method, path);
         if body.is_some() {
             request = request.header(CONTENT_TYPE, "application/json");
         }
@@ -124,7 +129,32 @@ impl Client {
         sent.await.context("no answer in time")?.with_context(|| format!("{} does not answer", self.authority))
     }
 
+    /// Asks for a stream of events, from behind the one that was heard last.
+    ///
+    /// # Errors
+    /// When there is no answer in time.
+    pub(super) async fn follow(&self, path: &str, last: Option<&str>) -> anyhow::Result<Followed> {
+        let mut request = self.request(Method::GET, path).header(ACCEPT, "text/event-stream");
+        if let Some(last) = last {
+            request = request.header("last-event-id", last);
+        }
+        let asked = tokio::time::timeout(TIME, self.ask(request.body(Full::default())?));
+        let (response, carrying) =
+            asked.await.context("no answer in time")?.with_context(|| format!("{} does not answer", self.authority))?;
+        let (parts, body) = response.into_parts();
+        if parts.status == StatusCode::OK {
+            return Ok(Followed::Stream(Stream { body, _carrying: carrying }));
+        }
+        Ok(Followed::Refused(whole(parts.status, body, &carrying).await?))
+    }
+
     async fn exchange(&self, request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {
+        let (response, carrying) = self.ask(request).await?;
+        let (parts, body) = response.into_parts();
+        whole(parts.status, body, &carrying).await
+    }
+
+    async fn ask(&self, request: Request<Full<Bytes>>) -> anyhow::Result<(Response<Incoming>, Carrying)> {
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
         match &self.tls {
             None => over(stream, request).await,
@@ -133,16 +163,50 @@ impl Client {
     }
 }
 
-async fn over<S>(stream: S, request: Request<Full<Bytes>>) -> anyhow::Result<Answer>
+/// What carries a connection; it ends with this.
+pub(super) struct Carrying(tokio::task::JoinHandle<Result<(), hyper::Error>>);
+
+impl Drop for Carrying {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A stream that was asked for.
+pub(super) enum Followed {
+    Stream(Stream),
+    Refused(Answer),
+}
+
+/// The bytes of an answer as they come.
+pub(super) struct Stream {
+    body: Incoming,
+    _carrying: Carrying,
+}
+
+impl Stream {
+    /// `None` at the end, in order or not.
+    pub(super) async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if let Ok(data) = self.body.frame().await?.ok()?.into_data() {
+                return Some(data);
+            }
+        }
+    }
+}
+
+async fn over<S>(stream: S, request: Request<Full<Bytes>>) -> anyhow::Result<(Response<Incoming>, Carrying)>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let carrying = tasks::spawn(connection);
-    let (parts, body) = sender.send_request(request).await?.into_parts();
+    let carrying = Carrying(tasks::spawn(connection));
+    Ok((sender.send_request(request).await?, carrying))
+}
+
+async fn whole(status: StatusCode, body: Incoming, _carrying: &Carrying) -> anyhow::Result<Answer> {
     let read = wire::body::read(body, LIMIT).await;
-    carrying.abort();
     let bytes = read.map_err(|refusal| anyhow::anyhow!("the answer: {}", refusal.public_text()))?;
     let json = serde_json::from_slice(&bytes).context("the answer is not JSON: is this an admin listener?")?;
-    Ok(Answer { status: parts.status, json })
+    Ok(Answer { status, json })
 }

@@ -11,7 +11,7 @@ use crate::clock::{Clock, SystemClock};
 
 use super::Exit;
 use super::client::{Answer, At, Client};
-use super::{edit, group, hold_text as text};
+use super::{edit, group, hold_text as text, watch};
 
 /// Lines that one request asks for, and how many requests one list makes.
 const PAGE: usize = 200;
@@ -89,6 +89,8 @@ pub enum Holds {
         #[command(flatten)]
         common: Common,
     },
+    /// Follow them as they are asked for, decided, and end: a line for each step, until interrupted.
+    Watch(watch::Watch),
     /// List alike holds, or decide them together once the odd ones were read.
     Group(group::Group),
     /// Change the arguments of one: policy decides anew, approvals are cleared, the agent is told.
@@ -346,6 +348,7 @@ async fn run_holds(verb: Holds, mut console: Console<'_>, out: &mut impl Write) 
             add(&mut body, "message_to_agent", message);
             decide(&client, &hold, "reject", &body, &common, &mut console, out).await
         }
+        Holds::Watch(said) => said.run(&mut console, out).await,
         Holds::Group(said) => group::run(said, &mut console, out).await,
         Holds::Edit { id, set, patch, note, digest, common } => {
             let patch = edit::patch(&set, patch.as_deref())?;

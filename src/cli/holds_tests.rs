@@ -172,3 +172,24 @@ async fn a_token_does_not_cross_a_network_in_the_clear() {
     let missing = At { url: shell.url.clone(), token_file: Some("none".into()), ca: None };
     assert!(Client::new(&missing).is_err());
 }
+
+#[tokio::test]
+async fn what_happens_is_told_line_by_line() {
+    let shell = Shell::start().await;
+    // The first ones may come before anybody listens.
+    let asked = async {
+        for _ in 0..90 {
+            shell.world.hold(8800).await;
+        }
+        std::future::pending::<()>().await;
+    };
+    let (ran, told, err) = tokio::select! {
+        ran = shell.run("maya", &["watch", "--count", "2"], None) => ran,
+        () = asked => unreachable!("it waits for ever"),
+    };
+    assert_eq!((ran, err.as_str()), (Ok(Exit::Ok), ""));
+    assert_eq!(told.lines().count(), 2, "{told}");
+    assert!(told.lines().all(|l| l.contains("created      medium") && l.contains("Refund 88.00 EUR")), "{told}");
+    let (ran, _, err) = shell.run("nobody", &["watch", "--types", "hold.created", "--count", "0"], None).await;
+    assert_eq!((ran, err.as_str()), (Ok(Exit::Ok), ""));
+}

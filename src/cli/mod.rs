@@ -19,6 +19,7 @@ mod schema;
 mod serve;
 mod set;
 mod test;
+mod watch;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
