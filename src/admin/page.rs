@@ -266,7 +266,7 @@ pub(super) async fn approve(
     visit.own_form(&headers, &form.csrf)?;
     let record = find::hold(&visit.desk, &visit.asker(), &id).await?;
     let ApproveForm { digest, group, justification, confirm, .. } = form;
-    let done = visit.decision(&record).approve(Approve { digest, group, justification, confirm }).await;
+    let done = visit.decision(&record).approve(Approve { digest, group, justification, confirm, grant: None }).await;
     visit.after(record.id, done).await
 }
 

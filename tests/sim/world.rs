@@ -345,6 +345,7 @@ impl<'a> World<'a> {
             would: Vec::new(),
             preview: None,
             undoes: None,
+            grant: None,
             delay: (c.delay > 0).then(|| span(c.delay)),
             not_before: None,
             edited: None,
