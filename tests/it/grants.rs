@@ -4,6 +4,7 @@ use holdpoint::store::State;
 use serde_json::{Value, json};
 
 use crate::harness::{Got, PEOPLE, POLICIES, Proxy, SUPPORT_KEY, Setup, answer, page, send, sign_in};
+use crate::verbs::cli;
 
 const CAPS: &str = "@grant(\"max=1h,uses=3,sum=amountMinor:40000\")";
 
@@ -279,6 +280,34 @@ async fn many_at_once_pass_as_often_as_it_says() {
     }
     assert_eq!((passed, p.upstream.count()), (3, 4), "three uses, and the call that was approved");
     assert_eq!(shown(&p, &id).await["used"], 3);
+}
+
+#[tokio::test]
+async fn a_terminal_gives_lists_and_takes_back() {
+    let p = start().await;
+    let hold = held(&p, "o_1", 6000).await;
+    let give = ["grants", "give", &hold, "--any", "orderId", "--max", "amountMinor=9000", "--uses", "2"];
+    let (code, said) = cli(&p, "maya", &give).await;
+    assert!(code == Some(1) && said.contains("--digest"), "nobody read it: {said}");
+    let digest = p.record(&hold.replace("hold_", "call_")).await.digest.to_string();
+    let with: Vec<&str> = give.iter().copied().chain(["--digest", &digest]).collect();
+    let (code, said) = cli(&p, "maya", &with).await;
+    assert!(code == Some(0) && said.contains("/amountMinor  from 0 to 9000"), "{said}");
+    let id = said.split_whitespace().next().unwrap().to_owned();
+    p.until_state(&hold.replace("hold_", "call_"), State::Succeeded).await;
+    assert_eq!(p.refund("o_2", 9000, &[]).await.status, 201);
+    let (code, said) = cli(&p, "maya", &["grants", "ls"]).await;
+    assert!(code == Some(0) && said.contains("used 1 of 2") && said.contains(&id), "{said}");
+    // From the same call, once more: it has run, and needs no approval.
+    let (code, said) = cli(&p, "maya", &with).await;
+    assert!(code == Some(0) && !said.contains(&id), "{said}");
+    let (code, said) = cli(&p, "maya", &["grants", "revoke", &id]).await;
+    assert!(code == Some(0) && said.contains("ended: revoked by maya"), "{said}");
+    let (code, said) = cli(&p, "maya", &["grants", "revoke", &id]).await;
+    assert!(code == Some(2) && said.contains("already_ended"), "{said}");
+    let (_, said) = cli(&p, "maya", &["grants", "ls", "--all", "--json"]).await;
+    let list: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(list["items"].as_array().unwrap().len(), 2);
 }
 
 #[tokio::test]

@@ -189,6 +189,7 @@ fn refusal(error: &HoldError) -> String {
         HoldError::AlreadyCounted => "counted",
         HoldError::NotInGroup => "group",
         HoldError::JustificationRequired => "justification",
+        HoldError::NotApproved => "not_approved",
         HoldError::EvidenceMissing(_) => "evidence",
         HoldError::TooEarly(_) => "early",
         HoldError::Unavailable => "unavailable",
@@ -777,6 +778,7 @@ impl<'a> World<'a> {
             Err(e) => Err(match e {
                 BeginError::KeyTaken => "key_taken",
                 BeginError::Budget(_) => "budget",
+                BeginError::GrantOver => "grant_over",
                 BeginError::NotApproved => "not_approved",
                 BeginError::WindowClosed => "window",
                 BeginError::Unavailable => "unavailable",
