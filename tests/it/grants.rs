@@ -243,6 +243,24 @@ async fn it_ends_when_its_tool_fails() {
 }
 
 #[tokio::test]
+async fn evidence_is_brought_with_each_use() {
+    let wants = POLICIES.replace(
+        "@reason(\"Refunds need one review.\")",
+        &format!("@reason(\"Refunds need one review.\") {CAPS} @evidence(\"ticket\")"),
+    );
+    let p = started(setup().policies(&wants)).await;
+    let paper = json!({"kind": "ticket", "title": "T-1", "text": "charged twice"});
+    let ticket =
+        p.agent("POST", "/-/evidence", &[], Some(&paper)).await.json()["artifact"].as_str().unwrap().to_owned();
+    let hold =
+        p.refund("o_1", 6000, &[("holdpoint-evidence", &ticket)]).await.json()["hold"].as_str().unwrap().to_owned();
+    assert_eq!(give(&p, "maya", &hold, &orders()).await.status, 200);
+    p.until_state(&hold.replace("hold_", "call_"), State::Succeeded).await;
+    assert_eq!(p.refund("o_2", 6000, &[]).await.code(), "held", "without its ticket");
+    assert_eq!(p.refund("o_3", 6000, &[("holdpoint-evidence", &ticket)]).await.status, 201);
+}
+
+#[tokio::test]
 async fn it_is_given_later_from_a_call_that_ran_and_not_before_people_approved() {
     let p = start().await;
     let hold = held(&p, "o_1", 6000).await;
