@@ -1,11 +1,12 @@
 //! One version of routes, schemas, policies and limits, swapped as one. A reload builds a whole new one, or the old stays.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use serde_json::json;
 
-use crate::call::{Digest, Fault, Operation, Timestamp};
+use crate::call::{Digest, Fault, GrantOver, Leans, Operation, Timestamp};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::gates::authz::{ErrorHook, Policies};
@@ -185,6 +186,48 @@ impl Snapshot {
     #[must_use]
     pub fn operation(&self, name: &str) -> Option<&Arc<Operation>> {
         self.operations.get(name)
+    }
+
+    /// What rules calls of an operation that these policies let pass: a grant ends when any of it changes. `None` when
+    /// one of them is not there.
+    #[must_use]
+    pub fn leans<'p>(
+        &self,
+        operation: &Operation,
+        forbids: impl IntoIterator<Item = &'p str>,
+        permits: impl IntoIterator<Item = &'p str>,
+    ) -> Option<Leans> {
+        let (forbids, permits) = (self.policies.texts(forbids)?, self.policies.texts(permits)?);
+        let definition = self.definition(operation);
+        Some(Leans { forbids, permits, schema: operation.schema_digest, definition })
+    }
+
+    /// Digest of what a tool and its operation are: where calls go, what they do, what its server says of it.
+    fn definition(&self, operation: &Operation) -> Digest {
+        let t = &operation.tool;
+        let config = self.config.tools.iter().find(|c| c.tool.name == t.name);
+        let pin = config.and_then(|c| c.pins.get(&operation.short)).map(|locked| locked.digest);
+        Digest::of_json(&json!({
+            "kind": t.kind, "upstream": t.upstream, "env": t.env, "data": t.data_classes, "route": operation.route,
+            "effects": operation.effects.names(), "groups": operation.groups, "target": operation.target, "pin": pin,
+        }))
+    }
+
+    /// Why a grant is over under this version, if it is.
+    #[must_use]
+    pub fn outlaws(&self, operation: &str, leans: &Leans) -> Option<GrantOver> {
+        let Some(operation) = self.operation(operation) else { return Some(GrantOver::ToolChanged) };
+        let names = |all: &'_ BTreeMap<String, Digest>| all.keys().cloned().collect::<Vec<_>>();
+        let (forbids, permits) = (names(&leans.forbids), names(&leans.permits));
+        let now = self.leans(operation, forbids.iter().map(String::as_str), permits.iter().map(String::as_str));
+        let Some(now) = now else { return Some(GrantOver::PolicyChanged) };
+        [
+            (now.forbids == leans.forbids && now.permits == leans.permits, GrantOver::PolicyChanged),
+            (now.schema == leans.schema, GrantOver::SchemaChanged),
+            (now.definition == leans.definition, GrantOver::ToolChanged),
+        ]
+        .into_iter()
+        .find_map(|(same, change)| (!same).then_some(change))
     }
 
     /// Digests of configuration and policies: what every record names.

@@ -64,6 +64,9 @@ impl Decision<'_> {
     pub(super) fn denied(&self, denied: Denied) -> Problem {
         match denied {
             Denied::Cannot("not_found", _) => Problem::not_found(),
+            Denied::Cannot(code, why) if code.starts_with("grant_") => {
+                Problem::new(StatusCode::UNPROCESSABLE_ENTITY, code, why)
+            }
             Denied::Cannot(code, why) => Problem::new(StatusCode::CONFLICT, code, why),
             Denied::Hold(error) => Problem::of_hold(error, self.admin.clock.now()),
             Denied::Refused(refusal) if refusal.code() == Code::Forbidden => {

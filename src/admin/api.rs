@@ -22,6 +22,7 @@ use super::edge;
 use super::exact::Exact;
 use super::find;
 use super::foreseen::Foreseen;
+use super::grants;
 use super::problem::Problem;
 use super::undo::Undo;
 use super::view;
@@ -251,8 +252,16 @@ pub(super) async fn approve(
     let said: Approve = edge::json(&headers, body).await?;
     let asked = Asked::new(admin, who);
     let record = asked.hold(&id).await?;
+    let granted = said.grant.is_some();
     let done = asked.decision(&record, version(&headers, IF_MATCH)?).approve(said).await?;
-    Ok(asked.decided(&done))
+    if !granted {
+        return Ok(asked.decided(&done));
+    }
+    let mut answer = view::decided(&done, asked.admin.clock.now());
+    if let Some(members) = answer.as_object_mut() {
+        members.extend(grants::given_with(&asked, &done).await?);
+    }
+    Ok(ok(&answer, Some(done.version)))
 }
 
 pub(super) async fn reject(

@@ -7,7 +7,7 @@ use http::StatusCode;
 use crate::call::{Needs, Timestamp};
 use crate::gates::authz::{AdminAnswer, AdminQuestion, AdminResource, HoldFacts};
 use crate::snapshot::Snapshot;
-use crate::store::{CallRecord, State};
+use crate::store::{CallRecord, Grant, State};
 
 use super::problem::Problem;
 use super::who::{Who, acted_for};
@@ -78,6 +78,7 @@ impl<'a> Asker<'a> {
         let verb = match action {
             "hold.approve" => "approve",
             "hold.edit" => "change",
+            "grant.create" => "give a grant from",
             "call.reconcile" => "settle",
             _ => "",
         };
@@ -132,6 +133,12 @@ impl<'a> Asker<'a> {
                 Err(text) => cannot.push((name, text)),
             }
         }
+        if self.is_grantable(record) {
+            match self.permit("grant.create", record) {
+                Ok(()) => can.push("grant"),
+                Err(problem) => cannot.push(("grant", why(problem))),
+            }
+        }
         if self.is_undoable(record) {
             match self.permit("undo.run", record) {
                 Ok(()) => can.push("undo"),
@@ -145,6 +152,19 @@ impl<'a> Asker<'a> {
             }
         }
         (can, cannot)
+    }
+
+    /// Whether calls like it may be granted, as far as it can be seen from here.
+    fn is_grantable(&self, record: &CallRecord) -> bool {
+        let open =
+            matches!(record.state_at(self.now), State::Held | State::Approved | State::Dispatching | State::Succeeded);
+        let terms = record.terms.as_ref().filter(|_| open && record.undoes.is_none() && record.delay.is_none());
+        terms.is_some_and(|terms| self.snapshot.policies.grantable(terms).is_ok())
+    }
+
+    /// Whether this person gave it.
+    pub(super) fn gave(&self, grant: &Grant) -> bool {
+        self.who.is_any_of(grant.aliases.iter().map(String::as_str).chain([grant.by.as_str()]))
     }
 
     /// Whether some call takes it back, and there is time for that.

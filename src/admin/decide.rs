@@ -12,6 +12,7 @@ use crate::store::{AuditNote, CallRecord, Reconcile, Reject, State, Vote, Withdr
 use super::Admin;
 use super::ask::{Asker, places};
 use super::exact::Exact;
+use super::grants::Wanted;
 use super::problem::Problem;
 use super::who::Who;
 
@@ -54,6 +55,9 @@ pub(super) struct Approve {
     /// High tier: the code or the amount, typed.
     #[serde(default)]
     pub(super) confirm: Option<String>,
+    /// Calls like it are to pass by themselves from now on, within these bounds.
+    #[serde(default)]
+    pub(super) grant: Option<Wanted>,
 }
 
 /// What a reviewer says who refuses.
@@ -94,6 +98,10 @@ impl<'a> Decision<'a> {
         let asker = self.asker();
         asker.permit("hold.approve", self.record)?;
         self.confirmed(said.confirm.as_deref())?;
+        let granted = match &said.grant {
+            Some(wanted) => Some(self.drafted(wanted, said.digest, said.justification.clone()).await?),
+            None => None,
+        };
         let vote = Vote {
             id: self.record.id,
             version: self.version,
@@ -106,7 +114,11 @@ impl<'a> Decision<'a> {
             channel: self.who.channel.to_owned(),
             justification: said.justification,
         };
-        self.admin.store.vote(vote).await.map_err(|e| Problem::of_hold(e, self.admin.clock.now()))
+        let voted = match granted {
+            Some(grant) => self.admin.store.vote_and_grant(vote, grant).await.map(|(record, _)| record),
+            None => self.admin.store.vote(vote).await,
+        };
+        voted.map_err(|e| Problem::of_hold(e, self.admin.clock.now()))
     }
 
     /// High tier: the page demands the code or the amount in the approver's own hand; elsewhere it is checked when given.
@@ -207,7 +219,7 @@ impl<'a> Decision<'a> {
     }
 
     /// For steps that take no version themselves.
-    fn is_version(&self) -> Result<(), Problem> {
+    pub(super) fn is_version(&self) -> Result<(), Problem> {
         if self.version.is_none_or(|v| v == self.record.version) {
             return Ok(());
         }

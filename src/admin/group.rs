@@ -199,7 +199,7 @@ impl Batch {
         match self.action {
             Action::Approve => {
                 let justification = self.justification.clone();
-                decision.approve(Approve { digest, group: None, justification, confirm: None }).await
+                decision.approve(Approve { digest, group: None, justification, confirm: None, grant: None }).await
             }
             Action::Reject => {
                 let reason_code = self.reason_code.clone().unwrap_or_default();

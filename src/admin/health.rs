@@ -70,6 +70,10 @@ pub(super) async fn metrics(State(admin): State<Arc<Desk>>) -> Result<Response, 
         let labels = [count.state.as_str(), count.tier.as_str()];
         metrics.holds.with_label_values(&labels).set(i64::try_from(count.calls).unwrap_or(i64::MAX));
     }
+    metrics.grants.reset();
+    for live in admin.store.grants().await?.iter().filter(|g| g.over_at(admin.clock.now()).is_none()) {
+        metrics.grants.with_label_values(&[live.grant.operation.as_str()]).inc();
+    }
     metrics.ready.set(i64::from(admin.is_ready()));
     let snapshot = admin.snapshots.current();
     let (config, policies) = snapshot.digests();

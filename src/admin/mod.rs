@@ -13,6 +13,8 @@ mod events;
 mod exact;
 mod find;
 mod foreseen;
+mod grant_page;
+mod grants;
 mod group;
 mod health;
 mod page;
@@ -40,10 +42,10 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::call::CallId;
 use crate::clock::Clock;
-use crate::gates::hold::{Denied, EditAsk, UndoAsk};
+use crate::gates::hold::{Denied, EditAsk, GrantAsk, UndoAsk};
 use crate::gates::pins::Pins;
 use crate::snapshot::Snapshots;
-use crate::store::{CallRecord, Store};
+use crate::store::{CallRecord, Grant, Store};
 use crate::tasks::Draining;
 use crate::telemetry::Metrics;
 
@@ -74,6 +76,8 @@ pub struct Admin {
     pub edit: Ask<EditAsk, Result<CallRecord, Denied>>,
     /// Takes an executed call back.
     pub undo: Ask<UndoAsk, Result<CallRecord, Denied>>,
+    /// The grant that a reviewer may give, or why not.
+    pub grant: Ask<GrantAsk, Result<Grant, Denied>>,
     /// Reads configuration, schemas and policies again, for this person.
     pub reload: Reload,
     /// Tools that wait for an operator.
@@ -142,6 +146,8 @@ fn v1() -> Router<Arc<Desk>> {
         .route("/holds/{id}/reject", post(api::reject))
         .route("/holds/{id}/edit", post(amend::edit))
         .route("/holds/{id}/withdraw", post(api::withdraw))
+        .route("/grants", get(grants::list).post(grants::give))
+        .route("/grants/{id}", get(grants::show).delete(grants::revoke))
         .route("/tools/paused", get(tools::paused))
         .route("/events", get(events::api))
         .route("/policies", get(policies::list))
@@ -166,6 +172,9 @@ fn pages() -> Router<Arc<Desk>> {
         .route("/holds/{id}/reject", post(page::reject))
         .route("/holds/{id}/edit", post(amend::edit_form))
         .route("/holds/{id}/withdraw", post(page::withdraw))
+        .route("/holds/{id}/grant", post(grant_page::give))
+        .route("/grants", get(grant_page::list))
+        .route("/grants/{id}/revoke", post(grant_page::revoke))
         .route("/policies", get(page::policies))
         .route("/calls", get(page::calls))
         .route("/calls/{id}", get(page::call))

@@ -294,7 +294,7 @@ pub(super) async fn approve(
     if record.tier == Tier::High && seen.is_none() {
         return visit.look(&record, true, Some(&look_again()), Some(justification.unwrap_or_default())).await;
     }
-    let done = visit.decision(&record).approve(Approve { digest, group, justification, confirm }).await;
+    let done = visit.decision(&record).approve(Approve { digest, group, justification, confirm, grant: None }).await;
     visit.after(record.id, done).await
 }
 

@@ -116,6 +116,12 @@ impl Problem {
                 "justification_required",
                 "a written justification is required",
             ),
+            HoldError::NotApproved => Self::new(
+                StatusCode::CONFLICT,
+                "grant_needs_approval",
+                "a grant comes from a call that all who must have approved: approve it first, or with the grant where yours \
+                 is the last word",
+            ),
             HoldError::EvidenceMissing(kinds) => Self::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "evidence_missing",

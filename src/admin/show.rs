@@ -10,6 +10,7 @@ use super::ask::{Asker, filled_by, missing_evidence, places};
 use super::decide::REASONS;
 use super::exact::{Body, Exact, Field, fields, visible_bytes};
 use super::foreseen::{Foreseen, Row, Shown, rows};
+use super::grant_page::Granting;
 use super::problem::Problem;
 use super::undo::{ShownUndo, Undo};
 use super::view;
@@ -194,6 +195,7 @@ pub(super) struct Record {
     can_withdraw: bool,
     edited: Vec<Row>,
     can_edit: bool,
+    grant: Granting,
     editable: String,
     why: Vec<WhyLine>,
     policies: String,
@@ -292,6 +294,7 @@ impl Record {
             can_withdraw: is_hold && can.contains(&"withdraw"),
             edited: record.edited.as_deref().map(|e| rows(&e.changes)).unwrap_or_default(),
             can_edit: is_hold && can.contains(&"edit"),
+            grant: Granting::of(&asker, record, is_hold && can.contains(&"grant")),
             editable: editable(&record.arguments),
             why: why(record),
             policies: record.policies.join(", "),
@@ -394,6 +397,7 @@ fn verb(name: &'static str) -> &'static str {
         "reconcile" => "settle it",
         "undo" => "take it back",
         "edit" => "change it",
+        "grant" => "let calls like it pass by themselves",
         name => name,
     }
 }

@@ -126,6 +126,7 @@ pub(super) fn full(asker: &Asker<'_>, record: &CallRecord, parts: &Parts<'_>) ->
             "schema_digest": record.schema_digest,
         },
         "policies": record.policies,
+        "grant": record.grant,
         "facts": record.facts,
         "would": record.would,
         "why": record.terms.as_ref().map(|t| &t.why),

@@ -164,6 +164,7 @@ fn desk(
     Arc::new(Admin {
         edit: jobs::ask(asked, |p, edit| async move { p.edit(edit).await }),
         undo: jobs::ask(asked, |p, undo| async move { p.undo(undo).await }),
+        grant: jobs::ask(asked, |p, grant| async move { p.grant(grant).await }),
         reload: Arc::new(move |by| {
             let shared = reloaded.clone();
             Box::pin(async move { reload::reload(&shared, Some(by)).await.map_err(|e| format!("{e:#}")) })

@@ -48,7 +48,18 @@ fn asked(mut note: AuditNote, by: Option<String>) -> AuditNote {
 /// Records which version rules from the start.
 pub(super) async fn started(shared: &Shared) -> Result<(), Fault> {
     let s = shared.snapshots.current();
-    shared.store.append(note("config.loaded", &s, None), true).await
+    shared.store.append(note("config.loaded", &s, None), true).await?;
+    end_grants(shared).await;
+    Ok(())
+}
+
+/// Grants that lean on what is not so any more. One that cannot be ended now lets nothing pass all the same: each use asks
+/// again.
+async fn end_grants(shared: &Shared) {
+    let s = shared.snapshots.current();
+    if let Err(fault) = shared.store.end_grants(None, |g| s.outlaws(&g.operation, &g.leans)).await {
+        tracing::error!(fault = %fault.chain(), "grants that lean on an older version could not be ended");
+    }
 }
 
 impl Shared {
@@ -78,6 +89,7 @@ pub(super) async fn reload(shared: &Shared, by: Option<String>) -> anyhow::Resul
                 shared.breakers.configure(next.config.tools.iter().map(|t| (t.tool.name.clone(), t.breaker)));
                 shared.surface.store(std::sync::Arc::new(surface(&next)));
                 shared.snapshots.replace(next);
+                end_grants(shared).await;
                 shared.warm();
                 Ok(())
             }

@@ -118,6 +118,11 @@ id!(
     "art"
 );
 id!(
+    /// A leave that a reviewer gave for calls like one that was approved.
+    GrantId,
+    "grant"
+);
+id!(
     /// The receipt of a call that was concluded: the same bits as its [`CallId`].
     ReceiptId,
     "rcpt"

@@ -7,6 +7,7 @@ mod digest;
 mod encode;
 mod facts;
 mod fault;
+mod grant;
 mod id;
 mod incoming;
 pub mod json;
@@ -32,7 +33,8 @@ pub use digest::{Digest, canonical};
 pub use encode::{encode_part, encode_path};
 pub use facts::{Asked, Beside, Facts, History, Judgement, Meter, Meters, Would};
 pub use fault::Fault;
-pub use id::{ArtifactId, CallId, HoldId, IdError, ReceiptId, short_code};
+pub use grant::{GrantCaps, GrantOver, Leans, Loose, TOP_GRANT, overlap, rest_of, spent_on, take_out};
+pub use id::{ArtifactId, CallId, GrantId, HoldId, IdError, ReceiptId, short_code};
 pub use incoming::{
     Call, CallContext, Checked, Credentials, Draft, Hints, Incoming, JsonRpcId, McpCall, Message, OutRequest,
     Preference, Protocol, RestCall, Target, call_digest, is_key,

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::Exit;
 use super::paint::{Paint, wrapped};
 use super::set::{self, Which};
-use crate::call::{Judgement, Needs, Refusal, Terms, duration_text, money_text, visible};
+use crate::call::{GrantCaps, Judgement, Needs, Refusal, Terms, duration_text, money_text, visible};
 use crate::config::Document;
 use crate::gates::authz::Match;
 use crate::workbench::case::{AgentGiven, Given, WorkflowGiven};
@@ -155,7 +155,7 @@ impl Shown {
         self.matched(out)?;
         self.unmatched(out)?;
         if let Some(terms) = &seen.terms {
-            for (i, line) in wrapped(&needs(terms), ",", 68).into_iter().enumerate() {
+            for (i, line) in wrapped(&needs(terms, self.explained.grant.as_ref()), ",", 68).into_iter().enumerate() {
                 writeln!(out, "{:<11}{line}", if i == 0 { "needs" } else { "" })?;
             }
         }
@@ -267,7 +267,7 @@ fn policy_json(looked: &Looked) -> Value {
 }
 
 /// What lifts it.
-fn needs(terms: &Terms) -> Vec<String> {
+fn needs(terms: &Terms, grant: Option<&GrantCaps>) -> Vec<String> {
     let Needs { people, requirements, justification, evidence } = &terms.needs;
     let mut groups: Vec<String> = Vec::new();
     for requirement in requirements {
@@ -288,5 +288,10 @@ fn needs(terms: &Terms) -> Vec<String> {
     parts.extend(justification.then(|| "justification".to_owned()));
     parts.extend((!evidence.is_empty()).then(|| format!("evidence: {}", evidence.join(", "))));
     parts.push(format!("sent within {}", duration_text(terms.window)));
+    parts.extend(grant.map(|caps| {
+        let uses = caps.uses.map(|n| format!(", {n} uses")).unwrap_or_default();
+        let sums: String = caps.sums.iter().map(|(path, most)| format!(", {path} adding up to {most}")).collect();
+        format!("or a grant ({} at most{uses}{sums})", duration_text(caps.max))
+    }));
     parts
 }

@@ -11,7 +11,7 @@ use crate::clock::{Clock, SystemClock};
 
 use super::Exit;
 use super::client::{Answer, At, Client};
-use super::{edit, group, hold_text as text, watch};
+use super::{edit, grants, group, hold_text as text, watch};
 
 /// Lines that one request asks for, and how many requests one list makes.
 const PAGE: usize = 200;
@@ -187,6 +187,8 @@ pub enum Asked {
     Holds(Holds),
     /// Of `holdpoint calls`.
     Calls(Calls),
+    /// Of `holdpoint grants`.
+    Grants(grants::Grants),
 }
 
 impl From<Holds> for Asked {
@@ -198,6 +200,12 @@ impl From<Holds> for Asked {
 impl From<Calls> for Asked {
     fn from(verb: Calls) -> Self {
         Self::Calls(verb)
+    }
+}
+
+impl From<grants::Grants> for Asked {
+    fn from(verb: grants::Grants) -> Self {
+        Self::Grants(verb)
     }
 }
 
@@ -244,6 +252,7 @@ async fn run_with(verb: Asked, console: Console<'_>, out: &mut impl Write) -> an
     match verb {
         Asked::Holds(verb) => run_holds(verb, console, out).await,
         Asked::Calls(verb) => run_calls(verb, console, out).await,
+        Asked::Grants(verb) => grants::run(verb, console, out).await,
     }
 }
 
@@ -480,7 +489,7 @@ async fn approve(said: Said, common: &Common, console: &mut Console<'_>, out: &m
     decide(&client, &hold, "approve", &body, common, console, out).await
 }
 
-fn plain(code: &str) -> String {
+pub(super) fn plain(code: &str) -> String {
     code.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_uppercase()
 }
 

@@ -7,6 +7,7 @@ mod diff;
 mod doctor;
 mod edit;
 mod explain;
+mod grants;
 mod group;
 mod hold_text;
 pub mod holds;
@@ -102,6 +103,9 @@ enum Verb {
     /// Look at all calls, and say what became of those whose outcome is unknown.
     #[command(subcommand)]
     Calls(holds::Calls),
+    /// Let calls like an approved one pass by themselves, within bounds; look at what does, and take it back.
+    #[command(subcommand)]
+    Grants(grants::Grants),
     /// The journal of everything that happened.
     #[command(subcommand)]
     Audit(audit::Audit),
@@ -157,6 +161,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Lock(args) => lock::run(&args, &mut out),
         Verb::Holds(verb) => runtime()?.block_on(holds::run(verb.into(), &mut out)),
         Verb::Calls(verb) => runtime()?.block_on(holds::run(verb.into(), &mut out)),
+        Verb::Grants(verb) => runtime()?.block_on(holds::run(verb.into(), &mut out)),
         Verb::Audit(verb) => audit::run(&verb, &mut out),
         Verb::Doctor(args) => doctor::run(&args, &mut out),
         Verb::Schema(args) => schema::run(&args, &mut out),

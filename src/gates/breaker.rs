@@ -143,6 +143,12 @@ impl Breakers {
         }
     }
 
+    /// Whether nothing flows to this tool.
+    #[must_use]
+    pub fn is_failing(&self, tool: &str) -> bool {
+        self.lock().get(tool).is_some_and(|b| !matches!(b.state(), State::Closed { .. }))
+    }
+
     /// Where each breaker stands, by tool.
     #[must_use]
     pub fn states(&self) -> Vec<(String, State)> {

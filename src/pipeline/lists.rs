@@ -15,10 +15,12 @@ use tokio::sync::mpsc;
 use crate::call::method::{self, Role};
 use crate::call::splice::Edits;
 use crate::call::sse::{Event, Splitter};
-use crate::call::{Broken, Code, Digest, Outcome, Protocol, Refusal, Reply, ReplyBody, Timestamp, Tool, json};
+use crate::call::{
+    Broken, Code, Digest, GrantOver, Outcome, Protocol, Refusal, Reply, ReplyBody, Timestamp, Tool, json,
+};
 use crate::config::lock::definition_digest;
 use crate::gates::pins::{Pins, Saw};
-use crate::store::{AuditNote, Store};
+use crate::store::{AuditNote, Grant, Store};
 use crate::tasks;
 
 use super::{Asking, Pipeline};
@@ -234,7 +236,12 @@ impl Editor {
         let more = [("tool", tool.as_str()), ("name", name), ("definition_digest", digest.as_str())];
         let more = more.into_iter().map(|(k, v)| (k.to_owned(), v.into())).collect();
         let (store, note) = (Arc::clone(&self.store), AuditNote::plain("tool.paused", more));
+        let operation = format!("{tool}.{name}");
         tasks::spawn(async move {
+            let changed = |g: &Grant| (g.operation == operation).then_some(GrantOver::ToolChanged);
+            if let Err(fault) = store.end_grants(None, changed).await {
+                tracing::error!(fault = %fault.chain(), "the grants of a changed tool could not be ended");
+            }
             if let Err(fault) = store.append(note, false).await {
                 tracing::error!(fault = %fault.chain(), "that a tool is paused could not be recorded");
             }

@@ -38,8 +38,11 @@ use crate::store::{AuditNote, CallRecord, Known, Made, State, Store, UndoOf};
 use crate::tasks::{Draining, Tracker};
 use crate::telemetry::Metrics;
 
+use self::grant::Granted;
+
 mod doubt;
 mod edit;
+mod grant;
 mod lists;
 mod preview;
 mod reconcile;
@@ -98,6 +101,8 @@ struct Asking<'a> {
     judged: Option<&'a Told>,
     /// The call that it takes back.
     undoes: Option<&'a UndoOf>,
+    /// The grant by which it passes.
+    granted: Option<&'a Granted>,
 }
 
 /// What policy was told of a call, and what it would have said where it does not rule.
@@ -155,6 +160,7 @@ impl Pipeline {
             round,
             judged: None,
             undoes: None,
+            granted: None,
         };
         if call.operation().role == Role::Handshake {
             let permit = s.policies.admit(&principal, &call, &self.facts(&a, None).await?)?;
@@ -181,7 +187,18 @@ impl Pipeline {
             Verdict::Allow(permit) if a.call.operation().delay.is_some() => self.delay(&a, &permit, entry).await,
             Verdict::Allow(permit) if Calls::is_claimed(a.call) => self.perform(&a, permit, Start::Fresh, entry).await,
             Verdict::Allow(permit) => self.perform(&a, permit, Start::Read, entry).await,
-            Verdict::Hold(terms) => self.park(&a, terms, entry).await,
+            Verdict::Hold(terms) => Box::pin(self.granted_or_held(a, terms, entry)).await,
+        }
+    }
+
+    /// A live grant stands in for people, where policy lets it.
+    async fn granted_or_held(&self, a: Asking<'_>, terms: Terms, entry: &mut Entry) -> Result<Outcome, Refusal> {
+        match self.granted(&a, &terms).await? {
+            Some((permit, granted)) => {
+                let a = Asking { granted: Some(&granted), ..a };
+                self.perform(&a, permit, Start::Fresh, entry).await
+            }
+            None => self.park(&a, terms, entry).await,
         }
     }
 
@@ -257,11 +274,13 @@ impl Pipeline {
         let flight = match self.begin(a, &permit, start).await {
             Ok(flight) => flight,
             Err(NotBegun::Again) => return self.again(a, entry).await,
+            Err(NotBegun::GrantOver) => return Box::pin(self.after_all(a, entry)).await,
             Err(not_begun) => return Err(support::not_begun(a, not_begun, self.clock.now())),
         };
         if flight.is_some() {
             entry.recorded();
             entry.sending();
+            self.count_grant(a);
         }
         support::overhead(self, "request", entry.started(), self.clock.instant());
         let manner = Manner { token: a.token, own_session };
@@ -315,9 +334,22 @@ impl Pipeline {
         // What is our own or the client's doing says nothing of the upstream.
         match &answer {
             Answer::NotSent(Unsent::Ours(_)) | Answer::Lost(Lost::Cancelled) => drop(probe),
-            answer => probe.observe(support::is_healthy(answer)),
+            answer => {
+                let healthy = support::is_healthy(answer);
+                probe.observe(healthy);
+                if !healthy {
+                    self.end_failing(&a.call.operation().tool.name).await;
+                }
+            }
         }
         answer
+    }
+
+    /// The grant ended between policy's answer and the begin: people look at the call.
+    async fn after_all(&self, a: &Asking<'_>, entry: &mut Entry) -> Result<Outcome, Refusal> {
+        let granted = a.granted.ok_or_else(|| Fault::new("a call without grant met the end of one"))?;
+        let a = Asking { granted: None, waits: a.waits.clone(), ..*a };
+        self.park(&a, granted.terms.clone(), entry).await
     }
 
     /// The claim was taken between look-up and begin: what is known now is the answer.
@@ -342,12 +374,14 @@ impl Pipeline {
         let charges = a.s.budgets.charges(a.principal, a.call, now)?;
         let money = Budgets::money(a.call)?;
         let (config_digest, policy_digest) = a.s.digests();
-        let charges = if state == State::Dispatching { charges } else { Vec::new() };
+        let mut charges = if state == State::Dispatching { charges } else { Vec::new() };
+        charges.extend(a.granted.iter().flat_map(|granted| granted.charges.iter().cloned()));
         let facts = a.judged.map(|told| told.facts.clone());
         let would = a.judged.map(|told| told.would.clone()).unwrap_or_default();
         let made =
             Made { state, tier, policies, facts, would, terms, charges, money, config_digest, policy_digest, now };
         let mut record = CallRecord::fresh(a.call, a.principal, made);
+        record.grant = a.granted.map(|granted| granted.id);
         if let Some(undoes) = a.undoes {
             // A call is taken back once, for as long as anybody knows of it.
             record.keep = record.keep.max(a.s.config.state.keep.calls);

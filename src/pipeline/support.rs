@@ -98,16 +98,7 @@ impl Pipeline {
     ) -> Result<Option<InFlight>, NotBegun> {
         match start {
             Start::Read => Ok(None),
-            Start::Fresh => {
-                let record = self.record(a, State::Dispatching, permit.tier(), permit.policies().to_vec(), None);
-                // The cost was checked with the arguments; what cannot be priced is not begun.
-                let mut record = record.map_err(|_| NotBegun::Unavailable)?;
-                let needs_before = a.call.operation().undo.as_ref().is_some_and(UndoRule::needs_before);
-                // What cannot be read now cannot be undone; that is no reason not to do it.
-                let seen = if needs_before { self.preview(a.s, a.call).await } else { None };
-                let states = seen.map(|seen| seen.record(&mut record)).unwrap_or_default();
-                self.calls.begin(record, a.call, states).await.map(Some)
-            }
+            Start::Fresh => Box::pin(self.begin_fresh(a, permit)).await.map(Some),
             Start::Release { mut record, .. } => {
                 (record.config_digest, record.policy_digest) = a.s.digests();
                 // What is declared today, not when it was held.
@@ -118,6 +109,26 @@ impl Pipeline {
                 let charges = charges.map_err(|_| NotBegun::Unavailable)?;
                 self.calls.begin_release(*record, charges).await.map(Some)
             }
+        }
+    }
+
+    async fn begin_fresh(&self, a: &Asking<'_>, permit: &Permit) -> Result<InFlight, NotBegun> {
+        let record = self.record(a, State::Dispatching, permit.tier(), permit.policies().to_vec(), None);
+        // The cost was checked with the arguments; what cannot be priced is not begun.
+        let mut record = record.map_err(|_| NotBegun::Unavailable)?;
+        let needs_before = a.call.operation().undo.as_ref().is_some_and(UndoRule::needs_before);
+        // What cannot be read now cannot be undone; that is no reason not to do it.
+        let seen = if needs_before { self.preview(a.s, a.call).await } else { None };
+        let states = seen.map(|seen| seen.record(&mut record)).unwrap_or_default();
+        self.calls.begin(record, a.call, states).await
+    }
+
+    /// A call passed by a grant.
+    pub(super) fn count_grant(&self, a: &Asking<'_>) {
+        if let Some(granted) = a.granted {
+            let op = a.call.operation().name.as_str();
+            self.metrics.grant_uses.with_label_values(&[op]).inc();
+            tracing::info!(call.id = %a.call.id(), grant.id = %granted.id, operation.name = op, "passes by a grant");
         }
     }
 
@@ -164,7 +175,7 @@ pub(super) fn not_begun(a: &Asking<'_>, why: NotBegun, now: Timestamp) -> Refusa
         NotBegun::Budget(charge) => Budgets::exhausted(&charge, now, a.s.budgets.window(&charge)),
         NotBegun::Over => Refusal::new(Code::InFlight, "the hold moved while it was about to be sent; ask again")
             .with_retry_after(std::time::Duration::from_secs(1)),
-        NotBegun::Again | NotBegun::Unavailable => {
+        NotBegun::Again | NotBegun::GrantOver | NotBegun::Unavailable => {
             Refusal::new(Code::Unavailable, "the call could not be recorded; nothing was sent")
         }
     };

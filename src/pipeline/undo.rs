@@ -87,7 +87,7 @@ impl Pipeline {
 impl<'a> Asking<'a> {
     /// A call that the proxy carries by itself: nobody waits for it.
     pub(super) fn alone(s: &'a Snapshot, principal: &'a Principal, call: &'a Call) -> Self {
-        Self { s, principal, call, token: None, waits: None, round: None, judged: None, undoes: None }
+        Self { s, principal, call, token: None, waits: None, round: None, judged: None, undoes: None, granted: None }
     }
 }
 

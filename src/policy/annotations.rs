@@ -1,6 +1,9 @@
 //! The closed vocabulary of annotations, read per policy.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
+
+use crate::call::{GrantCaps, TOP_GRANT, duration_text};
 
 /// The groups of `@approvers`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,8 +40,8 @@ pub struct Annotations {
     pub justify: bool,
     /// `@escalate`: after how long, to whom. Data only, for now.
     pub escalate: Vec<(Duration, String)>,
-    /// `@grant`: the widest grant that a reviewer may give. Data only, for now.
-    pub grant: Option<String>,
+    /// `@grant`: the widest grant that a reviewer may give.
+    pub grant: Option<GrantCaps>,
     /// `@sample`. Data only, for now.
     pub sample: Option<String>,
     /// `@degrade`: what to do instead. Data only, for now.
@@ -165,21 +168,32 @@ fn escalation(step: &str) -> Result<(Duration, String), String> {
     Ok((duration(after)?, name(to)?))
 }
 
-fn grant(value: &str) -> Result<String, String> {
+/// How long is demanded: what has no end is no grant.
+fn grant(value: &str) -> Result<GrantCaps, String> {
     let wrong = || format!("`{value}` is no grant such as `max=1h,uses=10,sum=amountMinor:50000`");
+    let (mut max, mut uses, mut sums) = (None, None, BTreeMap::new());
     for part in value.split(',') {
         let (key, bound) = part.trim().split_once('=').ok_or_else(wrong)?;
-        let ok = match key {
-            "max" => duration(bound).is_ok(),
-            "uses" => bound.parse::<u32>().is_ok_and(|n| n > 0),
-            "sum" => bound.split_once(':').is_some_and(|(n, sum)| name(n).is_ok() && sum.parse::<u64>().is_ok()),
-            _ => false,
+        let new = match key {
+            "max" => max.replace(duration(bound)?).is_none(),
+            "uses" => uses.replace(bound.parse::<u32>().ok().filter(|n| *n > 0).ok_or_else(wrong)?).is_none(),
+            "sum" => {
+                let (path, most) = bound.split_once(':').ok_or_else(wrong)?;
+                let path =
+                    if path.starts_with('/') { path.to_owned() } else { format!("/{}", name(path)?.replace('.', "/")) };
+                sums.insert(path, most.parse::<i64>().ok().filter(|n| *n >= 0).ok_or_else(wrong)?).is_none()
+            }
+            _ => return Err(wrong()),
         };
-        if !ok {
-            return Err(wrong());
+        if !new {
+            return Err(format!("`{key}` stands twice in `{value}`"));
         }
     }
-    Ok(value.to_owned())
+    match max {
+        Some(max) if max <= TOP_GRANT => Ok(GrantCaps { max, uses, sums }),
+        Some(_) => Err(format!("`max` of a grant is at most {}", duration_text(TOP_GRANT))),
+        None => Err(format!("`{value}` names no `max`, such as `max=1h`: a grant has an end")),
+    }
 }
 
 fn sample(value: &str) -> Result<String, String> {
@@ -242,6 +256,12 @@ mod tests {
             ("window", "1.5h"),
             ("escalate", "10m"),
             ("grant", "max=forever"),
+            ("grant", "uses=10"),
+            ("grant", "max=31d"),
+            ("grant", "max=1h,uses=0"),
+            ("grant", "max=1h,max=2h"),
+            ("grant", "max=1h,sum=amountMinor"),
+            ("grant", "max=1h,sum=amountMinor:-1"),
             ("sample", "200%"),
             ("justify", "yes"),
             ("mode", "silent"),

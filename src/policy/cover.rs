@@ -48,6 +48,24 @@ fn member_unbounded(record: &Record, path: &[String]) -> bool {
     }
 }
 
+/// The operations that a policy covers in which a pointer of its `@grant` names no integer.
+pub(super) fn unsummable<'m>(policy: &Policy, pointer: &str, model: &'m Model, generated: &Generated) -> Vec<&'m str> {
+    let path: Vec<String> = pointer.split('/').skip(1).map(str::to_owned).collect();
+    let is_integer =
+        |o: &&crate::call::Operation| generated.inputs.get(&o.name).is_some_and(|record| is_long(record, &path));
+    let covered = model.operations.iter().map(AsRef::as_ref).filter(|o| policy.covers(o));
+    covered.filter(|o| !is_integer(o)).map(|o| o.name.as_str()).collect()
+}
+
+fn is_long(record: &Record, path: &[String]) -> bool {
+    let Some((name, rest)) = path.split_first() else { return false };
+    match record.get(name).map(|m| &m.ty) {
+        Some(InputType::Long) => rest.is_empty(),
+        Some(InputType::Record(inner)) => is_long(inner, rest),
+        _ => false,
+    }
+}
+
 /// Tools, teams and agent groups that the policy names and the configuration does not know. A tool is a
 /// mistake; teams and groups may come with tokens, so they are worth a warning where a known one is near.
 pub(super) fn unknown_names(policy: &Policy, model: &Model) -> Vec<Finding> {

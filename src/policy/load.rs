@@ -207,6 +207,7 @@ impl Loader<'_> {
             Err(e) => self.findings.push(parsed.error("policy-unknown", format!("cannot judge this policy: {e}"))),
         }
         self.obligations(parsed, &policy);
+        self.sums(parsed, &policy, generated);
         policy
     }
 
@@ -292,6 +293,7 @@ impl Loader<'_> {
                 "degrade" if !forbid || holds => "a forbid without an approval clause",
                 "mode" if policy.plane == Plane::Admin => "policies for calls of agents",
                 key if HOLD_KEYS.contains(&key) && !holds => "a forbid with an approval clause",
+                "grant" if policy.lift == Lift::Dual => "a forbid that one approval lifts",
                 _ => continue,
             };
             self.findings.push(parsed.error("policy-annotation", format!("`@{key}` belongs on {wanted}")));
@@ -308,6 +310,16 @@ impl Loader<'_> {
             _ => {}
         }
         self.notes(parsed, policy, forbid, holds);
+    }
+
+    /// What a grant adds up must be an integer in each operation that the policy covers.
+    fn sums(&mut self, parsed: &Parsed<'_>, policy: &Policy, generated: &Generated) {
+        for path in policy.annotations.grant.iter().flat_map(|g| g.sums.keys()) {
+            for operation in cover::unsummable(policy, path, self.model, generated) {
+                let what = format!("`@grant` adds up `{path}`, which is no integer argument of {operation}");
+                self.findings.push(parsed.error_at_word("policy-annotation", "sum=", what));
+            }
+        }
     }
 
     fn notes(&mut self, parsed: &Parsed<'_>, policy: &Policy, forbid: bool, holds: bool) {

@@ -251,6 +251,9 @@ pub enum HoldError {
     /// A written justification is demanded.
     #[error("a written justification is required")]
     JustificationRequired,
+    /// No grant comes from a call that people have not approved.
+    #[error("people have not approved it")]
+    NotApproved,
     /// Evidence is missing.
     #[error("evidence is missing")]
     EvidenceMissing(Vec<String>),
@@ -289,6 +292,9 @@ pub enum BeginError {
     /// This ledger has no room.
     #[error("the {} budget is exhausted", .0.ledger.scope)]
     Budget(Box<Charge>),
+    /// The grant by which it would pass is over, or has not so much left.
+    #[error("the grant is over")]
+    GrantOver,
     /// A hold that is not `approved` any more, or of another version.
     #[error("the hold is not approved any more")]
     NotApproved,

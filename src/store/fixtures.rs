@@ -1,14 +1,16 @@
 //! Records for tests.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::json;
 
 use crate::call::{
-    AuthMethod, CallContext, CallId, Digest, Needs, Principal, Requirement, Target, Terms, Tier, Timestamp,
+    AuthMethod, CallContext, CallId, Digest, GrantId, Leans, Loose, Needs, Principal, Requirement, Target, Terms, Tier,
+    Timestamp, rest_of,
 };
 
-use super::{CallRecord, State, StoredRequest, Vote};
+use super::{CallRecord, Grant, State, StoredRequest, Vote};
 
 pub(crate) const START: Timestamp = Timestamp::from_millis(1_795_440_600_000);
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
@@ -84,6 +86,7 @@ pub(crate) fn record(state: State, fingerprint: &str, key: Option<&str>) -> Call
         would: Vec::new(),
         preview: None,
         undoes: None,
+        grant: None,
         delay: None,
         not_before: None,
         edited: None,
@@ -112,6 +115,40 @@ pub(crate) fn record(state: State, fingerprint: &str, key: Option<&str>) -> Call
         money: None,
         seq: 0,
         frames: Vec::new(),
+    }
+}
+
+/// A grant for calls like `from`, with any amount up to `most`, so often, and up to so much in all.
+pub(crate) fn grant(from: &CallRecord, most: i64, uses: u32, sum: i64) -> Grant {
+    let id = GrantId::new();
+    let loose = BTreeMap::from([("/amount".to_owned(), Loose::Max(most))]);
+    let text = BTreeMap::from([("p0".to_owned(), Digest::of(b"p0"))]);
+    Grant {
+        id,
+        operation: from.operation.clone(),
+        tool: from.tool.clone(),
+        principal: from.principal.key(),
+        workflow: from.context.workflow.clone(),
+        from: from.id,
+        title: from.title.clone(),
+        arguments: from.arguments.clone(),
+        rest: rest_of(id, &from.arguments, &loose),
+        loose,
+        max_uses: Some(uses),
+        sums: BTreeMap::from([("/amount".to_owned(), sum)]),
+        leans: Leans {
+            forbids: text.clone(),
+            permits: text,
+            schema: Digest::of(b"schema"),
+            definition: Digest::of(b"tool"),
+        },
+        by: "eve".into(),
+        aliases: vec!["eve@acme.example".into(), "idp|eve".into()],
+        channel: "api".into(),
+        reason: None,
+        created: START,
+        expires: START.plus(MINUTE * 60),
+        ended: None,
     }
 }
 

@@ -74,6 +74,7 @@ impl CallRecord {
             would: made.would,
             preview: None,
             undoes: None,
+            grant: None,
             delay: operation.delay,
             not_before: None,
             edited: None,

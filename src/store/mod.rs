@@ -12,6 +12,7 @@ mod embedded;
 #[cfg(test)]
 pub(crate) mod fixtures;
 mod fresh;
+mod grant;
 mod record;
 mod state;
 mod votes;
@@ -22,5 +23,6 @@ pub use embedded::{
     Counts, Gap, Health, Keep, MIN_FREE, News, OpenError, Options, Recovery, Shortened, Store, free_bytes,
 };
 pub use fresh::{Made, arguments_of, stored_request, target_of, undo_key};
+pub use grant::{Grant, GrantEnd, GrantUse, is_grants};
 pub use record::*;
 pub use state::{Editing, Event as CallEvent, Illegal, MAX_RENEWALS, Renewal, Ruling, Step};

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::call::{
-    ArtifactId, CallContext, CallId, Certainty, Change, Digest, Facts, Principal, QUIET, Target, Terms, Tier,
+    ArtifactId, CallContext, CallId, Certainty, Change, Digest, Facts, GrantId, Principal, QUIET, Target, Terms, Tier,
     Timestamp, Would, seen_digest,
 };
 
@@ -262,6 +262,9 @@ pub struct CallRecord {
     /// The call that it takes back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undoes: Option<Box<UndoOf>>,
+    /// The grant by which it passed without people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant: Option<GrantId>,
     /// How long it waits between the last vote and the send, so that it can still be taken back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delay: Option<Duration>,

@@ -75,6 +75,10 @@ metrics! {
     hold_decision_seconds: HistogramVec = "holdpoint_hold_decision_seconds", "From parking to the decision", ["tier", "group"];
     /// Holds now.
     holds: IntGaugeVec = "holdpoint_holds", "Open calls by state", ["state", "tier"];
+    /// Live grants.
+    grants: IntGaugeVec = "holdpoint_grants", "Live grants", ["op"];
+    /// Calls that passed by a grant.
+    grant_uses: IntCounterVec = "holdpoint_grant_uses_total", "Calls that passed by a grant", ["op"];
     /// Store failures.
     store_errors: IntCounterVec = "holdpoint_store_errors_total", "Steps that the store could not record", ["op"];
     /// Reloads.

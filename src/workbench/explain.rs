@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::call::{Judgement, Refusal};
+use crate::call::{GrantCaps, Judgement, Refusal};
 use crate::gates::authz::{Inspection, Match};
 
 use super::vary::{all_borders, allowance, candidates, member, varied};
@@ -43,6 +43,8 @@ pub struct Explanation {
     pub looked: Vec<Looked>,
     /// What is closest: at most one change for each other judgement and member.
     pub closest: Vec<Change>,
+    /// The widest grant that a reviewer may give for calls like it.
+    pub grant: Option<GrantCaps>,
 }
 
 /// Explains a case.
@@ -61,7 +63,8 @@ pub fn explain(bench: &Bench, case: &Case) -> Result<Explanation, Refusal> {
     });
     let looked = looked.collect();
     let closest = closest(bench, case, seen.judgement);
-    Ok(Explanation { seen, looked, closest })
+    let grant = seen.terms.as_ref().and_then(|terms| bench.policies.grantable(terms).ok());
+    Ok(Explanation { seen, looked, closest, grant })
 }
 
 /// Asks again with each member at, below and above each value that a policy compares it with, the nearest first; keeps what

@@ -21,6 +21,7 @@ mod crash;
 mod edit;
 mod exact;
 mod faults;
+mod grants;
 mod hangup;
 mod harness;
 mod holds;

@@ -189,6 +189,7 @@ fn refusal(error: &HoldError) -> String {
         HoldError::AlreadyCounted => "counted",
         HoldError::NotInGroup => "group",
         HoldError::JustificationRequired => "justification",
+        HoldError::NotApproved => "not_approved",
         HoldError::EvidenceMissing(_) => "evidence",
         HoldError::TooEarly(_) => "early",
         HoldError::Unavailable => "unavailable",
@@ -345,6 +346,7 @@ impl<'a> World<'a> {
             would: Vec::new(),
             preview: None,
             undoes: None,
+            grant: None,
             delay: (c.delay > 0).then(|| span(c.delay)),
             not_before: None,
             edited: None,
@@ -776,6 +778,7 @@ impl<'a> World<'a> {
             Err(e) => Err(match e {
                 BeginError::KeyTaken => "key_taken",
                 BeginError::Budget(_) => "budget",
+                BeginError::GrantOver => "grant_over",
                 BeginError::NotApproved => "not_approved",
                 BeginError::WindowClosed => "window",
                 BeginError::Unavailable => "unavailable",

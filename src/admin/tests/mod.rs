@@ -171,6 +171,7 @@ impl World {
         let admin = Admin {
             edit: Arc::new(|_| Box::pin(async { None })),
             undo: Arc::new(|_| Box::pin(async { None })),
+            grant: Arc::new(|_| Box::pin(async { None })),
             reload: Arc::new(|_| Box::pin(async { Err("there are no files".to_owned()) })),
             pins: Arc::default(),
             snapshots: Arc::clone(&snapshots),

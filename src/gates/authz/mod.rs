@@ -9,6 +9,7 @@ mod ask;
 mod atoms;
 mod context;
 mod entities;
+mod grants;
 mod inspect;
 mod judge;
 mod obligations;

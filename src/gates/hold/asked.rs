@@ -1,8 +1,11 @@
 //! What people ask of calls beside a yes or a no: it takes a core to answer, since policy and upstreams are asked anew.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use serde_json::Value;
 
-use crate::call::{CallId, Digest, Refusal};
+use crate::call::{CallId, Digest, Loose, Refusal};
 use crate::store::HoldError;
 
 /// Who asks, for the record and to exclude.
@@ -40,6 +43,29 @@ pub struct UndoAsk {
     pub reason: String,
     /// Who.
     pub by: Person,
+}
+
+/// Calls like one that people have approved, or approve now, are to pass by themselves.
+#[derive(Debug, Clone)]
+pub struct GrantAsk {
+    /// The call that was approved.
+    pub id: CallId,
+    /// The digest that was seen.
+    pub digest: Digest,
+    /// Which arguments may differ, by JSON Pointer; the others are pinned.
+    pub loose: BTreeMap<String, Loose>,
+    /// How long it lives; the longest that policy allows when not given.
+    pub lasts: Option<Duration>,
+    /// How often it may be used; as often as policy allows when not given.
+    pub max_uses: Option<u32>,
+    /// What arguments may add up to, by JSON Pointer; what policy allows where not given.
+    pub sums: BTreeMap<String, i64>,
+    /// Why, in writing.
+    pub reason: Option<String>,
+    /// Who.
+    pub by: Person,
+    /// `page`, `cli`, `api`.
+    pub channel: &'static str,
 }
 
 /// Why it was not done. Nothing has changed then.

@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::store::{CallRecord, Park, ParkError, State, Store, arguments_of};
 use crate::tasks::Draining;
 
-pub use asked::{Denied, EditAsk, Person, UndoAsk};
+pub use asked::{Denied, EditAsk, GrantAsk, Person, UndoAsk};
 pub use poll::{Polls, Round};
 pub use tell::{note_to_agent, refusal_of, reply_of, told_of_edits};
 

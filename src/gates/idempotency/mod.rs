@@ -47,6 +47,8 @@ pub enum NotBegun {
     Over,
     /// A ledger has no room.
     Budget(Box<Charge>),
+    /// The grant by which it would pass is over: people must look at it.
+    GrantOver,
     /// The store cannot record.
     Unavailable,
 }
@@ -125,6 +127,7 @@ impl Calls {
             Ok((begun, record)) => Ok(self.flight(begun, &record, tier)),
             Err(BeginError::KeyTaken) => Err(NotBegun::Again),
             Err(BeginError::Budget(charge)) => Err(NotBegun::Budget(charge)),
+            Err(BeginError::GrantOver) => Err(NotBegun::GrantOver),
             Err(BeginError::NotApproved | BeginError::WindowClosed) => Err(NotBegun::Over),
             Err(BeginError::Unavailable) => {
                 self.metrics.store_errors.with_label_values(&["begin"]).inc();

@@ -13,6 +13,7 @@ use crate::store::{Artifact, CallRecord, Known, Question, State, Step};
 
 use super::entry::{Entry, Image, fold, followed};
 use super::forgotten::Forgotten;
+use super::grants::Grants;
 use super::index::{Change, Index, IndexError, Stored};
 use super::keys;
 use super::ledger::Ledgers;
@@ -41,6 +42,7 @@ pub(super) struct Core {
     pub(super) calls: HashMap<CallId, Arc<CallRecord>>,
     pub(super) ledgers: Ledgers,
     pub(super) tally: Tally,
+    pub(super) grants: Grants,
     pub(super) forgotten: Forgotten,
     keys: HashMap<Digest, CallId>,
     same: HashMap<Digest, Vec<CallId>>,
@@ -73,6 +75,7 @@ impl Core {
             calls: HashMap::new(),
             ledgers: Ledgers::default(),
             tally: Tally::default(),
+            grants: Grants::default(),
             forgotten: Forgotten::default(),
             keys: HashMap::new(),
             same: HashMap::new(),
@@ -126,6 +129,10 @@ impl Core {
             Entry::Artifact { artifact } => {
                 self.artifacts.insert(artifact.evidence.id, Arc::clone(artifact));
                 Ok(vec![Change::Artifact(Arc::clone(artifact))])
+            }
+            Entry::Grant { grant } => {
+                self.grants.put(seq, grant);
+                Ok(Vec::new())
             }
             Entry::Forgotten(older) => {
                 self.forgotten = self.forgotten.and(*older);
@@ -264,7 +271,8 @@ impl Core {
 
     /// What a new segment must begin with.
     pub(super) fn image(&mut self) -> Image {
-        self.ledgers.prune(self.high);
+        let grants = self.grants.image(self.high);
+        self.ledgers.prune(self.high, |grant| self.grants.has(grant));
         self.tally.prune(self.high);
         let mut calls: Vec<_> = self.calls.values().filter(|r| !r.state.is_final()).cloned().collect();
         calls.sort_by_key(|r| r.id);
@@ -274,6 +282,7 @@ impl Core {
             calls,
             ledgers: self.ledgers.image(),
             tally: self.tally.image(),
+            grants,
             forgotten: self.forgotten,
         }
     }
@@ -285,6 +294,7 @@ impl Core {
         self.key_id = image.key_id;
         self.ledgers = Ledgers::restore(&image.ledgers);
         self.tally = Tally::restore(&image.tally);
+        self.grants = Grants::restore(&image.grants);
         self.forgotten = image.forgotten;
         image.calls.iter().try_for_each(|record| self.insert(record).map(drop))
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::call::{CallId, Digest};
 use crate::journal::{Reader, Render};
 use crate::store::changed::Changed;
-use crate::store::{Artifact, AuditNote, CallRecord, Step};
+use crate::store::{Artifact, AuditNote, CallRecord, Grant, Step};
 
 use super::Recovery;
 use super::forgotten::Forgotten;
@@ -34,6 +34,8 @@ pub(super) enum Entry {
     },
     /// An artifact was put.
     Artifact { artifact: Arc<Artifact> },
+    /// A grant as it is from now on.
+    Grant { grant: Arc<Grant> },
     /// Retention took what is older.
     Forgotten(Forgotten),
     /// Anything that is no step of a call with effects.
@@ -52,6 +54,8 @@ pub(super) struct Image {
     pub(super) calls: Vec<Arc<CallRecord>>,
     pub(super) ledgers: LedgersImage,
     pub(super) tally: TallyImage,
+    #[serde(default)]
+    pub(super) grants: Vec<Arc<Grant>>,
     #[serde(default)]
     pub(super) forgotten: Forgotten,
 }

@@ -34,10 +34,22 @@ impl Inner {
         choose: impl FnOnce(&Core, &CallRecord, Timestamp) -> Result<Option<Event>, HoldError>,
     ) -> Result<Stepped, Unavailable> {
         let (mut core, now) = self.lock_healthy()?;
-        self.settle(&mut core, id, now)?;
+        self.step_on_hold(&mut core, now, id, payloads, choose)
+    }
+
+    /// The same, for who has locked the state.
+    pub(super) fn step_on_hold(
+        &self,
+        core: &mut Core,
+        now: Timestamp,
+        id: CallId,
+        payloads: Vec<Sealed>,
+        choose: impl FnOnce(&Core, &CallRecord, Timestamp) -> Result<Option<Event>, HoldError>,
+    ) -> Result<Stepped, Unavailable> {
+        self.settle(core, id, now)?;
         let Some(record) = core.record(id)? else { return Ok((0, Err(HoldError::NotFound))) };
-        let stepped = match choose(&core, &record, now) {
-            Ok(Some(event)) => self.step(&mut core, &record, event, now, payloads),
+        let stepped = match choose(core, &record, now) {
+            Ok(Some(event)) => self.step(core, &record, event, now, payloads),
             Ok(None) => Ok(Arc::clone(&record)),
             Err(error) => return Ok((record.seq, Err(error))),
         };

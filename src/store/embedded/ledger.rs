@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::call::Timestamp;
-use crate::store::{Balance, CallRecord, Charge, LedgerKey, State};
+use crate::store::{Balance, CallRecord, Charge, LedgerKey, State, is_grants};
 
 /// Ledgers of runs and steps that nothing touched for so long are forgotten.
 const IDLE: Duration = Duration::from_secs(7 * 86_400);
@@ -106,12 +106,13 @@ impl Ledgers {
         right
     }
 
-    /// Forgets what has been idle for long.
-    pub(super) fn prune(&mut self, now: Timestamp) {
+    /// Forgets what has been idle for long, and what counted for a grant that is forgotten.
+    pub(super) fn prune(&mut self, now: Timestamp, has_grant: impl Fn(&str) -> bool) {
         self.0.retain(|key, (balance, touched)| {
             let idle = now.since(*touched);
             let over = match key.window {
                 Some(_) => idle > OLD_WINDOW,
+                None if is_grants(key) => !has_grant(&key.owner),
                 None => matches!(key.scope.as_str(), "run" | "step") && idle > IDLE,
             };
             balance.reserved != 0 || !over

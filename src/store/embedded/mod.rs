@@ -4,6 +4,7 @@ mod checkpoint;
 mod core;
 mod entry;
 mod forgotten;
+mod grants;
 mod health;
 mod holds;
 mod index;
@@ -32,7 +33,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::call::{CallId, Fault, Tier, Timestamp};
+use crate::call::{CallId, Fault, GrantOver, Tier, Timestamp};
 use crate::clock::Clock;
 use crate::failpoint;
 use crate::journal::{Head, Journal, Sealed};
@@ -315,7 +316,11 @@ impl Inner {
         payloads: Vec<Sealed>,
     ) -> Result<Arc<CallRecord>, Refused> {
         let step = event.step();
+        let rejected = step == Step::Rejected;
         let next = state::apply(record, event, now).map_err(Refused::Illegal)?;
+        if rejected {
+            self.end_alike(core, record, GrantOver::Rejected, now)?;
+        }
         Ok(self.write(core, step, record, next, now, payloads)?)
     }
 

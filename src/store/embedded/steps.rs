@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::call::{ArtifactId, CallId, Digest, Fault, Timestamp};
+use crate::call::{ArtifactId, CallId, Digest, Fault, GrantOver, Timestamp};
 use crate::failpoint;
 use crate::journal::{SealError, Sealed, Sealer};
 use crate::store::state::{self, Event, Ruling};
 use crate::store::{
     AnswerBody, Artifact, AuditNote, Begin, BeginError, Begun, CallRecord, Conclusion, Evidence, HoldError, Known,
     NewArtifact, Note, Park, ParkError, PayloadRef, Preview, Question, Reconcile, State, Step, StoredAnswer,
-    StoredRequest, votes,
+    StoredRequest, is_grants, votes,
 };
 
 use super::core::{Core, Hint};
@@ -119,6 +119,11 @@ impl Inner {
         record.version = 1;
         record.created = now;
         record.updated = now;
+        if let Some(undoes) = &record.undoes
+            && let Some(undone) = core.record(undoes.call)?
+        {
+            self.end_alike(core, &undone, GrantOver::Undone, now)?;
+        }
         core.claim(&record);
         self.commit(core, now, payloads, |seq| {
             record.frames.clear();
@@ -196,8 +201,12 @@ impl Inner {
         if self.taken(&core, &record, hint.as_ref(), now)?.is_some() {
             return Err(BeginError::KeyTaken);
         }
+        if record.grant.is_some_and(|id| !core.grants.lets(id, &record, &begin.charges, now)) {
+            return Err(BeginError::GrantOver);
+        }
         if let Some(charge) = core.ledgers.lacking(&begin.charges) {
-            return Err(BeginError::Budget(Box::new(charge.clone())));
+            let over = is_grants(&charge.ledger);
+            return Err(if over { BeginError::GrantOver } else { BeginError::Budget(Box::new(charge.clone())) });
         }
         record.attempt = 0;
         state::begin(&mut record, self.epoch, begin.charges, now);

@@ -1,5 +1,6 @@
 //! The store on real files. `Bench::killed` is what a kill leaves: a copy of the files, opened again.
 
+mod grants;
 mod held_up;
 mod life;
 mod log;
@@ -95,7 +96,8 @@ impl Bench {
         (
             serde_json::to_string(&image.calls).unwrap()
                 + &serde_json::to_string(&image.ledgers).unwrap()
-                + &serde_json::to_string(&image.tally).unwrap(),
+                + &serde_json::to_string(&image.tally).unwrap()
+                + &serde_json::to_string(&image.grants).unwrap(),
             index,
         )
     }
