@@ -7,6 +7,7 @@
 mod amend;
 mod api;
 mod ask;
+mod cookies;
 mod decide;
 mod edge;
 mod exact;
@@ -14,12 +15,14 @@ mod find;
 mod foreseen;
 mod group;
 mod health;
+mod oidc;
 mod page;
 mod policies;
 mod problem;
 mod serve;
 mod sessions;
 mod show;
+mod sign_in;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tools;
@@ -92,6 +95,7 @@ struct Desk {
     admin: Arc<Admin>,
     sessions: Sessions,
     opened: Opened,
+    oidc: oidc::Oidc,
 }
 
 impl Deref for Desk {
@@ -103,7 +107,8 @@ impl Deref for Desk {
 
 /// Everything that the admin listener answers.
 pub fn router(admin: Arc<Admin>) -> Router {
-    let desk = Arc::new(Desk { admin, sessions: Sessions::default(), opened: Opened::default() });
+    let desk =
+        Arc::new(Desk { admin, sessions: Sessions::default(), opened: Opened::default(), oidc: oidc::Oidc::default() });
     let nothing = || async { problem::Problem::not_found() };
     let wrong_method = || async {
         let status = http::StatusCode::METHOD_NOT_ALLOWED;
@@ -147,8 +152,10 @@ fn pages() -> Router<Arc<Desk>> {
     Router::new()
         .route("/", get(page::inbox))
         .route("/style.css", get(page::style))
-        .route("/sign-in", get(page::sign_in_form).post(page::sign_in))
-        .route("/sign-out", post(page::sign_out))
+        .route("/sign-in", get(sign_in::form).post(sign_in::by_token))
+        .route("/sign-in/oidc", get(sign_in::to_provider))
+        .route("/sign-in/callback", get(sign_in::from_provider))
+        .route("/sign-out", post(sign_in::out))
         .route("/holds/{id}", get(page::hold))
         .route("/clusters/{id}", get(group::group_page).post(group::group_form))
         .route("/holds/{id}/approve", post(page::approve))

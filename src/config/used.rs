@@ -108,6 +108,8 @@ pub struct IdentityConfig {
     pub mtls: Option<MtlsRule>,
     /// Reviewers by token.
     pub reviewers: Vec<Reviewer>,
+    /// Reviewers who sign in at a provider.
+    pub oidc: Option<Arc<OidcRule>>,
     /// Account (`issuer|subject`, e-mail) to person.
     pub people: BTreeMap<String, String>,
 }
@@ -206,6 +208,33 @@ pub struct Reviewer {
     pub mfa: bool,
     /// SHA-256 of the token.
     pub digest: Digest,
+}
+
+/// How reviewers sign in at an OpenID provider.
+#[derive(Debug, Clone)]
+pub struct OidcRule {
+    /// The provider; equal to `issuer` of its discovery document and `iss` of its tokens.
+    pub issuer: String,
+    /// Where its discovery document is.
+    pub discovery: Uri,
+    /// This proxy's name there.
+    pub client_id: String,
+    /// This proxy's secret there.
+    pub client_secret: Option<Secret>,
+    /// Where the provider sends the browser back to.
+    pub redirect_uri: String,
+    /// Scopes, between spaces; `openid` is one.
+    pub scope: String,
+    /// Claim of the groups.
+    pub group_claim: String,
+    /// Claim of the person's name.
+    pub user_claim: Option<String>,
+    /// Allowed algorithms: asymmetric ones only.
+    pub algorithms: Vec<jsonwebtoken::Algorithm>,
+    /// Values of `amr` that tell a second factor.
+    pub mfa_amr: Vec<String>,
+    /// Values of `acr` that tell a second factor.
+    pub mfa_acr: Vec<String>,
 }
 
 /// A workflow.
@@ -417,6 +446,8 @@ pub struct ReviewRules {
     pub medium: (Duration, Duration, Duration),
     /// High: sla, expires, window.
     pub high: (Duration, Duration, Duration),
+    /// A vote on a high hold needs a fresh sign-in.
+    pub step_up: bool,
     /// Caps: per agent, in all.
     pub max_held: (usize, usize),
 }
