@@ -15,6 +15,7 @@ mod find;
 mod foreseen;
 mod group;
 mod health;
+mod notices;
 mod oidc;
 mod page;
 mod policies;
@@ -43,6 +44,7 @@ use crate::call::CallId;
 use crate::clock::Clock;
 use crate::gates::hold::{Denied, EditAsk, UndoAsk};
 use crate::gates::pins::Pins;
+use crate::notify::Notifier;
 use crate::snapshot::Snapshots;
 use crate::store::{CallRecord, Store};
 use crate::tasks::Draining;
@@ -77,6 +79,8 @@ pub struct Admin {
     pub undo: Ask<UndoAsk, Result<CallRecord, Denied>>,
     /// Reads configuration, schemas and policies again, for this person.
     pub reload: Reload,
+    /// Who is told of what happens.
+    pub notifier: Arc<Notifier>,
     /// Tools that wait for an operator.
     pub pins: Arc<Pins>,
     /// No new calls are taken: not ready.
@@ -139,6 +143,8 @@ fn v1() -> Router<Arc<Desk>> {
         .route("/holds/{id}/reject", post(api::reject))
         .route("/holds/{id}/edit", post(amend::edit))
         .route("/holds/{id}/withdraw", post(api::withdraw))
+        .route("/webhooks", get(notices::list))
+        .route("/webhooks/{name}/replay", post(notices::replay))
         .route("/tools/paused", get(tools::paused))
         .route("/policies", get(policies::list))
         .route("/policies/activate", post(policies::activate))

@@ -5,6 +5,7 @@
 pub mod confusable;
 mod digest;
 mod encode;
+mod event;
 mod facts;
 mod fault;
 mod id;
@@ -30,6 +31,7 @@ mod undo;
 
 pub use digest::{Digest, canonical};
 pub use encode::{encode_part, encode_path};
+pub use event::EVENTS;
 pub use facts::{Asked, Beside, Facts, History, Judgement, Meter, Meters, Would};
 pub use fault::Fault;
 pub use id::{ArtifactId, CallId, HoldId, IdError, ReceiptId, short_code};

@@ -19,6 +19,7 @@ mod schema;
 mod serve;
 mod set;
 mod test;
+mod webhooks;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -98,6 +99,9 @@ enum Verb {
     /// Look at all calls, and say what became of those whose outcome is unknown.
     #[command(subcommand)]
     Calls(holds::Calls),
+    /// Receivers of notifications: how far they were told, what waits, what was given up.
+    #[command(subcommand)]
+    Webhooks(webhooks::Webhooks),
     /// The journal of everything that happened.
     #[command(subcommand)]
     Audit(audit::Audit),
@@ -152,6 +156,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Lock(args) => lock::run(&args, &mut out),
         Verb::Holds(verb) => runtime()?.block_on(holds::run(verb.into(), &mut out)),
         Verb::Calls(verb) => runtime()?.block_on(holds::run(verb.into(), &mut out)),
+        Verb::Webhooks(verb) => runtime()?.block_on(webhooks::run(verb, &mut out)),
         Verb::Audit(verb) => audit::run(&verb, &mut out),
         Verb::Doctor(args) => doctor::run(&args, &mut out),
         Verb::Schema(args) => schema::run(&args, &mut out),

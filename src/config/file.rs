@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub(super) use super::file_notify::{Notify, NotifyTier};
 pub(super) use super::file_tools::{
     Auth, Breaker, Cost, Diff, Effect, EnvValue, Fence, HeldAs, Idempotency, Kind, Limits, Method, OneOrMany,
     Operation, Otherwise, PlainDiff, PlainFence, Release, Tool, Undo, Upstream,
@@ -44,6 +45,9 @@ pub(super) struct File {
     /// Holds and reviews.
     #[serde(default)]
     pub(super) reviews: Reviews,
+    /// Who is told of what happens.
+    #[serde(default)]
+    pub(super) notify: Vec<Notify>,
     /// Metrics.
     #[serde(default)]
     #[expect(dead_code, reason = "metrics are always served; the key states so")]

@@ -2,6 +2,7 @@
 
 mod document;
 mod file;
+mod file_notify;
 mod file_tools;
 pub mod lock;
 mod mistakes;
@@ -18,8 +19,8 @@ pub use secret::Secret;
 pub use units::duration;
 pub use used::{
     AgentKey, BreakerRule, BudgetRule, BudgetScope, CertAgent, Config, HttpServer, IdentityConfig, JwtRule, Keys,
-    ListenConfig, MtlsRule, OidcRule, RatePer, RateRule, ReviewRules, Reviewer, StateConfig, StdioServer, TlsFiles,
-    ToolConfig, UpstreamAt, UpstreamAuth, UpstreamConfig, Workflow,
+    ListenConfig, MtlsRule, NotifyRule, OidcRule, RatePer, RateRule, ReviewRules, Reviewer, StateConfig, StdioServer,
+    TlsFiles, ToolConfig, UpstreamAt, UpstreamAuth, UpstreamConfig, Workflow,
 };
 
 use std::collections::BTreeMap;

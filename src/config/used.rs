@@ -43,6 +43,8 @@ pub struct Config {
     pub rates: Vec<RateRule>,
     /// Holds.
     pub reviews: ReviewRules,
+    /// Who is told of what happens.
+    pub notify: Vec<Arc<NotifyRule>>,
 }
 
 /// Listeners.
@@ -431,6 +433,34 @@ pub struct RateRule {
     pub period: Duration,
     /// How many at once.
     pub burst: u32,
+}
+
+/// One receiver, and what it is told.
+#[derive(Debug)]
+pub struct NotifyRule {
+    /// Tells it from the others: its kind, and a digest of its address.
+    pub name: String,
+    /// Where events are posted.
+    pub url: Uri,
+    /// Keys that sign them: the one in force first.
+    pub keys: Vec<Secret>,
+    /// Only holds of these tiers; empty means all.
+    pub tiers: Vec<crate::call::Tier>,
+    /// Names of events; `hold.*` means all that begin so.
+    pub events: Vec<String>,
+}
+
+impl NotifyRule {
+    /// Whether it wants to hear of an event, and of holds of this tier.
+    #[must_use]
+    pub fn wants(&self, event: &str, tier: Option<crate::call::Tier>) -> bool {
+        let named = |pattern: &String| match pattern.strip_suffix('*') {
+            Some(start) => event.starts_with(start),
+            None => event == pattern,
+        };
+        let fits = self.tiers.is_empty() || tier.is_none_or(|t| self.tiers.contains(&t));
+        fits && self.events.iter().any(named)
+    }
 }
 
 /// Holds and reviews.

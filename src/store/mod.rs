@@ -18,7 +18,9 @@ mod votes;
 
 pub use ask::*;
 pub(crate) use embedded::SHORTENED;
-pub use embedded::{Counts, Health, Keep, MIN_FREE, OpenError, Options, Recovery, Shortened, Store, free_bytes};
+pub use embedded::{
+    Counts, Health, Keep, MIN_FREE, News, OpenError, Options, Recovery, Shortened, Store, Told, free_bytes,
+};
 pub use fresh::{Made, arguments_of, stored_request, target_of, undo_key};
 pub use record::*;
 pub use state::{Editing, Event as CallEvent, Illegal, MAX_RENEWALS, Renewal, Ruling, Step};

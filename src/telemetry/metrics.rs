@@ -77,6 +77,8 @@ metrics! {
     holds: IntGaugeVec = "holdpoint_holds", "Open calls by state", ["state", "tier"];
     /// Store failures.
     store_errors: IntCounterVec = "holdpoint_store_errors_total", "Steps that the store could not record", ["op"];
+    /// Attempts to notify.
+    notifications: IntCounterVec = "holdpoint_notifications_total", "Attempts to notify, by channel and result", ["channel", "result"];
     /// Reloads.
     config_reloads: IntCounterVec = "holdpoint_config_reloads_total", "Reloads by result", ["result"];
     /// Requests refused before anybody was identified.

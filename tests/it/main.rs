@@ -42,4 +42,5 @@ mod undo;
 mod unknown;
 mod unsent;
 mod verbs;
+mod webhooks;
 mod workbench;

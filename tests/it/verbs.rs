@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::harness::{PEOPLE, Proxy, Setup, answer, token};
 
 /// The command line as this person, without a terminal: its exit code, and what it said.
-async fn cli(p: &Proxy, name: &str, args: &[&str]) -> (Option<i32>, String) {
+pub async fn cli(p: &Proxy, name: &str, args: &[&str]) -> (Option<i32>, String) {
     let url = format!("http://{}", p.running.admin);
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_holdpoint"));
     command.args(args).args(["--url", &url]).env("HOLDPOINT_TOKEN", token(name)).stdin(Stdio::null());

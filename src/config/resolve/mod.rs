@@ -2,6 +2,7 @@
 
 mod identity;
 mod methods;
+mod notify;
 mod oidc;
 mod operations;
 mod preview;
@@ -124,6 +125,7 @@ pub(super) fn resolve(file: file::File, base: &Path, text: &str, unlocked: bool)
         ctx.err("/state/keep/calls", text);
     }
     let rates = file.rates.iter().enumerate().filter_map(|(i, r)| rate(&mut ctx, i, r, &known)).collect();
+    let notify = notify::notify(&mut ctx, &file.notify);
     let reviews = reviews(&mut ctx, &file.reviews);
     if reviews.step_up && file.identity.reviewers.oidc.is_none() {
         ctx.err("/reviews/high/step_up", "`oidc` needs `identity.reviewers.oidc`");
@@ -146,6 +148,7 @@ pub(super) fn resolve(file: file::File, base: &Path, text: &str, unlocked: bool)
         budgets,
         rates,
         reviews,
+        notify,
     })
 }
 

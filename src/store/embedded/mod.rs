@@ -17,6 +17,7 @@ mod query;
 mod retain;
 mod steps;
 mod tally;
+mod told;
 
 use std::fmt;
 use std::sync::atomic::{
@@ -43,6 +44,7 @@ pub use health::{Health, MIN_FREE, free_bytes};
 pub use open::OpenError;
 pub(crate) use retain::NOTE as SHORTENED;
 pub use retain::{Keep, Shortened};
+pub use told::{News, Told};
 
 use self::checkpoint::Checkpoints;
 use self::core::Core;
