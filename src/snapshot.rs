@@ -104,18 +104,16 @@ pub fn model(config: &Config) -> Model {
         operations: config.tools.iter().flat_map(crate::config::ToolConfig::operations).cloned().collect(),
         tools: config.tools.iter().map(|t| Arc::clone(&t.tool)).collect(),
         agent_groups: keys.chain(certificates).cloned().collect::<BTreeSet<_>>(),
-        teams: owners.chain(jwt_owner).cloned().collect(),
+        teams: owners.chain(jwt_owner).chain(identity.reviewers.iter().flat_map(|r| &r.groups)).cloned().collect(),
         workflows: config.workflows.iter().map(|(n, w)| (n.clone(), Some(w.owner.clone()))).collect(),
         default_workflow: config.default_workflow.clone(),
         stages: config.workflows.iter().map(|(n, w)| (n.clone(), w.stage.clone())).collect(),
         stages_in_force: config.workflows.values().map(|w| w.stage.clone()).collect(),
-        reviewers: Some(
-            identity
-                .reviewers
-                .iter()
-                .map(|r| Reviewer { user: person(identity, r), groups: r.groups.clone() })
-                .collect(),
-        ),
+        // Who is in a group of the provider, nobody can say beforehand.
+        reviewers: identity.oidc.is_none().then(|| {
+            let one = |r: &crate::config::Reviewer| Reviewer { user: person(identity, r), groups: r.groups.clone() };
+            identity.reviewers.iter().map(one).collect()
+        }),
     }
 }
 

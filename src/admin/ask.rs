@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use http::StatusCode;
 
-use crate::call::{Needs, Timestamp};
+use crate::call::{Needs, Tier, Timestamp};
 use crate::gates::authz::{AdminAnswer, AdminQuestion, AdminResource, HoldFacts};
 use crate::snapshot::Snapshot;
 use crate::store::{CallRecord, Grant, State};
@@ -87,7 +87,7 @@ impl<'a> Asker<'a> {
         }
         let answer = self.put(action, record, self.who.mfa, self.who.channel);
         if answer.allowed {
-            return Ok(());
+            return self.stepped_up(action, record);
         }
         let problem = if answer.because.is_empty() {
             let needs = record.terms.as_ref().map(|t| &t.needs);
@@ -105,6 +105,15 @@ impl<'a> Asker<'a> {
             forbidden("forbidden", "policy forbids you to do this".into())
         };
         Err(problem.with_policies(&answer.because))
+    }
+
+    /// `reviews.high.step_up`: who votes on a high hold has signed in just now.
+    fn stepped_up(&self, action: &str, record: &CallRecord) -> Result<(), Problem> {
+        let needed = self.snapshot.config.reviews.step_up && action == "hold.approve" && record.tier == Tier::High;
+        if !needed || self.who.fresh {
+            return Ok(());
+        }
+        Err(Problem::new(StatusCode::FORBIDDEN, "step_up_required", "this needs a fresh sign-in at the provider"))
     }
 
     /// The store decides this again, inside the step.
@@ -183,8 +192,8 @@ impl<'a> Asker<'a> {
         if name != "approve" {
             return Ok(());
         }
-        let counted = record.approvals.iter().flat_map(|a| [a.person.as_str(), a.subject.as_str()]);
-        if self.who.is_any_of(counted) {
+        let counted = record.approvals.iter().flat_map(|a| a.aliases.iter().chain([&a.person, &a.subject]));
+        if self.who.is_any_of(counted.map(String::as_str)) {
             return Err("already_counted: your word was counted already".into());
         }
         let missing = missing_evidence(record);

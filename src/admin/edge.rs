@@ -124,8 +124,13 @@ pub(super) async fn json<T: DeserializeOwned>(headers: &HeaderMap, body: Body) -
 /// A posted form with known fields only, each at most once. A field left empty is a field not given.
 pub(super) async fn form<T: DeserializeOwned>(headers: &HeaderMap, body: Body) -> Result<T, Problem> {
     let bytes = bounded(headers, body, "application/x-www-form-urlencoded").await?;
+    fields(&bytes)
+}
+
+/// Known names only, each at most once; empty is absent.
+pub(super) fn fields<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut members = serde_json::Map::new();
-    for (name, value) in pairs(&bytes)? {
+    for (name, value) in pairs(bytes)? {
         if members.contains_key(&name) {
             return Err(Problem::malformed("a field of the form stands twice"));
         }

@@ -1,4 +1,4 @@
-//! News of held calls as server-sent events (WHATWG HTML, section 9.2): ids and summaries, only of what this person may see.
+//! HoldStep of held calls as server-sent events (WHATWG HTML, section 9.2): ids and summaries, only of what this person may see.
 //! The API's stream wants a token, the page's a session.
 
 use std::collections::VecDeque;
@@ -18,7 +18,7 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::Sleep;
 
-use crate::store::{News, State as CallState, Step};
+use crate::store::{HoldStep, State as CallState, Step};
 
 use super::Desk;
 use super::api::{self, parameters};
@@ -66,7 +66,7 @@ struct Feed {
     types: Vec<String>,
     position: u64,
     head: watch::Receiver<u64>,
-    due: VecDeque<News>,
+    due: VecDeque<HoldStep>,
     end: Pin<Box<Sleep>>,
     _slot: Slot,
 }
@@ -118,7 +118,7 @@ impl Feed {
     }
 
     /// What this person hears of it: nothing of a hold that policy does not show.
-    async fn event(&self, news: &News) -> Option<Event> {
+    async fn event(&self, news: &HoldStep) -> Option<Event> {
         let name = name(news)?;
         if !self.types.is_empty() && !self.types.iter().any(|t| name.starts_with(t.as_str())) {
             return None;
@@ -144,7 +144,7 @@ fn types(text: &str) -> Vec<String> {
 }
 
 /// The event's name; nobody needs to hear that an outcome was handed over.
-fn name(news: &News) -> Option<&'static str> {
+fn name(news: &HoldStep) -> Option<&'static str> {
     Some(match news.step {
         Step::Parked => "hold.created",
         Step::Voted | Step::Attached | Step::Waiting | Step::Begun | Step::BegunAgain | Step::Opined => "hold.updated",
@@ -205,8 +205,8 @@ mod tests {
     use super::*;
     use crate::call::{CallId, Tier};
 
-    fn news(step: Step, state: CallState) -> News {
-        News { seq: 1, step, id: CallId::new(), version: 1, state, tier: Tier::High }
+    fn news(step: Step, state: CallState) -> HoldStep {
+        HoldStep { seq: 1, step, id: CallId::new(), version: 1, state, tier: Tier::High }
     }
 
     #[test]

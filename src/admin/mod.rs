@@ -7,6 +7,7 @@
 mod amend;
 mod api;
 mod ask;
+mod cookies;
 mod decide;
 mod edge;
 mod events;
@@ -17,12 +18,15 @@ mod grant_page;
 mod grants;
 mod group;
 mod health;
+mod notices;
+mod oidc;
 mod page;
 mod policies;
 mod problem;
 mod serve;
 mod sessions;
 mod show;
+mod sign_in;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tools;
@@ -44,6 +48,7 @@ use crate::call::CallId;
 use crate::clock::Clock;
 use crate::gates::hold::{Denied, EditAsk, GrantAsk, UndoAsk};
 use crate::gates::pins::Pins;
+use crate::notify::Notifier;
 use crate::snapshot::Snapshots;
 use crate::store::{CallRecord, Grant, Store};
 use crate::tasks::Draining;
@@ -80,6 +85,8 @@ pub struct Admin {
     pub grant: Ask<GrantAsk, Result<Grant, Denied>>,
     /// Reads configuration, schemas and policies again, for this person.
     pub reload: Reload,
+    /// Who is told of what happens.
+    pub notifier: Arc<Notifier>,
     /// Tools that wait for an operator.
     pub pins: Arc<Pins>,
     /// No new calls are taken: not ready.
@@ -99,6 +106,7 @@ struct Desk {
     sessions: Sessions,
     opened: Opened,
     streams: events::Streams,
+    oidc: oidc::Oidc,
 }
 
 impl Deref for Desk {
@@ -115,6 +123,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         sessions: Sessions::default(),
         opened: Opened::default(),
         streams: events::Streams::default(),
+        oidc: oidc::Oidc::default(),
     });
     let nothing = || async { problem::Problem::not_found() };
     let wrong_method = || async {
@@ -148,6 +157,8 @@ fn v1() -> Router<Arc<Desk>> {
         .route("/holds/{id}/withdraw", post(api::withdraw))
         .route("/grants", get(grants::list).post(grants::give))
         .route("/grants/{id}", get(grants::show).delete(grants::revoke))
+        .route("/webhooks", get(notices::list))
+        .route("/webhooks/{name}/replay", post(notices::replay))
         .route("/tools/paused", get(tools::paused))
         .route("/events", get(events::api))
         .route("/policies", get(policies::list))
@@ -164,8 +175,10 @@ fn pages() -> Router<Arc<Desk>> {
         .route("/style.css", get(page::style))
         .route("/holdpoint.js", get(page::script))
         .route("/events", get(events::page))
-        .route("/sign-in", get(page::sign_in_form).post(page::sign_in))
-        .route("/sign-out", post(page::sign_out))
+        .route("/sign-in", get(sign_in::form).post(sign_in::by_token))
+        .route("/sign-in/oidc", get(sign_in::to_provider))
+        .route("/sign-in/callback", get(sign_in::from_provider))
+        .route("/sign-out", post(sign_in::out))
         .route("/holds/{id}", get(page::hold))
         .route("/clusters/{id}", get(group::group_page).post(group::group_form))
         .route("/holds/{id}/approve", post(page::approve))

@@ -1,19 +1,18 @@
 //! The review pages: forms that work without any script. A GET changes nothing.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use askama::Template;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::{Html, IntoResponse, Redirect, Response};
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, SET_COOKIE};
+use http::header::{CONTENT_TYPE, HeaderMap};
 use http::{Method, StatusCode, Uri};
 use serde::Deserialize;
 
 use crate::call::{CallId, Digest, Tier};
 use crate::snapshot::Snapshot;
-use crate::store::{AuditNote, CallRecord, Filter, State as CallState};
+use crate::store::{CallRecord, Filter, State as CallState};
 
 use super::Desk;
 use super::ask::Asker;
@@ -23,9 +22,9 @@ use super::exact::Exact;
 use super::find;
 use super::foreseen::Foreseen;
 use super::problem::Problem;
-use super::show::{Calls, Head, Inbox, Line, Message, Parts, Piece, Record, SignIn};
+use super::show::{Calls, Head, Inbox, Line, Message, Parts, Piece, Record};
 use super::undo::Undo;
-use super::who::{Visitor, Who, cookie_name, session_id};
+use super::who::{Visitor, Who};
 
 const STYLE: &str = include_str!("../../templates/style.css");
 const SCRIPT: &str = include_str!("../../templates/holdpoint.js");
@@ -74,7 +73,7 @@ pub(super) fn html(status: StatusCode, page: &impl Template) -> Response {
 }
 
 /// Where a person goes after signing in: a page of ours, by path alone.
-fn next_path(text: &str) -> &str {
+pub(super) fn next_path(text: &str) -> &str {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"/_-".contains(&b);
     let ours = text.starts_with("/holds/") || text.starts_with("/calls");
     if ours && !text.contains("//") && text.bytes().all(plain) { text } else { "/" }
@@ -94,7 +93,7 @@ pub(super) fn signed_out(method: &Method, uri: &Uri) -> Response {
 /// One visit: the snapshot it is judged by, and who looks.
 pub(super) struct Visit {
     pub(super) desk: Arc<Desk>,
-    snapshot: Arc<Snapshot>,
+    pub(super) snapshot: Arc<Snapshot>,
     visitor: Visitor,
 }
 
@@ -390,76 +389,4 @@ pub(super) async fn reconcile(
             visit.record(&record, false, Some(&problem)).await
         }
     }
-}
-
-pub(super) async fn sign_in_form(RawQuery(query): RawQuery) -> Response {
-    let next = query.as_deref().and_then(|q| q.strip_prefix("next=")).map_or("/", next_path);
-    html(StatusCode::OK, &SignIn { next: next.to_owned(), failed: false })
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SignInForm {
-    token: Option<String>,
-    next: Option<String>,
-}
-
-fn cookie(snapshot: &Snapshot, value: &str, end: &str) -> Result<HeaderValue, Problem> {
-    let secure = if snapshot.config.listen.tls.is_some() { "; Secure" } else { "" };
-    let text = format!("{}={value}; Path=/; HttpOnly; SameSite=Lax{secure}{end}", cookie_name(snapshot));
-    HeaderValue::from_str(&text).map_err(|_| Problem::unavailable())
-}
-
-/// A reviewer's token, once, for a session. It is recorded before it counts.
-pub(super) async fn sign_in(State(desk): State<Arc<Desk>>, headers: HeaderMap, body: Body) -> Answer {
-    edge::same_origin(&headers)?;
-    let form: SignInForm = edge::form(&headers, body).await?;
-    let snapshot = desk.snapshots.current();
-    let next = form.next.as_deref().map_or("/", next_path);
-    let Some(who) = Who::by_token(&snapshot, form.token.as_deref().unwrap_or_default().trim(), "page") else {
-        desk.metrics.unidentified.with_label_values(&["unauthenticated"]).inc();
-        return Ok(html(StatusCode::UNAUTHORIZED, &SignIn { next: next.to_owned(), failed: true }));
-    };
-    let more = BTreeMap::from([("channel".to_owned(), "page".into()), ("subject".to_owned(), who.subject.into())]);
-    let note = AuditNote {
-        kind: "admin.signed_in".to_owned(),
-        call: None,
-        principal: Some(who.person),
-        agent: None,
-        run: None,
-        operation: None,
-        code: None,
-        more,
-    };
-    desk.store.append(note, true).await?;
-    if let Some(old) = session_id(&snapshot, &headers) {
-        desk.sessions.end(&old);
-    }
-    let id = desk.sessions.begin(who.digest, desk.clock.instant())?;
-    let mut response = Redirect::to(next).into_response();
-    response.headers_mut().insert(SET_COOKIE, cookie(&snapshot, &id, "")?);
-    Ok(response)
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SignOutForm {
-    csrf: String,
-}
-
-pub(super) async fn sign_out(
-    State(desk): State<Arc<Desk>>,
-    visitor: Visitor,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer {
-    let form: SignOutForm = edge::form(&headers, body).await?;
-    let visit = Visit::new(desk, visitor);
-    visit.own_form(&headers, &form.csrf)?;
-    if let Some(id) = session_id(&visit.snapshot, &headers) {
-        visit.desk.sessions.end(&id);
-    }
-    let mut response = Redirect::to("/sign-in").into_response();
-    response.headers_mut().insert(SET_COOKIE, cookie(&visit.snapshot, "", "; Max-Age=0")?);
-    Ok(response)
 }

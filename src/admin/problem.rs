@@ -184,6 +184,11 @@ impl IntoResponse for Problem {
             let ask = HeaderValue::from_static("Bearer realm=\"holdpoint\"");
             response.headers_mut().insert(WWW_AUTHENTICATE, ask);
         }
+        if self.code == "step_up_required" {
+            // RFC 9470: the same person may come again with a newer proof.
+            let ask = "Bearer realm=\"holdpoint\", error=\"insufficient_user_authentication\", max_age=900";
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(ask));
+        }
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
         }

@@ -8,6 +8,8 @@ use subtle::ConstantTimeEq;
 
 use crate::call::{Digest, Fault};
 
+use super::who::Account;
+
 const LIFE: Duration = Duration::from_secs(8 * 3600);
 const IDLE: Duration = Duration::from_secs(3600);
 /// One reviewer's sessions; the oldest goes when one more begins. With the configured reviewers this bounds them all.
@@ -15,8 +17,8 @@ const PER_REVIEWER: usize = 16;
 
 #[derive(Debug, Clone)]
 struct Session {
-    /// Digest of the token that signed in: a changed token ends the session.
-    reviewer: Digest,
+    /// What signed in; whether it still counts is asked of the configuration in force, every time.
+    account: Account,
     csrf: String,
     created: Instant,
     used: Instant,
@@ -29,7 +31,7 @@ pub(super) struct Sessions(Mutex<HashMap<Digest, Session>>);
 /// A session that is in force.
 #[derive(Debug, Clone)]
 pub(super) struct Live {
-    pub(super) reviewer: Digest,
+    pub(super) account: Account,
     /// Stands in every form.
     pub(super) csrf: String,
 }
@@ -42,7 +44,7 @@ impl Live {
 }
 
 /// 256 random bits in hex.
-fn random() -> Result<String, Fault> {
+pub(super) fn random() -> Result<String, Fault> {
     let mut bytes = [0u8; 32];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|e| Fault::caused("no random bytes", e))?;
     Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
@@ -54,18 +56,18 @@ impl Sessions {
     }
 
     /// Begins one; gives the id for the cookie. Only its digest is kept.
-    pub(super) fn begin(&self, reviewer: Digest, now: Instant) -> Result<String, Fault> {
+    pub(super) fn begin(&self, account: Account, now: Instant) -> Result<String, Fault> {
         let (id, csrf) = (random()?, random()?);
         let mut all = self.lock();
         all.retain(|_, s| s.lives(now));
         let mut own: Vec<(Instant, Digest)> =
-            all.iter().filter(|(_, s)| s.reviewer == reviewer).map(|(d, s)| (s.used, *d)).collect();
+            all.iter().filter(|(_, s)| s.account.is_of(&account)).map(|(d, s)| (s.used, *d)).collect();
         own.sort_unstable();
         let over = (own.len() + 1).saturating_sub(PER_REVIEWER);
         for (_, digest) in own.into_iter().take(over) {
             all.remove(&digest);
         }
-        all.insert(Digest::of(id.as_bytes()), Session { reviewer, csrf, created: now, used: now });
+        all.insert(Digest::of(id.as_bytes()), Session { account, csrf, created: now, used: now });
         Ok(id)
     }
 
@@ -79,7 +81,7 @@ impl Sessions {
             return None;
         }
         session.used = now;
-        Some(Live { reviewer: session.reviewer, csrf: session.csrf.clone() })
+        Some(Live { account: session.account.clone(), csrf: session.csrf.clone() })
     }
 
     pub(super) fn end(&self, id: &str) {
@@ -102,20 +104,20 @@ mod tests {
     #[test]
     fn a_session_ends_when_idle_when_old_and_when_told() {
         let (sessions, clock) = (Sessions::default(), ManualClock::at(Timestamp::default()));
-        let who = Digest::of(b"maya");
-        let id = sessions.begin(who, clock.instant()).unwrap();
+        let who = Account::Token(Digest::of(b"maya"));
+        let id = sessions.begin(who.clone(), clock.instant()).unwrap();
         assert_eq!(id.len(), 64);
-        assert_eq!(sessions.find(&id, clock.instant()).unwrap().reviewer, who);
+        assert_eq!(sessions.find(&id, clock.instant()).unwrap().account, who);
         clock.advance(IDLE);
         assert!(sessions.find(&id, clock.instant()).is_none());
-        let id = sessions.begin(who, clock.instant()).unwrap();
+        let id = sessions.begin(who.clone(), clock.instant()).unwrap();
         for _ in 0..15 {
             clock.advance(IDLE / 2);
             assert!(sessions.find(&id, clock.instant()).is_some());
         }
         clock.advance(IDLE / 2);
         assert!(sessions.find(&id, clock.instant()).is_none(), "older than its life");
-        let id = sessions.begin(who, clock.instant()).unwrap();
+        let id = sessions.begin(who.clone(), clock.instant()).unwrap();
         sessions.end(&id);
         assert!(sessions.find(&id, clock.instant()).is_none());
     }
@@ -123,11 +125,11 @@ mod tests {
     #[test]
     fn sessions_are_bounded_per_reviewer() {
         let (sessions, clock) = (Sessions::default(), ManualClock::at(Timestamp::default()));
-        let other = sessions.begin(Digest::of(b"li"), clock.instant()).unwrap();
+        let other = sessions.begin(Account::Token(Digest::of(b"li")), clock.instant()).unwrap();
         let all: Vec<String> = (0..40)
             .map(|_| {
                 clock.advance(Duration::from_secs(1));
-                sessions.begin(Digest::of(b"maya"), clock.instant()).unwrap()
+                sessions.begin(Account::Token(Digest::of(b"maya")), clock.instant()).unwrap()
             })
             .collect();
         assert_eq!(sessions.lock().len(), PER_REVIEWER + 1);

@@ -101,7 +101,12 @@ pub(super) struct Calls {
 #[template(path = "sign_in.html")]
 pub(super) struct SignIn {
     pub(super) next: String,
-    pub(super) failed: bool,
+    /// What went wrong.
+    pub(super) problem: Option<String>,
+    /// Some reviewers have tokens.
+    pub(super) by_token: bool,
+    /// The provider's host.
+    pub(super) provider: Option<String>,
 }
 
 #[derive(Debug, Template)]
@@ -228,6 +233,8 @@ pub(super) struct Record {
     settle_at: String,
     quiet_at: Option<String>,
     cannot: Vec<(&'static str, String)>,
+    /// Where a fresh sign-in begins, when that is what approving needs.
+    sign_in_again: Option<String>,
     groups: Vec<String>,
     reasons: &'static [&'static str],
     intent: Option<String>,
@@ -325,6 +332,7 @@ impl Record {
             version: record.version,
             settle_at: format!("/calls/{}", record.id),
             quiet_at: record.quiet_at().filter(|at| *at > asker.now).map(to_the_second),
+            sign_in_again: sign_in_again(&asker, record, &cannot),
             cannot: cannot.into_iter().map(|(name, why)| (verb(name), why)).collect(),
             groups: asker.fillable(record),
             reasons: &REASONS,
@@ -389,6 +397,13 @@ fn why(record: &CallRecord) -> Vec<WhyLine> {
         lifted_by: if w.rung >= 2 { "two people" } else { "one person" },
     })
     .collect()
+}
+
+/// Where a fresh sign-in begins, when approving lacks nothing else.
+fn sign_in_again(asker: &Asker<'_>, record: &CallRecord, cannot: &[(&'static str, String)]) -> Option<String> {
+    let lacks = cannot.iter().any(|(name, why)| *name == "approve" && why.starts_with("step_up_required"));
+    let can_sign_in = asker.snapshot.config.identity.oidc.is_some();
+    (lacks && can_sign_in).then(|| format!("/sign-in/oidc?fresh=1&next=/holds/{}", record.id.hold()))
 }
 
 /// As it stands after "You cannot".

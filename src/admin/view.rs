@@ -143,7 +143,7 @@ pub(super) fn full(asker: &Asker<'_>, record: &CallRecord, parts: &Parts<'_>) ->
         "renewals": record.renewals,
         "release": if record.release_by_proxy { "approval" } else { "collect" },
         "note": record.note,
-        "opinion": record.opinion,
+        "opinion": record.opinion.as_deref().map(|o| json!({"person": o.person, "outcome": o.outcome, "reason": o.reason, "at": o.at})),
         "quiet_at": record.quiet_at(),
         "answer": record.answer.as_ref().map(|a| json!({"status": a.status, "bytes": a.len, "sha256": a.digest})),
         "links": links(asker, record),

@@ -1,21 +1,62 @@
 //! Who speaks on the admin side: a reviewer of the configuration in force, by token or by session.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use axum::response::Response;
-use http::header::{AUTHORIZATION, COOKIE, HeaderMap};
+use http::header::{AUTHORIZATION, HeaderMap};
 use http::request::Parts;
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
-use crate::call::{Digest, Principal};
-use crate::config::{IdentityConfig, Reviewer};
+use crate::call::{Digest, Principal, Timestamp};
+use crate::config::{IdentityConfig, OidcRule, Reviewer};
 use crate::snapshot::Snapshot;
 
 use super::Desk;
+use super::cookies;
 use super::page;
 use super::problem::Problem;
 use super::sessions::Live;
+
+/// What signed in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Account {
+    /// A configured token, by its digest.
+    Token(Digest),
+    /// An account of the provider.
+    Provider(Arc<SignedIn>),
+}
+
+/// What an ID token proved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SignedIn {
+    pub(super) issuer: String,
+    pub(super) client_id: String,
+    pub(super) sub: String,
+    /// As the configured claim names the person.
+    pub(super) name: Option<String>,
+    pub(super) groups: Vec<String>,
+    /// Verified by the provider.
+    pub(super) email: Option<String>,
+    /// When the person proved to the provider who it is.
+    pub(super) at: Option<Timestamp>,
+    /// A second factor was proven then.
+    pub(super) strong: bool,
+}
+
+impl Account {
+    pub(super) fn is_of(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Token(a), Self::Token(b)) => a == b,
+            (Self::Provider(a), Self::Provider(b)) => (&a.issuer, &a.sub) == (&b.issuer, &b.sub),
+            _ => false,
+        }
+    }
+}
+
+/// A sign-in, and a second factor, count as fresh for so long.
+pub(super) const FRESH: Duration = Duration::from_secs(15 * 60);
 
 /// A reviewer who proved it.
 #[derive(Debug, Clone)]
@@ -29,10 +70,11 @@ pub(super) struct Who {
     pub(super) groups: Vec<String>,
     pub(super) email: Option<String>,
     pub(super) mfa: bool,
+    /// Signed in just now; a token whose entry says `mfa` always is.
+    pub(super) fresh: bool,
     /// Every name of this person, to exclude.
     pub(super) aliases: Vec<String>,
-    /// Digest of the token.
-    pub(super) digest: Digest,
+    pub(super) account: Account,
     /// `page`, `api` or `cli`.
     pub(super) channel: &'static str,
 }
@@ -66,20 +108,27 @@ fn by_digest<'a>(reviewers: &'a [Reviewer], digest: &Digest) -> Option<&'a Revie
     if bool::from(found) { reviewers.get(usize::try_from(index).ok()?) } else { None }
 }
 
+/// With every account of the people who bear one of these names.
+fn aliases(identity: &IdentityConfig, mut own: Vec<String>) -> Vec<String> {
+    let theirs = identity.people.iter().filter(|(_, p)| own.iter().any(|o| same(o, p)));
+    let accounts: Vec<String> = theirs.map(|(account, _)| account.clone()).collect();
+    for account in accounts {
+        // What a token's claim says is the part behind its issuer.
+        let issuer = identity.jwt.as_ref().map(|j| format!("{}|", j.issuer));
+        own.extend(issuer.and_then(|i| account.strip_prefix(i.as_str()).map(str::to_owned)));
+        own.push(account);
+    }
+    own.retain(|a| !a.is_empty());
+    own
+}
+
 impl Who {
     fn new(identity: &IdentityConfig, reviewer: &Reviewer, channel: &'static str) -> Self {
         let (subject, spelled) = (format!("token|{}", reviewer.user), format!("token:{}", reviewer.user));
         let email = reviewer.email.as_deref().unwrap_or_default();
         let person = linked(identity, &[&subject, &spelled, email]).unwrap_or(&reviewer.user).to_owned();
         let own = [reviewer.user.clone(), spelled, person.clone()];
-        let mut aliases: Vec<String> = own.into_iter().chain(reviewer.email.clone()).collect();
-        for (account, _) in identity.people.iter().filter(|(_, p)| same(p, &person)) {
-            aliases.push(account.clone());
-            // What a token's claim says is the part behind its issuer.
-            let issuer = identity.jwt.as_ref().map(|j| format!("{}|", j.issuer));
-            aliases.extend(issuer.and_then(|i| account.strip_prefix(i.as_str()).map(str::to_owned)));
-        }
-        aliases.retain(|a| !a.is_empty());
+        let aliases = aliases(identity, own.into_iter().chain(reviewer.email.clone()).collect());
         Self {
             user: reviewer.user.clone(),
             person,
@@ -87,9 +136,63 @@ impl Who {
             groups: reviewer.groups.clone(),
             email: reviewer.email.clone(),
             mfa: reviewer.mfa,
+            fresh: reviewer.mfa,
             aliases,
-            digest: reviewer.digest,
+            account: Account::Token(reviewer.digest),
             channel,
+        }
+    }
+
+    /// By an account of the provider. What entitles is its subject: only `identity.people` and the configured claim
+    /// give it a name. Its verified e-mail excludes and nothing else.
+    ///
+    /// # Errors
+    /// It may not be taken for somebody.
+    pub(super) fn of_provider(
+        identity: &IdentityConfig,
+        signed: &Arc<SignedIn>,
+        now: Timestamp,
+    ) -> Result<Self, &'static str> {
+        let subject = format!("{}|{}", signed.issuer, signed.sub);
+        let named = identity.people.get(&subject);
+        let taken = |name: &str| {
+            identity.people.values().chain(identity.reviewers.iter().map(|r| &r.user)).any(|known| same(known, name))
+        };
+        let person = match (named, &signed.name) {
+            (Some(person), _) => person.clone(),
+            (None, Some(name)) if taken(name) => {
+                return Err("its name is that of a person whose account it is not; link it in `identity.people`");
+            }
+            (None, name) => name.clone().unwrap_or_else(|| subject.clone()),
+        };
+        let by_mail = signed.email.as_ref().and_then(|mail| linked(identity, &[mail])).map(str::to_owned);
+        let bare = identity.jwt.as_ref().filter(|j| j.issuer == signed.issuer).map(|_| signed.sub.clone());
+        let own = [subject.clone(), person.clone()].into_iter().chain(signed.email.clone()).chain(by_mail).chain(bare);
+        let fresh = signed.at.is_some_and(|at| now < at.plus(FRESH));
+        Ok(Self {
+            user: person.clone(),
+            aliases: aliases(identity, own.collect()),
+            person,
+            subject,
+            groups: signed.groups.clone(),
+            email: signed.email.clone(),
+            mfa: signed.strong && fresh,
+            fresh,
+            account: Account::Provider(Arc::clone(signed)),
+            channel: "page",
+        })
+    }
+
+    /// By what signed in earlier: does it still count today?
+    fn by_account(snapshot: &Snapshot, account: &Account, now: Timestamp) -> Option<Self> {
+        let identity = &snapshot.config.identity;
+        match account {
+            Account::Token(digest) => Self::by_token_digest(snapshot, digest, "page"),
+            Account::Provider(signed) => {
+                let ours = |rule: &&Arc<OidcRule>| rule.issuer == signed.issuer && rule.client_id == signed.client_id;
+                identity.oidc.as_ref().filter(ours)?;
+                Self::of_provider(identity, signed, now).ok()
+            }
         }
     }
 
@@ -141,18 +244,9 @@ pub(super) struct Visitor {
     pub(super) session: Live,
 }
 
-/// Name of the session's cookie: over TLS no other host or path can set it.
-pub(super) fn cookie_name(snapshot: &Snapshot) -> &'static str {
-    if snapshot.config.listen.tls.is_some() { "__Host-holdpoint" } else { "holdpoint" }
-}
-
 /// The session's id, when exactly one came.
 pub(super) fn session_id(snapshot: &Snapshot, headers: &HeaderMap) -> Option<String> {
-    let name = cookie_name(snapshot);
-    let cookies = headers.get_all(COOKIE).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(';'));
-    let mut ours = cookies.filter_map(|c| c.trim().split_once('=')).filter(|(n, _)| *n == name).map(|(_, v)| v);
-    let first = ours.next()?;
-    if ours.next().is_some() { None } else { Some(first.to_owned()) }
+    cookies::read(snapshot, headers, cookies::SESSION)
 }
 
 impl Visitor {
@@ -161,7 +255,7 @@ impl Visitor {
         let snapshot = desk.snapshots.current();
         let id = session_id(&snapshot, headers)?;
         let session = desk.sessions.find(&id, desk.clock.instant())?;
-        let who = Who::by_token_digest(&snapshot, &session.reviewer, "page");
+        let who = Who::by_account(&snapshot, &session.account, desk.clock.now());
         if who.is_none() {
             desk.sessions.end(&id);
         }

@@ -28,6 +28,7 @@ use crate::gates::pins::Pins;
 use crate::gates::route::Runs;
 use crate::gates::session::Sessions;
 use crate::gates::upstream::{Servers, fetch};
+use crate::notify::Notifier;
 use crate::signals::Throttle;
 use crate::snapshot::{Lasting, Snapshot, Snapshots};
 use crate::store::{Options, Recovery, Store};
@@ -146,7 +147,9 @@ pub async fn start(path: PathBuf, config: Config, clock: Arc<dyn Clock>, cores: 
     }
     crate::tasks::spawn(crate::wire::accept(agents, hands, stopped.clone()));
     crate::tasks::spawn(ticker::run(shared.clone(), resume.clone(), stopped.clone()));
-    let admin = desk(&shared, resume, &asked);
+    let notifier = notifier(&shared, &state.path)?;
+    crate::tasks::spawn(Arc::clone(&notifier).run(stopped.clone()));
+    let admin = desk(&shared, resume, &asked, notifier);
     let router = admin::router(admin);
     crate::tasks::spawn(admin::serve(admin_listener, admin_tls, router, stopped));
     shared.warm();
@@ -154,11 +157,18 @@ pub async fn start(path: PathBuf, config: Config, clock: Arc<dyn Clock>, cores: 
     Ok(Running { agents: addresses.0, admin: addresses.1, recovery, shared, drain, stop, threads, grace })
 }
 
+/// Who is told of what happens, from what happens first.
+fn notifier(shared: &Shared, state: &std::path::Path) -> Result<Arc<Notifier>, Fault> {
+    let (store, snapshots) = (Arc::clone(&shared.store), Arc::clone(&shared.snapshots));
+    Notifier::open(state, store, snapshots, Arc::clone(&shared.clock), Arc::clone(&shared.metrics))
+}
+
 /// What the admin side works with.
 fn desk(
     shared: &Shared,
     resume: mpsc::UnboundedSender<CallId>,
     asked: &mpsc::UnboundedSender<jobs::Job>,
+    notifier: Arc<Notifier>,
 ) -> Arc<Admin> {
     let reloaded = shared.clone();
     Arc::new(Admin {
@@ -169,6 +179,7 @@ fn desk(
             let shared = reloaded.clone();
             Box::pin(async move { reload::reload(&shared, Some(by)).await.map_err(|e| format!("{e:#}")) })
         }),
+        notifier,
         pins: Arc::clone(&shared.pins),
         snapshots: Arc::clone(&shared.snapshots),
         store: Arc::clone(&shared.store),

@@ -5,6 +5,7 @@
 pub mod confusable;
 mod digest;
 mod encode;
+mod event;
 mod facts;
 mod fault;
 mod grant;
@@ -31,6 +32,7 @@ mod undo;
 
 pub use digest::{Digest, canonical};
 pub use encode::{encode_part, encode_path};
+pub use event::EVENTS;
 pub use facts::{Asked, Beside, Facts, History, Judgement, Meter, Meters, Would};
 pub use fault::Fault;
 pub use grant::{GrantCaps, GrantOver, Leans, Loose, TOP_GRANT, overlap, rest_of, spent_on, take_out};

@@ -225,10 +225,8 @@ pub struct Common {
 /// # Errors
 /// Usage and I/O; what the server refuses is [`Exit::Rejected`], said on stderr.
 pub async fn run(verb: Asked, out: &mut impl Write) -> anyhow::Result<Exit> {
-    let is_terminal = io::stdin().is_terminal() && io::stderr().is_terminal();
-    let mut input = io::BufReader::new(io::stdin());
-    let mut err = io::stderr();
-    run_with(verb, Console { input: &mut input, err: &mut err, is_terminal }, out).await
+    let (mut input, mut err) = (io::BufReader::new(io::stdin()), io::stderr());
+    run_with(verb, Console::new(&mut input, &mut err), out).await
 }
 
 /// Whom to ask, and where to complain.
@@ -236,6 +234,13 @@ pub(super) struct Console<'a> {
     input: &'a mut dyn BufRead,
     pub(super) err: &'a mut dyn Write,
     pub(super) is_terminal: bool,
+}
+
+impl<'a> Console<'a> {
+    /// That of this process.
+    pub(super) fn new(input: &'a mut io::BufReader<io::Stdin>, err: &'a mut io::Stderr) -> Self {
+        Self { input, err, is_terminal: io::stdin().is_terminal() && io::stderr().is_terminal() }
+    }
 }
 
 impl Console<'_> {

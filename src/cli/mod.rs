@@ -21,6 +21,7 @@ mod serve;
 mod set;
 mod test;
 mod watch;
+mod webhooks;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -106,6 +107,9 @@ enum Verb {
     /// Let calls like an approved one pass by themselves, within bounds; look at what does, and take it back.
     #[command(subcommand)]
     Grants(grants::Grants),
+    /// Receivers of notifications: how far they were told, what waits, what was given up.
+    #[command(subcommand)]
+    Webhooks(webhooks::Webhooks),
     /// The journal of everything that happened.
     #[command(subcommand)]
     Audit(audit::Audit),
@@ -162,6 +166,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Holds(verb) => runtime()?.block_on(holds::run(verb.into(), &mut out)),
         Verb::Calls(verb) => runtime()?.block_on(holds::run(verb.into(), &mut out)),
         Verb::Grants(verb) => runtime()?.block_on(holds::run(verb.into(), &mut out)),
+        Verb::Webhooks(verb) => runtime()?.block_on(webhooks::run(verb, &mut out)),
         Verb::Audit(verb) => audit::run(&verb, &mut out),
         Verb::Doctor(args) => doctor::run(&args, &mut out),
         Verb::Schema(args) => schema::run(&args, &mut out),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub(super) use super::file_notify::{Notify, NotifyTier};
 pub(super) use super::file_tools::{
     Auth, Breaker, Cost, Diff, Effect, EnvValue, Fence, HeldAs, Idempotency, Kind, Limits, Method, OneOrMany,
     Operation, Otherwise, PlainDiff, PlainFence, Release, Tool, Undo, Upstream,
@@ -44,6 +45,9 @@ pub(super) struct File {
     /// Holds and reviews.
     #[serde(default)]
     pub(super) reviews: Reviews,
+    /// Who is told of what happens.
+    #[serde(default)]
+    pub(super) notify: Vec<Notify>,
     /// Metrics.
     #[serde(default)]
     #[expect(dead_code, reason = "metrics are always served; the key states so")]
@@ -263,6 +267,40 @@ pub(super) struct Reviewers {
     /// Static tokens, for the page, the CLI and bots.
     #[serde(default)]
     pub(super) tokens: Vec<ReviewerToken>,
+    /// Sign-in at an OpenID provider, for the page.
+    pub(super) oidc: Option<Oidc>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Oidc {
+    /// The provider, exactly as its discovery document and its tokens spell it.
+    pub(super) issuer: String,
+    /// What the provider calls this proxy. Its redirect URI there is `<reviews.url>/sign-in/callback`.
+    pub(super) client_id: String,
+    /// Without it this proxy is a public client, which PKCE alone protects.
+    pub(super) client_secret: Option<SecretRef>,
+    /// Scopes to ask for beside `openid`; `[profile, email]` by default.
+    pub(super) scopes: Option<Vec<String>>,
+    /// Claim that lists the reviewer groups; `groups` by default. Dots walk into objects.
+    pub(super) group_claim: Option<String>,
+    /// Claim that names the person, when the provider makes it unique and lets nobody choose it. Without it, and
+    /// without `identity.people`, a person is called `issuer|sub`.
+    pub(super) user_claim: Option<String>,
+    /// Allowed algorithms of ID tokens; `[RS256, ES256, EdDSA]` by default. Symmetric ones are refused.
+    pub(super) algorithms: Option<Vec<String>>,
+    /// What the provider calls a second factor.
+    #[serde(default)]
+    pub(super) mfa: OidcMfa,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OidcMfa {
+    /// Values of `amr`, any of which says so; `[mfa]` by default.
+    pub(super) amr: Option<Vec<String>>,
+    /// Values of `acr`, any of which says so; also asked for at a fresh sign-in.
+    pub(super) acr: Option<Vec<String>>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -381,8 +419,8 @@ pub(super) struct Reviews {
     pub(super) mrtr_poll: bool,
     /// Clocks of the medium tier.
     pub(super) medium: Option<TierClocks>,
-    /// Clocks of the high tier.
-    pub(super) high: Option<TierClocks>,
+    /// Clocks of the high tier, and the sign-in that it needs.
+    pub(super) high: Option<HighTier>,
     /// Caps.
     pub(super) max_held: Option<MaxHeld>,
 }
@@ -396,6 +434,26 @@ pub(super) struct TierClocks {
     pub(super) expires: Option<String>,
     /// From the last vote to the send.
     pub(super) window: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HighTier {
+    /// When it counts as late.
+    pub(super) sla: Option<String>,
+    /// From parking to the last vote.
+    pub(super) expires: Option<String>,
+    /// From the last vote to the send.
+    pub(super) window: Option<String>,
+    /// A vote needs a sign-in at the provider that is at most 15 min old, or a token whose entry says `mfa: true`.
+    pub(super) step_up: Option<StepUp>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum StepUp {
+    /// At the provider of `identity.reviewers.oidc`.
+    Oidc,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]

@@ -2,6 +2,7 @@
 
 mod document;
 mod file;
+mod file_notify;
 mod file_tools;
 pub mod lock;
 mod mistakes;
@@ -18,12 +19,23 @@ pub use secret::Secret;
 pub use units::duration;
 pub use used::{
     AgentKey, BreakerRule, BudgetRule, BudgetScope, CertAgent, Config, HttpServer, IdentityConfig, JwtRule, Keys,
-    ListenConfig, MtlsRule, RatePer, RateRule, ReviewRules, Reviewer, StateConfig, StdioServer, TlsFiles, ToolConfig,
-    UpstreamAt, UpstreamAuth, UpstreamConfig, Workflow,
+    ListenConfig, MtlsRule, NotifyRule, OidcRule, RatePer, RateRule, ReviewRules, Reviewer, StateConfig, StdioServer,
+    TlsFiles, ToolConfig, UpstreamAt, UpstreamAuth, UpstreamConfig, Workflow,
 };
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+/// A URL of a server whose word counts: https, or http on loopback.
+#[must_use]
+pub fn safe_url(url: &str) -> Option<http::Uri> {
+    let is_loopback = |uri: &http::Uri| {
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+        host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+    };
+    let uri = url.parse::<http::Uri>().ok().filter(|u| u.authority().is_some_and(|a| !a.as_str().contains('@')));
+    uri.filter(|u| u.scheme_str() == Some("https") || (u.scheme_str() == Some("http") && is_loopback(u)))
+}
 
 /// The JSON Schema of the configuration file.
 #[must_use]

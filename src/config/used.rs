@@ -43,6 +43,8 @@ pub struct Config {
     pub rates: Vec<RateRule>,
     /// Holds.
     pub reviews: ReviewRules,
+    /// Who is told of what happens.
+    pub notify: Vec<Arc<NotifyRule>>,
 }
 
 /// Listeners.
@@ -108,6 +110,8 @@ pub struct IdentityConfig {
     pub mtls: Option<MtlsRule>,
     /// Reviewers by token.
     pub reviewers: Vec<Reviewer>,
+    /// Reviewers who sign in at a provider.
+    pub oidc: Option<Arc<OidcRule>>,
     /// Account (`issuer|subject`, e-mail) to person.
     pub people: BTreeMap<String, String>,
 }
@@ -206,6 +210,33 @@ pub struct Reviewer {
     pub mfa: bool,
     /// SHA-256 of the token.
     pub digest: Digest,
+}
+
+/// How reviewers sign in at an OpenID provider.
+#[derive(Debug, Clone)]
+pub struct OidcRule {
+    /// The provider; equal to `issuer` of its discovery document and `iss` of its tokens.
+    pub issuer: String,
+    /// Where its discovery document is.
+    pub discovery: Uri,
+    /// This proxy's name there.
+    pub client_id: String,
+    /// This proxy's secret there.
+    pub client_secret: Option<Secret>,
+    /// Where the provider sends the browser back to.
+    pub redirect_uri: String,
+    /// Scopes, between spaces; `openid` is one.
+    pub scope: String,
+    /// Claim of the groups.
+    pub group_claim: String,
+    /// Claim of the person's name.
+    pub user_claim: Option<String>,
+    /// Allowed algorithms: asymmetric ones only.
+    pub algorithms: Vec<jsonwebtoken::Algorithm>,
+    /// Values of `amr` that tell a second factor.
+    pub mfa_amr: Vec<String>,
+    /// Values of `acr` that tell a second factor.
+    pub mfa_acr: Vec<String>,
 }
 
 /// A workflow.
@@ -404,6 +435,34 @@ pub struct RateRule {
     pub burst: u32,
 }
 
+/// One receiver, and what it is told.
+#[derive(Debug)]
+pub struct NotifyRule {
+    /// Tells it from the others: its kind, and a digest of its address.
+    pub name: String,
+    /// Where events are posted.
+    pub url: Uri,
+    /// Keys that sign them: the one in force first.
+    pub keys: Vec<Secret>,
+    /// Only holds of these tiers; empty means all.
+    pub tiers: Vec<crate::call::Tier>,
+    /// Names of events; `hold.*` means all that begin so.
+    pub events: Vec<String>,
+}
+
+impl NotifyRule {
+    /// Whether it wants to hear of an event, and of holds of this tier.
+    #[must_use]
+    pub fn wants(&self, event: &str, tier: Option<crate::call::Tier>) -> bool {
+        let named = |pattern: &String| match pattern.strip_suffix('*') {
+            Some(start) => event.starts_with(start),
+            None => event == pattern,
+        };
+        let fits = self.tiers.is_empty() || tier.is_none_or(|t| self.tiers.contains(&t));
+        fits && self.events.iter().any(named)
+    }
+}
+
 /// Holds and reviews.
 #[derive(Debug, Clone)]
 pub struct ReviewRules {
@@ -417,6 +476,8 @@ pub struct ReviewRules {
     pub medium: (Duration, Duration, Duration),
     /// High: sla, expires, window.
     pub high: (Duration, Duration, Duration),
+    /// A vote on a high hold needs a fresh sign-in.
+    pub step_up: bool,
     /// Caps: per agent, in all.
     pub max_held: (usize, usize),
 }

@@ -100,6 +100,7 @@ permit (
     Holdpoint::Action::"call.view",
     Holdpoint::Action::"call.reconcile",
     Holdpoint::Action::"audit.read",
+    Holdpoint::Action::"notify.replay",
     Holdpoint::Action::"policy.view"
   ],
   resource

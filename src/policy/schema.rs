@@ -35,6 +35,7 @@ pub const SYSTEM_ACTIONS: &[&str] = &[
     "drain",
     "grant.revoke",
     "kill",
+    "notify.replay",
     "policy.activate",
     "policy.view",
     "resume",

@@ -86,7 +86,7 @@ changed! {
     charges: Vec<Charge>,
     answer: Option<StoredAnswer>,
     note: Option<Note>,
-    opinion: Option<Opinion>,
+    opinion: Option<Box<Opinion>>,
     collected: Option<Timestamp>,
 }
 

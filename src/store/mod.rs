@@ -20,7 +20,8 @@ mod votes;
 pub use ask::*;
 pub(crate) use embedded::SHORTENED;
 pub use embedded::{
-    Counts, Gap, Health, Keep, MIN_FREE, News, OpenError, Options, Recovery, Shortened, Store, free_bytes,
+    Counts, Gap, Health, HoldStep, Keep, MIN_FREE, News, OpenError, Options, Recovery, Shortened, Store, Told,
+    free_bytes,
 };
 pub use fresh::{Made, arguments_of, stored_request, target_of, undo_key};
 pub use grant::{Grant, GrantEnd, GrantUse, is_grants};

@@ -142,6 +142,9 @@ pub struct Approval {
     pub person: String,
     /// Issuer and subject that signed in.
     pub subject: String,
+    /// Every other name of that person, so that another account of the same person does not count again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
     /// The groups that the voter is in and that this vote fills.
     pub groups: Vec<String>,
     /// When.
@@ -330,7 +333,7 @@ pub struct CallRecord {
     pub note: Option<Note>,
     /// What a first person says became of an `unknown` call; a second one must say the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub opinion: Option<Opinion>,
+    pub opinion: Option<Box<Opinion>>,
     /// When its outcome was first handed to the agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub collected: Option<Timestamp>,
@@ -353,6 +356,9 @@ pub struct CallRecord {
 pub struct Opinion {
     /// Who.
     pub person: String,
+    /// Every other name of that person.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
     /// `succeeded` or `not_executed`.
     pub outcome: State,
     /// Why this person thinks so.

@@ -311,7 +311,7 @@ pub(super) fn apply(record: &CallRecord, event: Event, now: Timestamp) -> Result
         }
         Event::Conclude { answer, note, .. } => (next.answer, next.note) = (answer, note),
         Event::Died => next.note = Some(died_note()),
-        Event::Opine(opinion) => next.opinion = Some(opinion),
+        Event::Opine(opinion) => next.opinion = Some(Box::new(opinion)),
         Event::Reconcile { note, .. } | Event::Found(note) | Event::NotFound { note, .. } => next.note = Some(note),
     }
     Ok(next)

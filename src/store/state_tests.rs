@@ -8,6 +8,7 @@ fn note(by: Option<&str>) -> Note {
 
 fn approval(person: &str) -> Approval {
     Approval {
+        aliases: Vec::new(),
         person: person.into(),
         subject: person.into(),
         groups: vec![],
@@ -97,8 +98,13 @@ fn in_state(state: State) -> CallRecord {
     r.expires = Some(START.plus(MINUTE));
     r.window_closes = Some(START.plus(MINUTE));
     (r.attempt, r.epoch) = (1, 1);
-    r.opinion =
-        Some(Opinion { person: "first".into(), outcome: State::NotExecuted, reason: "looked".into(), at: START });
+    r.opinion = Some(Box::new(Opinion {
+        person: "first".into(),
+        aliases: Vec::new(),
+        outcome: State::NotExecuted,
+        reason: "looked".into(),
+        at: START,
+    }));
     (r.begun, r.quiet_after) = (Some(START), Some(START));
     r.resend = Some(Resend { by: super::super::ResendBy::Header, attempts: 3 });
     if state == State::Dispatching {
@@ -199,7 +205,9 @@ fn before_quiescence_nobody_says_that_an_unknown_call_was_not_executed() {
     let mut r = in_state(State::Unknown);
     let quiet = START.plus(MINUTE * 10);
     r.quiet_after = Some(quiet);
-    let opine = |outcome| Event::Opine(Opinion { person: "x".into(), outcome, reason: "x".into(), at: START });
+    let opine = |outcome| {
+        Event::Opine(Opinion { person: "x".into(), aliases: Vec::new(), outcome, reason: "x".into(), at: START })
+    };
     let settle = |outcome| Event::Reconcile { outcome, note: note(Some("second")) };
     let not_found = |asked| Event::NotFound { asked, note: note(None) };
     let early = quiet.minus(std::time::Duration::from_millis(1));
@@ -212,7 +220,13 @@ fn before_quiescence_nobody_says_that_an_unknown_call_was_not_executed() {
     }
     assert_eq!(allowed(&r, &opine(State::Succeeded), START), Some(State::Unknown));
     assert_eq!(allowed(&r, &opine(State::Failed), quiet), None, "no word of people");
-    r.opinion = Some(Opinion { person: "first".into(), outcome: State::Succeeded, reason: "x".into(), at: START });
+    r.opinion = Some(Box::new(Opinion {
+        person: "first".into(),
+        aliases: Vec::new(),
+        outcome: State::Succeeded,
+        reason: "x".into(),
+        at: START,
+    }));
     assert_eq!(allowed(&r, &settle(State::Succeeded), START), Some(State::Succeeded));
     // A record of an older version has only its begin.
     (r.quiet_after, r.quiet_for) = (None, MINUTE * 10);
@@ -377,7 +391,8 @@ const NAMES: [&str; 24] = [
 
 fn event(name: &str, said: Said, r: &CallRecord) -> Event {
     let ended = |state| Event::Conclude { attempt: said.attempt, epoch: said.epoch, state, answer: None, note: None };
-    let word = |outcome| Opinion { person: said.person.into(), outcome, reason: "x".into(), at: START };
+    let word =
+        |outcome| Opinion { person: said.person.into(), aliases: Vec::new(), outcome, reason: "x".into(), at: START };
     let settle = |outcome| Event::Reconcile { outcome, note: note(Some(said.person)) };
     match name {
         "vote" => Event::Vote { approval: approval("a"), last: false },

@@ -46,7 +46,8 @@ pub(super) fn count(record: &CallRecord, vote: &Vote, now: Timestamp) -> Result<
     if is_own_call(record, || names(vote)) {
         return Err(HoldError::SelfReview);
     }
-    if record.approvals.iter().any(|a| names(vote).any(|n| same(n, &a.person) || same(n, &a.subject))) {
+    let counted = record.approvals.iter().flat_map(|a| a.aliases.iter().chain([&a.person, &a.subject]));
+    if counted.into_iter().any(|c| names(vote).any(|n| same(n, c))) {
         return Err(HoldError::AlreadyCounted);
     }
     // Who has changed it looked already: the last word of two is another person's.
@@ -69,6 +70,7 @@ pub(super) fn count(record: &CallRecord, vote: &Vote, now: Timestamp) -> Result<
     let approval = Approval {
         person: vote.person.clone(),
         subject: vote.subject.clone(),
+        aliases: vote.aliases.clone(),
         groups,
         at: now,
         channel: vote.channel.clone(),
@@ -120,13 +122,16 @@ pub(super) fn opinion(record: &CallRecord, said: &Reconcile, now: Timestamp) -> 
         return Err(HoldError::TooEarly(shown()));
     }
     let (person, outcome, reason) = (said.person.clone(), said.outcome, said.reason.clone());
+    let aliases = said.aliases.iter().chain([&said.subject]).cloned().collect();
     match record.opinion.as_ref().filter(|o| o.outcome == outcome) {
-        Some(first) if names().any(|n| same(n, &first.person)) => Err(HoldError::AlreadyCounted),
+        Some(first) if first.aliases.iter().chain([&first.person]).any(|f| names().any(|n| same(n, f))) => {
+            Err(HoldError::AlreadyCounted)
+        }
         Some(_) => {
             let note = Note { code: "reconciled".into(), text: reason, by: Some(person) };
             Ok(Event::Reconcile { outcome, note })
         }
-        None => Ok(Event::Opine(Opinion { person, outcome, reason, at: now })),
+        None => Ok(Event::Opine(Opinion { person, aliases, outcome, reason, at: now })),
     }
 }
 
@@ -347,7 +352,7 @@ mod tests {
             let first = opinion(&r, &said(&r, "eve", outcome), later).unwrap();
             let Event::Opine(first) = first else { panic!("{first:?}") };
             assert_eq!((first.person.as_str(), first.outcome, first.at), ("eve", outcome, later));
-            r.opinion = Some(first);
+            r.opinion = Some(Box::new(first));
             assert_eq!(opinion(&r, &said(&r, "EVE", outcome), later).unwrap_err(), HoldError::AlreadyCounted);
             let mut linked = said(&r, "evelyn", outcome);
             linked.aliases.push("eve".into());

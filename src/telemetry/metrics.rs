@@ -81,6 +81,8 @@ metrics! {
     grant_uses: IntCounterVec = "holdpoint_grant_uses_total", "Calls that passed by a grant", ["op"];
     /// Store failures.
     store_errors: IntCounterVec = "holdpoint_store_errors_total", "Steps that the store could not record", ["op"];
+    /// Attempts to notify.
+    notifications: IntCounterVec = "holdpoint_notifications_total", "Attempts to notify, by channel and result", ["channel", "result"];
     /// Reloads.
     config_reloads: IntCounterVec = "holdpoint_config_reloads_total", "Reloads by result", ["result"];
     /// Requests refused before anybody was identified.

@@ -26,8 +26,22 @@ const EDGES: &[(&str, &[&str])] = &[
     ("inquiry", &["call", "gates", "pipeline", "store", "wire"]),
     (
         "admin",
-        &["call", "clock", "config", "gates", "policy", "signals", "snapshot", "store", "tasks", "telemetry", "wire"],
+        &[
+            "call",
+            "clock",
+            "config",
+            "gates",
+            "notify",
+            "policy",
+            "signals",
+            "snapshot",
+            "store",
+            "tasks",
+            "telemetry",
+            "wire",
+        ],
     ),
+    ("notify", &["call", "clock", "config", "gates", "snapshot", "store", "tasks", "telemetry"]),
     ("init", &["config", "gates"]),
     ("demo", &["app", "call", "cli", "clock", "config", "tasks", "telemetry"]),
     (

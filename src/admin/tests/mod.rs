@@ -25,6 +25,7 @@ use crate::call::{
 use crate::clock::{Clock, ManualClock};
 use crate::gates::authz::Verdict;
 use crate::gates::route::Runs;
+use crate::notify::Notifier;
 use crate::policy::sample::{facts, support_bot};
 use crate::snapshot::{Lasting, Snapshot, Snapshots};
 use crate::store::{
@@ -168,7 +169,11 @@ impl World {
         let (store, metrics) = (Arc::new(store), Arc::new(Metrics::new().unwrap()));
         let (resume, resumed) = unbounded_channel();
         let (draining, drained) = watch::channel(false);
+        let time = Arc::clone(&clock) as Arc<dyn Clock>;
+        let (told, counted) = (Arc::clone(&store), Arc::clone(&metrics));
+        let notifier = Notifier::open(&state, told, Arc::clone(&snapshots), time, counted).unwrap();
         let admin = Admin {
+            notifier,
             edit: Arc::new(|_| Box::pin(async { None })),
             undo: Arc::new(|_| Box::pin(async { None })),
             grant: Arc::new(|_| Box::pin(async { None })),

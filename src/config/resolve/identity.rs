@@ -26,6 +26,7 @@ pub(super) fn identity(ctx: &mut Ctx<'_>, i: &file::Identity) -> IdentityConfig 
         org,
         keys,
         reviewers,
+        oidc: None,
     }
 }
 
@@ -76,16 +77,7 @@ fn reviewer(ctx: &mut Ctx<'_>, n: usize, t: &file::ReviewerToken) -> Option<Revi
 
 fn jwt(ctx: &mut Ctx<'_>, j: &file::Jwt, org: &str) -> Option<JwtRule> {
     let at = "/identity/agents/jwt";
-    let names = j.algorithms.clone().unwrap_or_else(|| vec!["RS256".into(), "ES256".into(), "EdDSA".into()]);
-    let mut algorithms = Vec::new();
-    for (i, name) in names.iter().enumerate() {
-        let parsed = name.parse().ok().filter(|a| asymmetric(*a));
-        let why = || format!("`{name}` is not an asymmetric algorithm that we verify, such as RS256, ES256 or EdDSA");
-        algorithms.extend(ctx.ok(&format!("{at}/algorithms/{i}"), parsed.ok_or_else(why)));
-    }
-    if algorithms.is_empty() {
-        ctx.err(at, "no algorithm is allowed");
-    }
+    let algorithms = algorithms(ctx, at, j.algorithms.clone());
     Some(JwtRule {
         issuer: j.issuer.clone(),
         audience: j.audience.clone(),
@@ -102,17 +94,28 @@ fn jwt(ctx: &mut Ctx<'_>, j: &file::Jwt, org: &str) -> Option<JwtRule> {
     })
 }
 
+/// Those that tokens may be signed with.
+pub(super) fn algorithms(ctx: &mut Ctx<'_>, at: &str, given: Option<Vec<String>>) -> Vec<Algorithm> {
+    let names = given.unwrap_or_else(|| vec!["RS256".into(), "ES256".into(), "EdDSA".into()]);
+    let mut algorithms = Vec::new();
+    for (i, name) in names.iter().enumerate() {
+        let parsed = name.parse().ok().filter(|a| asymmetric(*a));
+        let why = || format!("`{name}` is not an asymmetric algorithm that we verify, such as RS256, ES256 or EdDSA");
+        algorithms.extend(ctx.ok(&format!("{at}/algorithms/{i}"), parsed.ok_or_else(why)));
+    }
+    if algorithms.is_empty() {
+        ctx.err(at, "no algorithm is allowed");
+    }
+    algorithms
+}
+
 fn asymmetric(a: Algorithm) -> bool {
     !matches!(a, Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512)
 }
 
 fn jwks(ctx: &mut Ctx<'_>, j: &file::Jwt) -> Option<Keys> {
     let at = "/identity/agents/jwt/jwks";
-    let fetched = |ctx: &mut Ctx<'_>, url: &str| {
-        let uri = url.parse::<http::Uri>().ok().filter(|u| u.authority().is_some());
-        let safe = uri.filter(|u| u.scheme_str() == Some("https") || is_loopback(u));
-        ctx.ok(at, safe.ok_or_else(|| format!("`{url}` must be https (http is for loopback only)"))).map(Keys::Url)
-    };
+    let fetched = |ctx: &mut Ctx<'_>, url: &str| ctx.ok(at, safe_url(url)).map(Keys::Url);
     match j.jwks.as_ref().map(|k| (&k.file, &k.url)) {
         Some((Some(path), None)) => key_file(ctx, at, path),
         Some((None, Some(url))) => fetched(ctx, url),
@@ -124,8 +127,9 @@ fn jwks(ctx: &mut Ctx<'_>, j: &file::Jwt) -> Option<Keys> {
     }
 }
 
-fn is_loopback(uri: &http::Uri) -> bool {
-    uri.host().is_some_and(|h| h == "localhost" || h.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback()))
+/// Where secrets may go, and what comes from there may be believed.
+pub(super) fn safe_url(url: &str) -> Result<http::Uri, String> {
+    super::super::safe_url(url).ok_or_else(|| format!("`{url}` must be https (http is for loopback only)"))
 }
 
 fn key_file(ctx: &mut Ctx<'_>, at: &str, path: &Path) -> Option<Keys> {

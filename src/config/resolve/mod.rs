@@ -2,6 +2,8 @@
 
 mod identity;
 mod methods;
+mod notify;
+mod oidc;
 mod operations;
 mod preview;
 mod reads;
@@ -103,7 +105,9 @@ pub(super) fn resolve(file: file::File, base: &Path, text: &str, unlocked: bool)
     if !policy_dir.is_dir() {
         ctx.err("/policies/dir", format!("`{}` is not a folder", policy_dir.display()));
     }
-    let identity = identity::identity(&mut ctx, &file.identity);
+    let mut identity = identity::identity(&mut ctx, &file.identity);
+    let at = file.reviews.url.as_deref();
+    identity.oidc = file.identity.reviewers.oidc.as_ref().and_then(|o| oidc::oidc(&mut ctx, o, at, &listen));
     if identity.mtls.is_some() && listen.tls.is_none() {
         ctx.err("/identity/agents/mtls", "client certificates need `listen.tls`");
     }
@@ -121,7 +125,11 @@ pub(super) fn resolve(file: file::File, base: &Path, text: &str, unlocked: bool)
         ctx.err("/state/keep/calls", text);
     }
     let rates = file.rates.iter().enumerate().filter_map(|(i, r)| rate(&mut ctx, i, r, &known)).collect();
+    let notify = notify::notify(&mut ctx, &file.notify);
     let reviews = reviews(&mut ctx, &file.reviews);
+    if reviews.step_up && file.identity.reviewers.oidc.is_none() {
+        ctx.err("/reviews/high/step_up", "`oidc` needs `identity.reviewers.oidc`");
+    }
     if !ctx.wrong.is_empty() {
         return Err(ctx.wrong);
     }
@@ -140,6 +148,7 @@ pub(super) fn resolve(file: file::File, base: &Path, text: &str, unlocked: bool)
         budgets,
         rates,
         reviews,
+        notify,
     })
 }
 
@@ -323,18 +332,22 @@ fn rate(ctx: &mut Ctx<'_>, i: usize, r: &file::Rate, known: &[&str]) -> Option<R
 
 fn reviews(ctx: &mut Ctx<'_>, r: &file::Reviews) -> ReviewRules {
     let minutes = |m: u64| Duration::from_secs(60 * m);
-    let none = file::TierClocks::default();
-    let mut clocks = |tier: &str, given: Option<&file::TierClocks>, defaults: (u64, u64, u64)| {
-        let given = given.unwrap_or(&none);
+    let mut clocks = |tier: &str, given: [Option<&String>; 3], defaults: (u64, u64, u64)| {
         let at = |key: &str| format!("/reviews/{tier}/{key}");
+        let [sla, expires, window] = given;
         (
-            ctx.duration(&at("sla"), given.sla.as_ref(), minutes(defaults.0)),
-            ctx.duration(&at("expires"), given.expires.as_ref(), minutes(defaults.1)),
-            ctx.duration(&at("window"), given.window.as_ref(), minutes(defaults.2)),
+            ctx.duration(&at("sla"), sla, minutes(defaults.0)),
+            ctx.duration(&at("expires"), expires, minutes(defaults.1)),
+            ctx.duration(&at("window"), window, minutes(defaults.2)),
         )
     };
-    let medium = clocks("medium", r.medium.as_ref(), (15, 240, 240));
-    let high = clocks("high", r.high.as_ref(), (10, 30, 30));
+    let (m, h) = (r.medium.as_ref(), r.high.as_ref());
+    let of_medium =
+        [m.and_then(|m| m.sla.as_ref()), m.and_then(|m| m.expires.as_ref()), m.and_then(|m| m.window.as_ref())];
+    let of_high =
+        [h.and_then(|h| h.sla.as_ref()), h.and_then(|h| h.expires.as_ref()), h.and_then(|h| h.window.as_ref())];
+    let medium = clocks("medium", of_medium, (15, 240, 240));
+    let high = clocks("high", of_high, (10, 30, 30));
     let caps = r.max_held.as_ref();
     ReviewRules {
         url: r.url.clone().map(|u| u.trim_end_matches('/').to_owned()),
@@ -342,6 +355,7 @@ fn reviews(ctx: &mut Ctx<'_>, r: &file::Reviews) -> ReviewRules {
         mrtr_poll: r.mrtr_poll,
         medium,
         high,
+        step_up: h.is_some_and(|h| h.step_up == Some(file::StepUp::Oidc)),
         max_held: (caps.and_then(|c| c.per_agent).unwrap_or(100), caps.and_then(|c| c.total).unwrap_or(10_000)),
     }
 }

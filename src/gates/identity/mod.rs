@@ -2,7 +2,9 @@
 
 mod api_key;
 mod jwt;
+mod keys;
 mod mtls;
+pub mod token;
 
 use std::sync::Arc;
 
@@ -10,7 +12,7 @@ use crate::call::{Code, Credentials, Fault, Principal, Refusal};
 use crate::clock::Clock;
 use crate::config::IdentityConfig;
 
-pub use jwt::Fetch;
+pub use keys::{Fetch, KeySet, NoKey};
 
 /// The identity gate.
 #[derive(Debug)]

@@ -1,11 +1,11 @@
-//! Gets a small document, such as a key set, by URL.
+//! Small exchanges with servers that are no tools: key sets, sign-in providers, receivers of notifications.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::HOST;
-use http::{Request, Uri};
+use http::{Request, StatusCode, Uri};
 use http_body_util::Full;
 
 use crate::call::{Fault, IDLE};
@@ -25,28 +25,43 @@ const TIME: Duration = Duration::from_secs(10);
 /// # Errors
 /// A fault that says what went wrong.
 pub async fn fetch(uri: Uri, clock: Arc<dyn Clock>) -> Result<Bytes, Fault> {
-    match tokio::time::timeout(TIME, get(uri, clock)).await {
-        Ok(done) => done.map_err(|why| Fault::caused("a document could not be fetched", why)),
-        Err(_) => Err(Fault::new("a document could not be fetched in time")),
+    let mut request = Request::new(Bytes::new());
+    *request.uri_mut() = uri;
+    match exchange(request, clock).await? {
+        (StatusCode::OK, document) => Ok(document),
+        (status, _) => Err(Fault::caused("a document could not be fetched", format!("status {status}"))),
     }
 }
 
-async fn get(uri: Uri, clock: Arc<dyn Clock>) -> Result<Bytes, String> {
-    let config = HttpServer { origin: uri.clone(), base: String::new(), auth: UpstreamAuth::None, ca: None };
+/// Sends one request to its URI on a connection of its own and reads the answer, whatever its status: at most 1 MiB,
+/// within 10 s, no redirects.
+///
+/// # Errors
+/// A fault that says what went wrong; the request may have arrived all the same.
+pub async fn exchange(request: Request<Bytes>, clock: Arc<dyn Clock>) -> Result<(StatusCode, Bytes), Fault> {
+    let at = request.uri().authority().map(ToString::to_string).unwrap_or_default();
+    let none = |why: String| Fault::caused("a server did not answer", format!("{at}: {why}"));
+    match tokio::time::timeout(TIME, send(request, clock)).await {
+        Ok(done) => done.map_err(none),
+        Err(_) => Err(none("not within 10 s".into())),
+    }
+}
+
+async fn send(given: Request<Bytes>, clock: Arc<dyn Clock>) -> Result<(StatusCode, Bytes), String> {
+    let origin = given.uri().clone();
+    let target: Uri = origin.path_and_query().map_or("/", |p| p.as_str()).parse().map_err(|_| "not a URL")?;
+    let config = HttpServer { origin, base: String::new(), auth: UpstreamAuth::None, ca: None };
     let endpoint = Origin::new("fetch", &[], &config).map_err(|e| e.chain())?;
     let pool = Arc::new(Pool::new(clock));
-    let target: Uri = uri.path_and_query().map_or("/", |p| p.as_str()).parse().map_err(|_| "not a URL")?;
     let request = || {
-        let mut request = Request::new(Full::new(Bytes::new()));
+        let mut request = given.clone().map(Full::new);
         *request.uri_mut() = target.clone();
         request.headers_mut().insert(HOST, endpoint.host_header().clone());
         request
     };
     let sent = pool.send(&endpoint, "", Freshness::Any, &Started::default(), request).await;
     let (response, connection) = sent.map_err(SendError::why)?;
-    if response.status() != http::StatusCode::OK {
-        return Err(format!("status {}", response.status()));
-    }
+    let status = response.status();
     let mut flow = Flow::bytes(Raw::new(response.into_body(), connection, LIMIT, IDLE), Bytes::new());
     let mut all = Vec::new();
     while let Some(piece) = flow.next().await {
@@ -54,5 +69,5 @@ async fn get(uri: Uri, clock: Arc<dyn Clock>) -> Result<Bytes, String> {
             all.extend_from_slice(&bytes);
         }
     }
-    Ok(Bytes::from(all))
+    Ok((status, Bytes::from(all)))
 }

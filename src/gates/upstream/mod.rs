@@ -36,7 +36,7 @@ use crate::tasks;
 pub use answer::{Answer, Got, GotBody, Lost};
 pub use catalog::catalog;
 pub use endpoint::{Endpoint, Endpoints, Origin};
-pub use fetch::fetch;
+pub use fetch::{exchange, fetch};
 pub use flow::{Flow, Piece};
 pub use pool::Pool;
 pub use probe::{Finding, Probed};

@@ -18,7 +18,7 @@ use crate::store::State;
 
 use super::core::Core;
 use super::index::{Applied, Change, Index, IndexError};
-use super::news::{Board, News, news};
+use super::news::{Board, HoldStep, news};
 
 /// Above so many entries, those nobody waits for are dropped.
 const SWEEP: usize = 1024;
@@ -39,7 +39,7 @@ pub(super) struct Task {
 }
 
 impl Task {
-    fn news(&self) -> impl Iterator<Item = News> {
+    fn news(&self) -> impl Iterator<Item = HoldStep> {
         self.changes.iter().filter_map(|change| match change {
             Change::Call(record, _, step) => news(self.seq, *step, record),
             Change::Artifact(_) => None,

@@ -20,6 +20,7 @@ mod query;
 mod retain;
 mod steps;
 mod tally;
+mod told;
 
 use std::fmt;
 use std::sync::atomic::{
@@ -43,10 +44,11 @@ use super::state::{self, Event, Illegal};
 use super::{CallRecord, State, Step};
 
 pub use health::{Health, MIN_FREE, free_bytes};
-pub use news::{Gap, News};
+pub use news::{Gap, HoldStep};
 pub use open::OpenError;
 pub(crate) use retain::NOTE as SHORTENED;
 pub use retain::{Keep, Shortened};
+pub use told::{News, Told};
 
 use self::checkpoint::Checkpoints;
 use self::core::Core;

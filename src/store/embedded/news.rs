@@ -15,7 +15,7 @@ const KEPT: usize = 1024;
 
 /// One durable step of a held call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct News {
+pub struct HoldStep {
     /// Number of its record in the journal: grows from step to step, over restarts too.
     pub seq: u64,
     /// What happened.
@@ -38,7 +38,7 @@ pub struct Gap;
 struct Kept {
     /// Of what came at or before this nothing is known.
     floor: u64,
-    newest: VecDeque<News>,
+    newest: VecDeque<HoldStep>,
 }
 
 /// Where steps are put up once they are durable.
@@ -64,7 +64,7 @@ impl Board {
     }
 
     /// Puts up steps, in order.
-    pub(super) fn put(&self, news: impl Iterator<Item = News>) {
+    pub(super) fn put(&self, news: impl Iterator<Item = HoldStep>) {
         let mut kept = self.kept();
         let before = kept.newest.back().map_or(kept.floor, |n| n.seq);
         kept.newest.extend(news.filter(|n| n.seq > before));
@@ -76,7 +76,7 @@ impl Board {
         self.head.send_if_modified(|h| std::mem::replace(h, head) != head);
     }
 
-    fn since(&self, seq: u64) -> Result<Vec<News>, Gap> {
+    fn since(&self, seq: u64) -> Result<Vec<HoldStep>, Gap> {
         let kept = self.kept();
         let head = kept.newest.back().map_or(kept.floor, |n| n.seq);
         if seq < kept.floor || seq > head {
@@ -87,8 +87,8 @@ impl Board {
 }
 
 /// The step of a call that was held at some time; others are not news.
-pub(super) fn news(seq: u64, step: Step, record: &CallRecord) -> Option<News> {
-    (record.terms.is_some() && step != Step::Collected).then_some(News {
+pub(super) fn news(seq: u64, step: Step, record: &CallRecord) -> Option<HoldStep> {
+    (record.terms.is_some() && step != Step::Collected).then_some(HoldStep {
         seq,
         step,
         id: record.id,
@@ -103,7 +103,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Gap`] when some may be forgotten, or `seq` is not of this journal.
-    pub fn news(&self, seq: u64) -> Result<Vec<News>, Gap> {
+    pub fn news(&self, seq: u64) -> Result<Vec<HoldStep>, Gap> {
         self.inner.board.since(seq)
     }
 
@@ -118,8 +118,8 @@ impl Store {
 mod tests {
     use super::*;
 
-    fn step(seq: u64) -> News {
-        News { seq, step: Step::Voted, id: CallId::new(), version: 1, state: State::Held, tier: Tier::Medium }
+    fn step(seq: u64) -> HoldStep {
+        HoldStep { seq, step: Step::Voted, id: CallId::new(), version: 1, state: State::Held, tier: Tier::Medium }
     }
 
     #[test]

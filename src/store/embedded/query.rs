@@ -80,7 +80,7 @@ impl Inner {
         Ok((seq, known))
     }
 
-    fn current(&self, id: CallId) -> Result<Option<CallRecord>, Unavailable> {
+    pub(super) fn current(&self, id: CallId) -> Result<Option<CallRecord>, Unavailable> {
         let (mut core, now) = self.lock()?;
         if self.journal.healthy() {
             self.settle(&mut core, id, now)?;

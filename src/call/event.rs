@@ -1,0 +1,24 @@
+//! Names of what happens, as receivers of notifications and readers of the event stream know it.
+
+/// Every event that is told.
+pub const EVENTS: &[&str] = &[
+    "hold.created",
+    "hold.updated",
+    "hold.edited",
+    "hold.approved",
+    "hold.rejected",
+    "hold.withdrawn",
+    "hold.revoked",
+    "hold.stale",
+    "hold.expired",
+    "hold.succeeded",
+    "hold.failed",
+    "hold.unknown",
+    "hold.not_executed",
+    "call.executed",
+    "call.unknown",
+    "call.undone",
+    "near_miss",
+    "config.reloaded",
+    "config.rejected",
+];
