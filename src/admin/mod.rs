@@ -19,6 +19,7 @@ mod health;
 mod page;
 mod policies;
 mod problem;
+mod samples;
 mod serve;
 mod sessions;
 mod show;
@@ -140,6 +141,8 @@ fn v1() -> Router<Arc<Desk>> {
         .route("/holds/{id}/withdraw", post(api::withdraw))
         .route("/grants", get(grants::list).post(grants::give))
         .route("/grants/{id}", get(grants::show).delete(grants::revoke))
+        .route("/samples", get(samples::list))
+        .route("/samples/{id}", post(samples::verdict))
         .route("/tools/paused", get(tools::paused))
         .route("/policies", get(policies::list))
         .route("/policies/activate", post(policies::activate))
@@ -162,6 +165,8 @@ fn pages() -> Router<Arc<Desk>> {
         .route("/holds/{id}/edit", post(amend::edit_form))
         .route("/holds/{id}/withdraw", post(page::withdraw))
         .route("/holds/{id}/grant", post(grant_page::give))
+        .route("/samples", get(samples::samples_page))
+        .route("/samples/{id}", post(samples::form))
         .route("/grants", get(grant_page::list))
         .route("/grants/{id}/revoke", post(grant_page::revoke))
         .route("/policies", get(page::policies))

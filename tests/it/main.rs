@@ -35,6 +35,7 @@ mod preview;
 mod reload;
 mod rest;
 mod rollout;
+mod samples;
 mod stdio;
 mod streams;
 mod undo;

@@ -16,6 +16,7 @@ mod open;
 mod points;
 mod query;
 mod retain;
+mod samples;
 mod steps;
 mod tally;
 
