@@ -53,6 +53,33 @@ async fn calls_are_picked_by_their_ids_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_fifth_of_what_passes_by_a_grant_is_picked() {
+    let people = PEOPLE.to_owned()
+        + "@id(\"more\") permit (principal in Holdpoint::Team::\"support-leads\", \
+           action in [Holdpoint::Action::\"sample.judge\", Holdpoint::Action::\"grant.create\"], resource);\n";
+    let reason = "@reason(\"Refunds need one review.\")";
+    let policies = POLICIES.replace(reason, &format!("{reason} @grant(\"max=1h\")"));
+    let p = start(Setup::new().policies(&policies).people(&people)).await;
+    let hold = p.refund("o_1", 6000, &[]).await.json()["hold"].as_str().unwrap().to_owned();
+    let digest = p.record(&hold.replace("hold_", "call_")).await.digest;
+    let vote = json!({"digest": digest, "grant": {"pins": [{"path": "/orderId", "any": true}]}});
+    let got = p.reviewer("maya", "POST", &format!("/v1/holds/{hold}/approve"), Some(&vote)).await;
+    assert_eq!(got.status, 200, "{got:?}");
+    let mut picked = Vec::new();
+    for n in 0..40 {
+        let got = p.refund(&format!("many_{n}"), 6000, &[]).await;
+        assert_eq!(got.status, 200, "{got:?}");
+        let call = got.header("holdpoint-call").to_owned();
+        if SampleRate::GRANTS.picks(call.parse().unwrap()) {
+            picked.insert(0, json!(call));
+        }
+    }
+    let found: Vec<Value> = listed(&p, "").await.iter().map(|s| s["id"].clone()).collect();
+    assert_eq!(found, picked);
+    assert!(listed(&p, "").await.iter().all(|s| s["grant"] == got.json()["grant"]["id"]));
+}
+
+#[tokio::test]
 async fn a_verdict_is_given_once_by_others_than_who_runs_the_agent() {
     let p = start(setup("100%").config("redact: [/phone]", "redact: [/phone, /email]")).await;
     let body = json!({"email": "ann@x.example"});
