@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use http::StatusCode;
 
-use crate::call::{Needs, Tier, Timestamp};
+use crate::call::{Needs, Principal, Tier, Timestamp};
 use crate::gates::authz::{AdminAnswer, AdminQuestion, AdminResource, HoldFacts};
 use crate::snapshot::Snapshot;
 use crate::store::{CallRecord, Grant, State};
@@ -118,10 +118,14 @@ impl<'a> Asker<'a> {
 
     /// The store decides this again, inside the step.
     fn is_own(&self, record: &CallRecord) -> bool {
-        let p = &record.principal;
-        let barred = [p.operator.as_deref(), p.acting_for.as_deref(), p.acting_for_email.as_deref(), Some(&*p.subject)];
         let undoing = record.undoes.iter().flat_map(|u| u.aliases.iter().chain([&u.person])).map(String::as_str);
-        self.who.is_any_of(barred.into_iter().flatten().chain(undoing))
+        self.is_callers(&record.principal) || self.who.is_any_of(undoing)
+    }
+
+    /// Whether this person runs the agent, or is the one that it acts for.
+    pub(super) fn is_callers(&self, p: &Principal) -> bool {
+        let barred = [p.operator.as_deref(), p.acting_for.as_deref(), p.acting_for_email.as_deref(), Some(&*p.subject)];
+        self.who.is_any_of(barred.into_iter().flatten())
             || acted_for(&self.snapshot.config.identity, p).is_some_and(|person| self.who.is_any_of([person]))
     }
 

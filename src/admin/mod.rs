@@ -23,6 +23,7 @@ mod oidc;
 mod page;
 mod policies;
 mod problem;
+mod samples;
 mod serve;
 mod sessions;
 mod show;
@@ -159,6 +160,8 @@ fn v1() -> Router<Arc<Desk>> {
         .route("/grants/{id}", get(grants::show).delete(grants::revoke))
         .route("/webhooks", get(notices::list))
         .route("/webhooks/{name}/replay", post(notices::replay))
+        .route("/samples", get(samples::list))
+        .route("/samples/{id}", post(samples::verdict))
         .route("/tools/paused", get(tools::paused))
         .route("/events", get(events::api))
         .route("/policies", get(policies::list))
@@ -186,6 +189,8 @@ fn pages() -> Router<Arc<Desk>> {
         .route("/holds/{id}/edit", post(amend::edit_form))
         .route("/holds/{id}/withdraw", post(page::withdraw))
         .route("/holds/{id}/grant", post(grant_page::give))
+        .route("/samples", get(samples::samples_page))
+        .route("/samples/{id}", post(samples::form))
         .route("/grants", get(grant_page::list))
         .route("/grants/{id}/revoke", post(grant_page::revoke))
         .route("/policies", get(page::policies))

@@ -269,11 +269,7 @@ impl Record {
         });
         let is_unknown = record.state_at(asker.now) == State::Unknown;
         let needs = record.terms.as_ref().map(|t| &t.needs);
-        let (body, withheld) = match &exact.body {
-            Body::Bytes(bytes) => (Some(visible_bytes(bytes)), ""),
-            Body::Withheld => (None, "The body is not shown: it carries the redacted arguments."),
-            Body::Gone => (None, "The body is not kept any more."),
-        };
+        let (body, withheld) = body(&exact.body);
         Self {
             problem: problem.map(|p| (p.detail().to_owned(), p.reasons())),
             again: again.is_some(),
@@ -342,6 +338,15 @@ impl Record {
             step: record.context.step.as_deref().map(visible),
             head,
         }
+    }
+}
+
+/// The body as it is shown, or why it is not.
+fn body(body: &Body) -> (Option<String>, &'static str) {
+    match body {
+        Body::Bytes(bytes) => (Some(visible_bytes(bytes)), ""),
+        Body::Withheld => (None, "The body is not shown: it carries the redacted arguments."),
+        Body::Gone => (None, "The body is not kept any more."),
     }
 }
 

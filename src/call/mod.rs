@@ -22,6 +22,7 @@ mod preview;
 mod principal;
 mod redact;
 mod refusal;
+mod sample;
 pub mod sentinel;
 pub mod splice;
 pub mod sse;
@@ -53,6 +54,7 @@ pub use preview::{
 pub use principal::{AuthMethod, Principal, PrincipalKey};
 pub use redact::{REDACTED, is_redacted, redacted, scrubbed};
 pub use refusal::{Code, Executed, PolicyNote, Refusal, Violation};
+pub use sample::{SampleRate, Verdict};
 pub use terms::{Needs, Requirement, Terms, Tier, Why};
 pub use time::{Timestamp, duration_text};
 pub use title::{is_hidden, title, visible};

@@ -48,6 +48,7 @@ mod preview;
 mod reconcile;
 mod release;
 mod resend;
+mod sample;
 mod support;
 mod undo;
 
@@ -282,6 +283,7 @@ impl Pipeline {
             entry.sending();
             self.count_grant(a);
         }
+        self.sample(a, &permit, flight.is_some());
         support::overhead(self, "request", entry.started(), self.clock.instant());
         let manner = Manner { token: a.token, own_session };
         let attempt = Box::pin(self.attempt(a, endpoint, permit, probe, manner));

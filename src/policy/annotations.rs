@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::call::{GrantCaps, TOP_GRANT, duration_text};
+use crate::call::{GrantCaps, SampleRate, TOP_GRANT, duration_text};
 
 /// The groups of `@approvers`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,8 +42,8 @@ pub struct Annotations {
     pub escalate: Vec<(Duration, String)>,
     /// `@grant`: the widest grant that a reviewer may give.
     pub grant: Option<GrantCaps>,
-    /// `@sample`. Data only, for now.
-    pub sample: Option<String>,
+    /// `@sample`: how many of the calls that it lets run are looked at after the fact.
+    pub sample: Option<SampleRate>,
     /// `@degrade`: what to do instead. Data only, for now.
     pub degrade: Option<String>,
     /// `@severity`.
@@ -196,10 +196,8 @@ fn grant(value: &str) -> Result<GrantCaps, String> {
     }
 }
 
-fn sample(value: &str) -> Result<String, String> {
-    let percent = value.strip_suffix('%').and_then(|n| n.parse::<f64>().ok()).is_some_and(|n| n > 0.0 && n <= 100.0);
-    let one_in = value.strip_prefix("1/").and_then(|n| n.parse::<u32>().ok()).is_some_and(|n| n > 0);
-    if percent || one_in { Ok(value.to_owned()) } else { Err(format!("`{value}` is no sample such as `2%` or `1/50`")) }
+fn sample(value: &str) -> Result<SampleRate, String> {
+    SampleRate::parse(value).ok_or_else(|| format!("`{value}` is no sample such as `2%` or `1/50`"))
 }
 
 fn degrade(value: &str) -> Result<String, String> {

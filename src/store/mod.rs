@@ -14,6 +14,7 @@ pub(crate) mod fixtures;
 mod fresh;
 mod grant;
 mod record;
+mod sample;
 mod state;
 mod votes;
 
@@ -26,4 +27,5 @@ pub use embedded::{
 pub use fresh::{Made, arguments_of, stored_request, target_of, undo_key};
 pub use grant::{Grant, GrantEnd, GrantUse, is_grants};
 pub use record::*;
+pub use sample::{JudgeSample, Judged, Sample};
 pub use state::{Editing, Event as CallEvent, Illegal, MAX_RENEWALS, Renewal, Ruling, Step};

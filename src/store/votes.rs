@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::call::{Needs, Tier, Timestamp};
+use crate::call::{Needs, Principal, Tier, Timestamp};
 
 use super::state::Event;
 use super::{Approval, CallRecord, HoldError, Note, Opinion, Reconcile, State, Vote};
@@ -92,10 +92,14 @@ fn same(a: &str, b: &str) -> bool {
 
 /// One of these names asked for it, is acted for, or runs the agent.
 pub(super) fn is_own_call<'n, I: Iterator<Item = &'n str>>(record: &CallRecord, names: impl Fn() -> I) -> bool {
-    let p = &record.principal;
+    let mut undoing = record.undoes.iter().flat_map(|u| u.aliases.iter().chain([&u.person]));
+    is_own(&record.principal, &names) || undoing.any(|b| !b.is_empty() && names().any(|n| same(n, b)))
+}
+
+/// The same of a caller alone.
+pub(super) fn is_own<'n, I: Iterator<Item = &'n str>>(p: &Principal, names: impl Fn() -> I) -> bool {
     let barred = [p.operator.as_deref(), p.acting_for.as_deref(), p.acting_for_email.as_deref(), Some(&*p.subject)];
-    let undoing = record.undoes.iter().flat_map(|u| u.aliases.iter().chain([&u.person])).map(String::as_str);
-    barred.into_iter().flatten().chain(undoing).filter(|b| !b.is_empty()).any(|b| names().any(|n| same(n, b)))
+    barred.into_iter().flatten().filter(|b| !b.is_empty()).any(|b| names().any(|n| same(n, b)))
 }
 
 /// What a person says became of an unknown call: a first opinion, or the second one that settles it.

@@ -79,6 +79,8 @@ metrics! {
     grants: IntGaugeVec = "holdpoint_grants", "Live grants", ["op"];
     /// Calls that passed by a grant.
     grant_uses: IntCounterVec = "holdpoint_grant_uses_total", "Calls that passed by a grant", ["op"];
+    /// Calls looked at after the fact.
+    samples: IntCounterVec = "holdpoint_samples_total", "Calls picked to be looked at after they ran, and what people said", ["op", "verdict"];
     /// Store failures.
     store_errors: IntCounterVec = "holdpoint_store_errors_total", "Steps that the store could not record", ["op"];
     /// Attempts to notify.

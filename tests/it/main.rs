@@ -37,6 +37,7 @@ mod provider;
 mod reload;
 mod rest;
 mod rollout;
+mod samples;
 mod stdio;
 mod streams;
 mod undo;

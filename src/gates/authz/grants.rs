@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::ask::Asked;
 use super::{Policies, Question, broken};
-use crate::call::{Call, Code, Digest, Facts, GrantCaps, Principal, Refusal, Terms, Tier};
+use crate::call::{Call, Code, Digest, Facts, GrantCaps, Principal, Refusal, SampleRate, Terms, Tier};
 
 use super::Permit;
 
@@ -37,6 +37,13 @@ impl Policies {
         let asked = self.ask(&asking, Tier::Medium).map_err(|policy| broken(c, Code::Forbidden, &policy))?;
         let Asked { allowed, policies } = asked;
         Ok(allowed.then(|| self.permit(c, Tier::Medium, policies)))
+    }
+
+    /// How many of the calls that these permits let run are looked at after the fact: as many as any of them says.
+    #[must_use]
+    pub fn sampled(&self, permit: &Permit) -> SampleRate {
+        let rates = permit.policies().iter().filter_map(|id| self.by_id.get(id)?.1.annotations.sample);
+        rates.max().unwrap_or(SampleRate::NONE)
     }
 
     /// The digests of what these policies say; `None` when one of them is not there.

@@ -17,6 +17,7 @@ use super::grants::Grants;
 use super::index::{Change, Index, IndexError, Stored};
 use super::keys;
 use super::ledger::Ledgers;
+use super::samples::Samples;
 use super::tally::Tally;
 
 /// How long outcomes stay collectable.
@@ -43,6 +44,7 @@ pub(super) struct Core {
     pub(super) ledgers: Ledgers,
     pub(super) tally: Tally,
     pub(super) grants: Grants,
+    pub(super) samples: Samples,
     pub(super) forgotten: Forgotten,
     keys: HashMap<Digest, CallId>,
     same: HashMap<Digest, Vec<CallId>>,
@@ -76,6 +78,7 @@ impl Core {
             ledgers: Ledgers::default(),
             tally: Tally::default(),
             grants: Grants::default(),
+            samples: Samples::default(),
             forgotten: Forgotten::default(),
             keys: HashMap::new(),
             same: HashMap::new(),
@@ -132,6 +135,10 @@ impl Core {
             }
             Entry::Grant { grant } => {
                 self.grants.put(seq, grant);
+                Ok(Vec::new())
+            }
+            Entry::Sample { sample } => {
+                self.samples.put(seq, sample);
                 Ok(Vec::new())
             }
             Entry::Forgotten(older) => {
@@ -283,6 +290,7 @@ impl Core {
             ledgers: self.ledgers.image(),
             tally: self.tally.image(),
             grants,
+            samples: self.samples.image(self.high),
             forgotten: self.forgotten,
         }
     }
@@ -295,6 +303,7 @@ impl Core {
         self.ledgers = Ledgers::restore(&image.ledgers);
         self.tally = Tally::restore(&image.tally);
         self.grants = Grants::restore(&image.grants);
+        self.samples = Samples::restore(&image.samples);
         self.forgotten = image.forgotten;
         image.calls.iter().try_for_each(|record| self.insert(record).map(drop))
     }

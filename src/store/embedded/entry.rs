@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::call::{CallId, Digest};
 use crate::journal::{Reader, Render};
 use crate::store::changed::Changed;
-use crate::store::{Artifact, AuditNote, CallRecord, Grant, Step};
+use crate::store::{Artifact, AuditNote, CallRecord, Grant, Sample, Step};
 
 use super::Recovery;
 use super::forgotten::Forgotten;
@@ -36,6 +36,8 @@ pub(super) enum Entry {
     Artifact { artifact: Arc<Artifact> },
     /// A grant as it is from now on.
     Grant { grant: Arc<Grant> },
+    /// A sampled call as it is from now on.
+    Sample { sample: Arc<Sample> },
     /// Retention took what is older.
     Forgotten(Forgotten),
     /// Anything that is no step of a call with effects.
@@ -56,6 +58,8 @@ pub(super) struct Image {
     pub(super) tally: TallyImage,
     #[serde(default)]
     pub(super) grants: Vec<Arc<Grant>>,
+    #[serde(default)]
+    pub(super) samples: Vec<Arc<Sample>>,
     #[serde(default)]
     pub(super) forgotten: Forgotten,
 }

@@ -133,10 +133,8 @@ impl Store {
     /// # Errors
     /// `NotApproved`, or `SelfReview` for who asked for that call or runs its agent.
     pub async fn give_grant(&self, grant: Grant) -> Result<Arc<Grant>, HoldError> {
-        failpoint::hit("grant.before");
         let (seq, grant) = self.inner.give_now(grant)?;
         self.inner.durable(seq).await?;
-        failpoint::hit("grant.durable");
         Ok(grant)
     }
 
@@ -149,7 +147,6 @@ impl Store {
         failpoint::hit("vote.before");
         let (seq, record, grant) = self.inner.vote_giving(&vote, grant)?;
         self.inner.durable(seq).await?;
-        failpoint::hit("grant.durable");
         Ok((record, grant))
     }
 
@@ -168,7 +165,6 @@ impl Store {
             (core.grants.seq, ended)
         };
         if !ended.is_empty() {
-            failpoint::hit("grant.ending");
             self.inner.durable(seq).await?;
         }
         Ok(ended)

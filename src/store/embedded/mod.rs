@@ -18,6 +18,7 @@ mod packed;
 mod points;
 mod query;
 mod retain;
+mod samples;
 mod steps;
 mod tally;
 mod told;

@@ -80,6 +80,8 @@ struct Fold {
     indexed: bool,
     died: BTreeSet<String>,
     ledgers: BTreeMap<String, (i64, i64)>,
+    /// Each as it was written last.
+    grants: BTreeMap<String, Value>,
 }
 
 pub fn fold(history: &History, found: &mut Findings) -> Folded {
@@ -126,7 +128,8 @@ impl Fold {
                 let id = text(event, "/artifact/evidence/id").to_owned();
                 self.out.artifacts.entry(id).or_insert(self.epoch);
             }
-            "forgotten" => {}
+            "grant" => self.grant(&event["grant"]),
+            "sample" | "forgotten" => {}
             "note" => {
                 if let Some(id) = event.pointer("/note/call").and_then(Value::as_str) {
                     self.out.noted.entry(id.to_owned()).or_insert(self.epoch);
@@ -136,8 +139,29 @@ impl Fold {
         }
     }
 
+    fn grant(&mut self, grant: &Value) {
+        self.grants.insert(text(grant, "/id").to_owned(), grant.clone());
+    }
+
+    /// What began without people, though policy wants them, passed by a grant that was live then, by somebody else than who
+    /// asked. That it was not used too often is a matter of ledgers.
+    fn by_grant(&self, id: &str, version: &Version, found: &mut Findings) {
+        let record = &version.record;
+        let grant = self.grants.get(text(record, "/grant"));
+        let wants_people = matches!(text(record, "/tier"), "medium" | "high") && record.get("terms").is_none();
+        if version.step != "begun" || !(wants_people || record.get("grant").is_some()) {
+            return;
+        }
+        let live = grant.filter(|g| g.get("ended").is_none() && *text(g, "/expires") > *text(record, "/begun"));
+        let charged = list(record, "/charges").iter().any(|c| text(c, "/ledger/owner") == text(record, "/grant"));
+        let other = live.is_some_and(|g| text(g, "/by") != text(record, "/principal/operator"));
+        let same = live.is_some_and(|g| text(g, "/operation") == text(record, "/operation"));
+        found.check(charged && other && same, "I9", || format!("{id} began without people and without a live grant"));
+    }
+
     fn snapshot(&mut self, seq: u64, event: &Value) {
         self.epoch = number(event, "/epoch");
+        list(event, "/grants").iter().for_each(|grant| self.grant(grant));
         for record in list(event, "/calls") {
             self.out.partial = true;
             let id = text(record, "/id").to_owned();
@@ -201,6 +225,7 @@ impl Fold {
         self.post(charges, Some(&version.record));
         if version.step == "begun" {
             self.within(&id, &version, found);
+            self.by_grant(&id, &version, found);
         }
         if version.step == "died" {
             self.died.insert(id.clone());

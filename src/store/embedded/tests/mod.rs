@@ -7,6 +7,7 @@ mod log;
 mod races;
 mod recovery;
 mod retention;
+mod samples;
 mod signed;
 
 use std::fs;
@@ -97,7 +98,8 @@ impl Bench {
             serde_json::to_string(&image.calls).unwrap()
                 + &serde_json::to_string(&image.ledgers).unwrap()
                 + &serde_json::to_string(&image.tally).unwrap()
-                + &serde_json::to_string(&image.grants).unwrap(),
+                + &serde_json::to_string(&image.grants).unwrap()
+                + &serde_json::to_string(&image.samples).unwrap(),
             index,
         )
     }
