@@ -354,6 +354,8 @@ async fn a_provider_that_is_down_is_said_and_tokens_go_on() {
     assert!(text(&got).contains("cannot be asked right now") && text(&got).contains("Your reviewer token"));
     assert_eq!(w.p.reviewer("maya", "GET", "/v1/me", None).await.status, 200);
     w.provider.set_down(false);
+    assert_eq!(w.get(&mut browser, "/sign-in/oidc").await.status, 503, "strangers make no flood");
+    w.clock.advance(Duration::from_secs(5));
     let back = w.provider.sign_in(&w.depart(&mut browser, "").await, &lead("00u1"));
     w.provider.set_down(true);
     let got = w.get(&mut browser, &format!("/sign-in/callback?{back}")).await;
