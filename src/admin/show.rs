@@ -267,7 +267,6 @@ impl Record {
             let of_calls = matches!(*name, "reconcile" | "undo");
             if is_hold { !of_calls && *name != "withdraw" } else { of_calls }
         });
-        let is_unknown = record.state_at(asker.now) == State::Unknown;
         let needs = record.terms.as_ref().map(|t| &t.needs);
         let (body, withheld) = body(&exact.body);
         Self {
@@ -323,7 +322,7 @@ impl Record {
             answer: record.answer.as_ref().map(|a| format!("status {}, {} bytes, {}", a.status, a.len, a.digest)),
             can_approve: is_hold && can.contains(&"approve"),
             can_reject: is_hold && can.contains(&"reject"),
-            is_unknown,
+            is_unknown: record.state_at(asker.now) == State::Unknown,
             can_settle: can.contains(&"reconcile"),
             version: record.version,
             settle_at: format!("/calls/{}", record.id),

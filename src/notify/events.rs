@@ -35,6 +35,7 @@ fn names(step: Step, record: &CallRecord) -> Vec<&'static str> {
         Step::Approved => vec!["hold.approved"],
         Step::Edited => vec![stale("hold.edited")],
         Step::Renewed => vec![stale("hold.updated")],
+        Step::Rejected if record.state == State::Revoked => vec!["hold.revoked"],
         Step::Rejected => vec!["hold.rejected"],
         Step::Withdrawn => vec!["hold.withdrawn"],
         Step::Revoked => vec!["hold.revoked"],

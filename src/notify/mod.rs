@@ -11,7 +11,9 @@ mod webhook;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -32,8 +34,13 @@ use self::events::Event;
 use self::outbox::{Failed, Item, Outbox, Which};
 
 const BEAT: Duration = Duration::from_millis(200);
-/// Records that are read, and events that are sent, for one receiver between two beats.
-const AT_ONCE: usize = 64;
+/// Records that are read at a time, and how often so many between two beats: more than a busy proxy writes.
+const READ: u64 = 512;
+const READS: usize = 16;
+/// Events that are sent to one receiver between two beats.
+const SENDS: usize = 64;
+/// An outbox that has merely read on is kept again after so many records; read again, they say the same.
+const UNKEPT: u64 = 10_000;
 
 /// The outboxes of one process.
 #[derive(Debug)]
@@ -51,6 +58,8 @@ pub struct Notifier {
 struct Receiver {
     path: PathBuf,
     outbox: Mutex<Outbox>,
+    /// How far it was read when it was last kept.
+    kept: AtomicU64,
     /// One task at a time sends.
     sending: tokio::sync::Mutex<()>,
     saving: tokio::sync::Mutex<()>,
@@ -64,9 +73,12 @@ impl Receiver {
     async fn save(&self) -> Result<(), Fault> {
         let _one = self.saving.lock().await;
         let (path, copy) = (self.path.clone(), self.outbox().clone());
+        let next = copy.next;
         let written = tokio::task::spawn_blocking(move || write(&path, &copy)).await;
         let written = written.map_err(|e| Fault::caused("an outbox could not be kept", e))?;
-        written.map_err(|e| Fault::caused("an outbox could not be kept", e))
+        written.map_err(|e| Fault::caused("an outbox could not be kept", e))?;
+        self.kept.store(next, Ordering::Relaxed);
+        Ok(())
     }
 }
 
@@ -126,10 +138,16 @@ impl Notifier {
         loop {
             tokio::select! {
                 _ = beat.tick() => {}
-                changed = stop.changed() => if changed.is_err() || *stop.borrow() { return },
+                changed = stop.changed() => if changed.is_err() || *stop.borrow() { break },
             }
             for rule in &self.snapshots.current().config.notify {
                 tasks::spawn(Arc::clone(&self).tend(Arc::clone(rule)));
+            }
+        }
+        let all: Vec<_> = self.receivers.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        for receiver in all {
+            if let Err(fault) = receiver.save().await {
+                tracing::warn!(fault = %fault.chain(), "an outbox begins again where it was kept last");
             }
         }
     }
@@ -170,8 +188,13 @@ impl Notifier {
             tracing::error!(receiver = rule.name, "the journal is older than this outbox: a backup was restored");
             outbox.next = newest + 1;
         }
-        let receiver =
-            Receiver { path, outbox: Mutex::new(outbox), sending: Default::default(), saving: Default::default() };
+        let receiver = Receiver {
+            path,
+            kept: AtomicU64::new(outbox.next),
+            outbox: Mutex::new(outbox),
+            sending: tokio::sync::Mutex::default(),
+            saving: tokio::sync::Mutex::default(),
+        };
         if is_new {
             write(&receiver.path, &receiver.outbox()).map_err(|e| Fault::caused("an outbox could not be kept", e))?;
         }
@@ -190,10 +213,10 @@ impl Notifier {
     }
 
     /// Reads on in the journal; what the receiver wants waits, durably, before it is sent.
-    async fn take_in(&self, rule: &NotifyRule, receiver: &Receiver) -> Result<(), Fault> {
+    async fn take_in(&self, rule: &Arc<NotifyRule>, receiver: &Receiver) -> Result<(), Fault> {
         let (first, newest) = self.store.span();
-        let mut took = false;
-        for _ in 0..AT_ONCE {
+        let mut wanted = false;
+        for _ in 0..READS {
             let next = receiver.outbox().next;
             if next > newest || !receiver.outbox().has_room() {
                 break;
@@ -203,17 +226,33 @@ impl Notifier {
                 receiver.outbox().next = first;
                 continue;
             }
-            let events = self.told(next).await?.map(|news| events::of(&news, None)).unwrap_or_default();
-            let wanted = events.iter().enumerate().filter(|(_, e)| rule.wants(e.name, e.tier)).map(|(n, _)| n);
-            let wanted: Vec<usize> = wanted.collect();
-            receiver.outbox().take_in(next, wanted, self.clock.now());
-            took = true;
+            for (seq, events) in self.wanted(rule, next..=newest.min(next + READ)).await? {
+                wanted |= !events.is_empty();
+                receiver.outbox().take_in(seq, events, self.clock.now());
+            }
         }
-        if took { receiver.save().await } else { Ok(()) }
+        let unkept = receiver.outbox().next.saturating_sub(receiver.kept.load(Ordering::Relaxed));
+        if wanted || unkept >= UNKEPT { receiver.save().await } else { Ok(()) }
+    }
+
+    /// Which events of these records the receiver wants.
+    async fn wanted(
+        &self,
+        rule: &Arc<NotifyRule>,
+        records: RangeInclusive<u64>,
+    ) -> Result<Vec<(u64, Vec<usize>)>, Fault> {
+        let (store, rule) = (Arc::clone(&self.store), Arc::clone(rule));
+        let of = move |seq: u64| {
+            let events = store.told(seq)?.map(|news| events::of(&news, None)).unwrap_or_default();
+            let wanted = events.iter().enumerate().filter(|(_, e)| rule.wants(e.name, e.tier)).map(|(n, _)| n);
+            Ok((seq, wanted.collect()))
+        };
+        let read = tokio::task::spawn_blocking(move || records.map(of).collect()).await;
+        read.map_err(|e| Fault::caused("records could not be read", e))?
     }
 
     async fn send(&self, rule: &NotifyRule, receiver: &Receiver) -> Result<(), Fault> {
-        for _ in 0..AT_ONCE {
+        for _ in 0..SENDS {
             let Some(which) = receiver.outbox().due(self.clock.now()).first().copied() else { break };
             let done = self.attempt(rule, which).await;
             let now = self.clock.now();

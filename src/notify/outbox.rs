@@ -14,7 +14,7 @@ const PAUSES: [u64; 10] = [5, 30, 120, 600, 1800, 3600, 7200, 14_400, 28_800, 43
 /// While so many wait, no more are taken in: they stay in the journal.
 const WAITING: usize = 1000;
 /// So many that were given up are remembered; the oldest go first.
-const DEAD: usize = 10_000;
+const DEAD: usize = 1000;
 
 /// One event: the record, and which of its events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

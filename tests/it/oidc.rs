@@ -354,6 +354,8 @@ async fn a_provider_that_is_down_is_said_and_tokens_go_on() {
     assert!(text(&got).contains("cannot be asked right now") && text(&got).contains("Your reviewer token"));
     assert_eq!(w.p.reviewer("maya", "GET", "/v1/me", None).await.status, 200);
     w.provider.set_down(false);
+    assert_eq!(w.get(&mut browser, "/sign-in/oidc").await.status, 503, "strangers make no flood");
+    w.clock.advance(Duration::from_secs(5));
     let back = w.provider.sign_in(&w.depart(&mut browser, "").await, &lead("00u1"));
     w.provider.set_down(true);
     let got = w.get(&mut browser, &format!("/sign-in/callback?{back}")).await;
@@ -456,7 +458,7 @@ async fn a_second_account_of_one_person_does_not_count() {
     let people = "    - { user: ana, subjects: [\"ISSUER|00uana\"] }\n";
     let w = world_with(", user_claim: login", people, "").await;
     let hold = w.p.refund("o_1", 88_000, &[]).await.json()["hold"].as_str().unwrap().to_owned();
-    let said = [("justification", "looked"), ("confirm", "880.00")];
+    let said = [("justification", "looked"), ("confirm", "880.00"), ("seen", "1")];
     let person = |sub: &str, login: &str, mail: Option<&str>, verified: bool| {
         let mut claims = json!({"sub": sub, "login": login, "groups": ["support-leads", "finance"], "amr": ["mfa"]});
         if let Some(mail) = mail {
@@ -495,7 +497,7 @@ async fn an_address_shared_with_a_linked_person_excludes_and_entitles_to_nothing
     let people = "    - { user: noor, subjects: [\"ISSUER|00u1\", \"noor@acme.test\"] }\n";
     let w = world_with("", people, "").await;
     let hold = w.p.refund("o_1", 88_000, &[]).await.json()["hold"].as_str().unwrap().to_owned();
-    let said = [("justification", "looked"), ("confirm", "880.00")];
+    let said = [("justification", "looked"), ("confirm", "880.00"), ("seen", "1")];
     let groups = json!(["support-leads", "finance"]);
     let mut noor = w.sign_in(&json!({"sub": "00u1", "groups": groups, "amr": ["mfa"]})).await;
     let home = text(&w.get(&mut noor, "/").await);
@@ -515,7 +517,7 @@ const STRONG: &str = "\n@id(\"mfa\") @reason(\"High needs a second factor.\")\nf
 async fn a_high_hold_needs_a_fresh_sign_in() {
     let w = world_with("", "", ", high: { step_up: oidc }").await;
     let hold = w.p.refund("o_1", 88_000, &[]).await.json()["hold"].as_str().unwrap().to_owned();
-    let said = [("justification", "looked"), ("confirm", "880.00")];
+    let said = [("justification", "looked"), ("confirm", "880.00"), ("seen", "1")];
     let mut browser = w.sign_in(&lead("00u1")).await;
     w.clock.advance(Duration::from_secs(901));
     let page = text(&w.get(&mut browser, &format!("/holds/{hold}")).await);

@@ -226,6 +226,26 @@ async fn killed_while_a_receiver_is_told_it_is_told_again_after_the_start() {
     assert_eq!(second.stop().await, Some(0));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_records_that_nobody_wants_keep_no_receiver_behind() {
+    let (receiver, _) = receiving().await;
+    let site = Site::new(telling(&receiver, "")).await;
+    site.upstream.script(|_| answer(200, &json!({})));
+    let first = site.start().await;
+    for _ in 0..1500 {
+        assert_eq!(first.get("/crm/customers/c_1").await.status, 200);
+    }
+    assert_eq!(first.refund("o_1", 6000, &[]).await.code(), "held");
+    until(|| (receiver.count() == 1).then_some(())).await;
+    assert_eq!(first.stop().await, Some(0));
+    let second = site.start().await;
+    assert_eq!(second.refund("o_2", 6000, &[]).await.code(), "held");
+    // What arrived just before the stop may come once more, under its old id.
+    let ids = || receiver.seen().iter().map(|s| s.headers["webhook-id"].as_bytes().to_vec()).collect::<BTreeSet<_>>();
+    until(|| (ids().len() == 2).then_some(())).await;
+    assert_eq!(second.stop().await, Some(0));
+}
+
 #[test]
 fn receivers_that_could_not_work_are_mistakes() {
     let hook = "url: \"https://hooks.test/x\", secret: { file: secrets/hook }";

@@ -65,7 +65,7 @@ pub(super) enum Trouble {
     Rejected(&'static str),
     #[error("This account may not sign in here: {0}.")]
     Nobody(&'static str),
-    #[error("The sign-in provider cannot be asked right now. Try again; reviewer tokens go on working.")]
+    #[error("The sign-in provider cannot be asked right now. Try again in a moment.")]
     Unavailable(#[source] Fault),
 }
 

@@ -1,6 +1,6 @@
 //! The provider: its discovery document (OpenID Connect Discovery 1.0), its keys, its token endpoint.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -20,11 +20,21 @@ use super::Trouble;
 
 /// The document is fetched again after this time.
 const FRESH: Duration = Duration::from_secs(3600);
+/// After a failure not before: strangers must not make us flood the provider.
+const RETRY: Duration = Duration::from_secs(5);
 
 pub(super) struct Provider {
     rule: Arc<OidcRule>,
     clock: Arc<dyn Clock>,
-    known: Mutex<Option<(Arc<Document>, Instant)>>,
+    kept: Mutex<Kept>,
+    asking: tokio::sync::Mutex<()>,
+}
+
+/// What was learnt, and when the provider was asked last, with or without success.
+#[derive(Debug, Default)]
+struct Kept {
+    document: Option<Arc<Document>>,
+    tried: Option<(Instant, bool)>,
 }
 
 impl std::fmt::Debug for Provider {
@@ -76,7 +86,7 @@ impl Document {
 
 impl Provider {
     pub(super) fn new(rule: Arc<OidcRule>, clock: Arc<dyn Clock>) -> Self {
-        Self { rule, clock, known: Mutex::default() }
+        Self { rule, clock, kept: Mutex::default(), asking: tokio::sync::Mutex::default() }
     }
 
     pub(super) fn is_of(&self, rule: &OidcRule) -> bool {
@@ -85,25 +95,39 @@ impl Provider {
         same_place && ours.client_id == rule.client_id && ours.client_secret == rule.client_secret
     }
 
-    /// The document; an old one when a new one cannot be had.
+    /// The document; an old one when a new one cannot be had. One caller asks the provider, the others wait for it.
     pub(super) async fn document(&self) -> Result<Arc<Document>, Fault> {
-        let now = self.clock.instant();
-        let old = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some((document, _)) = old.as_ref().filter(|(_, at)| now.saturating_duration_since(*at) < FRESH) {
-            return Ok(Arc::clone(document));
+        if let Some(known) = self.known() {
+            return known;
         }
-        let old = old.map(|(document, _)| document);
-        match self.discover(old.as_deref()).await {
-            Ok(document) => {
-                let document = Arc::new(document);
-                *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some((Arc::clone(&document), now));
-                Ok(document)
-            }
+        let _one = self.asking.lock().await;
+        if let Some(known) = self.known() {
+            return known;
+        }
+        let old = self.kept().document.clone();
+        let asked = self.discover(old.as_deref()).await;
+        let mut kept = self.kept();
+        kept.tried = Some((self.clock.instant(), asked.is_ok()));
+        match asked {
+            Ok(document) => Ok(Arc::clone(kept.document.insert(Arc::new(document)))),
             Err(fault) => {
                 tracing::warn!(fault = %fault.chain(), "the provider's discovery document cannot be had");
                 old.ok_or(fault)
             }
         }
+    }
+
+    /// What is known, unless it is time to ask.
+    fn known(&self) -> Option<Result<Arc<Document>, Fault>> {
+        let kept = self.kept();
+        let (at, was_good) = kept.tried?;
+        let age = self.clock.instant().saturating_duration_since(at);
+        let unknown = || Fault::new("the provider's discovery document could not be had just now");
+        (age < if was_good { FRESH } else { RETRY }).then(|| kept.document.clone().ok_or_else(unknown))
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn discover(&self, old: Option<&Document>) -> Result<Document, Fault> {
