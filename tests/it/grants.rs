@@ -176,6 +176,11 @@ async fn without_the_annotation_there_is_no_grant() {
     assert_eq!(p.refund("o_2", 7000, &[]).await.status, 201);
     assert_eq!(p.refund("o_3", 7001, &[]).await.code(), "held", "another forbid decides, too");
     assert_eq!(shown(&p, &id).await["used"], 1);
+    // Nor is one lifted that allows grants, but had not held the approved call.
+    let p = started(setup().more_policies(&second.replace("@reason", "@grant(\"max=1h\") @reason"))).await;
+    granted(&p, &orders()).await;
+    assert_eq!(p.refund("o_2", 7000, &[]).await.status, 201);
+    assert_eq!(p.refund("o_3", 7001, &[]).await.code(), "held", "a forbid that the grant does not lean on");
 }
 
 #[tokio::test]
@@ -270,6 +275,8 @@ async fn it_is_given_later_from_a_call_that_ran_and_not_before_people_approved()
     assert_eq!((got.status, got.code().as_str()), (409, "grant_needs_approval"));
     p.approve("maya", &hold, None).await;
     p.until_state(&hold.replace("hold_", "call_"), State::Succeeded).await;
+    let got = p.reviewer("li", "POST", "/v1/grants", Some(&body)).await;
+    assert_eq!((got.status, got.code().as_str()), (403, "not_in_group"), "who may see and approve, and not grant");
     let got = p.reviewer("maya", "POST", "/v1/grants", Some(&body)).await;
     assert_eq!((got.status, &got.json()["justification"]), (200, &json!("a busy day")), "{got:?}");
     assert_eq!(p.refund("o_2", 6000, &[]).await.status, 201);
