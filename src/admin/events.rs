@@ -18,7 +18,7 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::Sleep;
 
-use crate::store::{HoldStep, State as CallState, Step};
+use crate::store::HoldStep;
 
 use super::Desk;
 use super::api::{self, parameters};
@@ -119,7 +119,7 @@ impl Feed {
 
     /// What this person hears of it: nothing of a hold that policy does not show.
     async fn event(&self, news: &HoldStep) -> Option<Event> {
-        let name = name(news)?;
+        let name = news.step.of_hold(news.state)?;
         if !self.types.is_empty() && !self.types.iter().any(|t| name.starts_with(t.as_str())) {
             return None;
         }
@@ -141,35 +141,6 @@ impl Feed {
 /// `hold.*,near_miss` as beginnings of names.
 fn types(text: &str) -> Vec<String> {
     text.split(',').map(|t| t.trim().trim_end_matches('*').to_owned()).filter(|t| !t.is_empty()).collect()
-}
-
-/// The event's name; nobody needs to hear that an outcome was handed over.
-fn name(news: &HoldStep) -> Option<&'static str> {
-    Some(match news.step {
-        Step::Parked => "hold.created",
-        Step::Voted | Step::Attached | Step::Waiting | Step::Begun | Step::BegunAgain | Step::Opined => "hold.updated",
-        Step::Approved => "hold.approved",
-        Step::Edited | Step::Renewed if news.state == CallState::Stale => "hold.stale",
-        Step::Edited => "hold.edited",
-        Step::Renewed => "hold.updated",
-        Step::Rejected if news.state == CallState::Revoked => "hold.revoked",
-        Step::Rejected => "hold.rejected",
-        Step::Withdrawn => "hold.withdrawn",
-        Step::Revoked => "hold.revoked",
-        Step::Expired => "hold.expired",
-        Step::Concluded | Step::Died | Step::Reconciled | Step::Found | Step::NotFound => ended(news.state),
-        Step::Collected => return None,
-    })
-}
-
-fn ended(state: CallState) -> &'static str {
-    match state {
-        CallState::Succeeded => "hold.succeeded",
-        CallState::Failed => "hold.failed",
-        CallState::NotExecuted => "hold.not_executed",
-        CallState::Unknown => "hold.unknown",
-        _ => "hold.updated",
-    }
 }
 
 fn answer(feed: Feed) -> Response {
@@ -203,22 +174,6 @@ pub(super) async fn page(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::call::{CallId, Tier};
-
-    fn news(step: Step, state: CallState) -> HoldStep {
-        HoldStep { seq: 1, step, id: CallId::new(), version: 1, state, tier: Tier::High }
-    }
-
-    #[test]
-    fn names_say_what_became_of_the_hold() {
-        let named = |step, state| name(&news(step, state));
-        assert_eq!(named(Step::Parked, CallState::Held), Some("hold.created"));
-        assert_eq!(named(Step::Renewed, CallState::Stale), Some("hold.stale"));
-        assert_eq!(named(Step::Renewed, CallState::Held), Some("hold.updated"));
-        assert_eq!(named(Step::Rejected, CallState::Revoked), Some("hold.revoked"));
-        assert_eq!(named(Step::Reconciled, CallState::NotExecuted), Some("hold.not_executed"));
-        assert_eq!(named(Step::Collected, CallState::Succeeded), None);
-    }
 
     #[test]
     fn streams_are_bounded_and_given_back() {

@@ -27,38 +27,20 @@ pub(super) fn of(news: &News, page: Option<&str>) -> Vec<Event> {
 }
 
 fn names(step: Step, record: &CallRecord) -> Vec<&'static str> {
-    let held = record.terms.is_some();
-    let stale = |other| if record.state == State::Stale { "hold.stale" } else { other };
-    let mut names = match step {
-        Step::Parked => vec!["hold.created"],
-        Step::Voted | Step::Attached => vec!["hold.updated"],
-        Step::Approved => vec!["hold.approved"],
-        Step::Edited => vec![stale("hold.edited")],
-        Step::Renewed => vec![stale("hold.updated")],
-        Step::Rejected if record.state == State::Revoked => vec!["hold.revoked"],
-        Step::Rejected => vec!["hold.rejected"],
-        Step::Withdrawn => vec!["hold.withdrawn"],
-        Step::Revoked => vec!["hold.revoked"],
-        Step::Expired => vec!["hold.expired"],
-        Step::Concluded | Step::Died | Step::Reconciled | Step::Found | Step::NotFound => ended(record.state, held),
-        _ => Vec::new(),
+    let name = match (step, record.state) {
+        // What the proxy does with a call of its own accord is no news yet; what comes of it is.
+        (Step::Begun | Step::BegunAgain | Step::Waiting | Step::Opined, _) => None,
+        (step, state) if record.terms.is_some() => step.of_hold(state),
+        (Step::Collected, _) => None,
+        (_, State::Succeeded) => Some("call.executed"),
+        (_, State::Unknown) => Some("call.unknown"),
+        _ => None,
     };
+    let mut names: Vec<&'static str> = name.into_iter().collect();
     if record.undoes.is_some() && names.iter().any(|n| ["hold.succeeded", "call.executed"].contains(n)) {
         names.push("call.undone");
     }
     names
-}
-
-fn ended(state: State, held: bool) -> Vec<&'static str> {
-    match (state, held) {
-        (State::Succeeded, true) => vec!["hold.succeeded"],
-        (State::Failed, true) => vec!["hold.failed"],
-        (State::Unknown, true) => vec!["hold.unknown"],
-        (State::NotExecuted, true) => vec!["hold.not_executed"],
-        (State::Succeeded, false) => vec!["call.executed"],
-        (State::Unknown, false) => vec!["call.unknown"],
-        _ => Vec::new(),
-    }
 }
 
 /// Ids and a summary; readers fetch what they may see.

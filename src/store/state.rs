@@ -182,6 +182,34 @@ pub enum Step {
     Collected,
 }
 
+impl Step {
+    /// What those outside hear of a step of a held call that is in `state` now: one of [`crate::call::EVENTS`]. Nobody needs
+    /// to hear that an outcome was handed over.
+    #[must_use]
+    pub const fn of_hold(self, state: State) -> Option<&'static str> {
+        Some(match self {
+            Self::Parked => "hold.created",
+            Self::Edited | Self::Renewed if matches!(state, State::Stale) => "hold.stale",
+            Self::Edited => "hold.edited",
+            Self::Approved => "hold.approved",
+            Self::Rejected if matches!(state, State::Revoked) => "hold.revoked",
+            Self::Rejected => "hold.rejected",
+            Self::Withdrawn => "hold.withdrawn",
+            Self::Revoked => "hold.revoked",
+            Self::Expired => "hold.expired",
+            Self::Concluded | Self::Died | Self::Reconciled | Self::Found | Self::NotFound => match state {
+                State::Succeeded => "hold.succeeded",
+                State::Failed => "hold.failed",
+                State::NotExecuted => "hold.not_executed",
+                State::Unknown => "hold.unknown",
+                _ => "hold.updated",
+            },
+            Self::Collected => return None,
+            _ => "hold.updated",
+        })
+    }
+}
+
 /// The event cannot happen to a call in this state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a call that is {} cannot take this step", .0.as_str())]

@@ -496,3 +496,13 @@ fn random_walks_go_where_the_drawing_goes_and_nowhere_else() {
     assert_eq!(walked.difference(&drawn).copied().collect::<Vec<_>>(), stale);
     assert_eq!(drawn.difference(&walked).count(), 0, "{:?}", drawn.difference(&walked).collect::<Vec<_>>());
 }
+
+#[test]
+fn the_names_of_steps_say_what_became_of_the_hold() {
+    assert_eq!(Step::Parked.of_hold(State::Held), Some("hold.created"));
+    assert_eq!(Step::Renewed.of_hold(State::Stale), Some("hold.stale"));
+    assert_eq!(Step::Renewed.of_hold(State::Held), Some("hold.updated"));
+    assert_eq!(Step::Rejected.of_hold(State::Revoked), Some("hold.revoked"));
+    assert_eq!(Step::Reconciled.of_hold(State::NotExecuted), Some("hold.not_executed"));
+    assert_eq!(Step::Collected.of_hold(State::Succeeded), None);
+}

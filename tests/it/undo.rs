@@ -86,7 +86,7 @@ async fn an_executed_call_is_put_back_by_a_call_of_its_own_and_only_once() {
     let shown = p.reviewer("omar", "GET", &format!("/v1/calls/{call}"), None).await.json();
     assert_eq!(shown["undo"]["by"], json!({"call": made, "state": "succeeded"}));
     let page = crate::harness::page(&p, "omar", &format!("/calls/{call}")).await;
-    assert!(page.contains("Taking it back") && page.contains(&made), "{page}");
+    assert!(page.contains("Impact and undo") && page.contains(&made), "{page}");
     // What takes back can be taken back.
     assert_eq!(undo(&p, "omar", &made).await.json()["state"], "succeeded");
     assert_eq!(customer.lock().unwrap()["email"], "new@x.example");
