@@ -17,6 +17,7 @@ use crate::store::{CallRecord, Filter, State as CallState};
 use super::api::{self, Asked};
 use super::ask::Asker;
 use super::decide::{Approve, Decision, Refuse};
+use super::filled::Filled;
 use super::page::{self, Visit};
 use super::problem::Problem;
 use super::show::{Head, Line};
@@ -325,8 +326,7 @@ pub(super) async fn group_page(
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct GroupForm {
-    csrf: String,
+pub(super) struct GroupForm {
     action: Action,
     /// Each hold and the digest that was shown of it.
     items: String,
@@ -336,15 +336,9 @@ struct GroupForm {
 }
 
 pub(super) async fn group_form(
-    State(desk): State<Arc<Desk>>,
-    visitor: Visitor,
     Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Body,
+    Filled { visit, said: form }: Filled<GroupForm>,
 ) -> page::Answer {
-    let form: GroupForm = edge::form(&headers, body).await?;
-    let visit = Visit::new(desk, visitor);
-    visit.own_form(&headers, &form.csrf)?;
     let item = |text: &str| {
         let (id, digest) = text.split_once(' ')?;
         Some(Item { id: id.to_owned(), digest: serde_json::from_value(digest.into()).ok()? })

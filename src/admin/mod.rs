@@ -12,6 +12,7 @@ mod decide;
 mod edge;
 mod events;
 mod exact;
+mod filled;
 mod find;
 mod foreseen;
 mod grant_page;
