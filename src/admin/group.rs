@@ -205,7 +205,7 @@ impl Batch {
             Action::Reject => {
                 let reason_code = self.reason_code.clone().unwrap_or_default();
                 let message_to_agent = self.message_to_agent.clone();
-                decision.reject(Refuse { digest, reason_code, message_to_agent }, exact).await
+                decision.reject(Refuse { digest, reason_code, message_to_agent, deny_alike_minutes: None }, exact).await
             }
         }
     }

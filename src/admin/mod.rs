@@ -18,6 +18,7 @@ mod foreseen;
 mod grant_page;
 mod grants;
 mod group;
+mod handling;
 mod health;
 mod notices;
 mod oidc;
@@ -29,6 +30,7 @@ mod serve;
 mod sessions;
 mod show;
 mod sign_in;
+mod talk;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tools;
@@ -157,6 +159,11 @@ fn v1() -> Router<Arc<Desk>> {
         .route("/holds/{id}/reject", post(api::reject))
         .route("/holds/{id}/edit", post(amend::edit))
         .route("/holds/{id}/withdraw", post(api::withdraw))
+        .route("/holds/{id}/claim", post(handling::claim_it).delete(handling::release))
+        .route("/holds/{id}/comments", get(handling::comments).post(handling::comment))
+        .route("/holds/{id}/evidence", post(handling::bring_evidence))
+        .route("/holds/{id}/evidence-requests", post(handling::ask_evidence))
+        .route("/holds/{id}/escalate", post(handling::escalate))
         .route("/grants", get(grants::list).post(grants::give))
         .route("/grants/{id}", get(grants::show).delete(grants::revoke))
         .route("/webhooks", get(notices::list))
@@ -190,6 +197,12 @@ fn pages() -> Router<Arc<Desk>> {
         .route("/holds/{id}/edit", post(amend::edit_form))
         .route("/holds/{id}/withdraw", post(page::withdraw))
         .route("/holds/{id}/grant", post(grant_page::give))
+        .route("/holds/{id}/claim", post(handling::claim_form))
+        .route("/holds/{id}/release", post(handling::release_form))
+        .route("/holds/{id}/comments", post(handling::comment_form))
+        .route("/holds/{id}/evidence", post(handling::bring_form))
+        .route("/holds/{id}/evidence-requests", post(handling::ask_form))
+        .route("/holds/{id}/escalate", post(handling::escalate_form))
         .route("/samples", get(samples::samples_page))
         .route("/samples/{id}", post(samples::form))
         .route("/grants", get(grant_page::list))

@@ -287,6 +287,11 @@ pub(super) struct RejectForm {
     digest: Digest,
     reason_code: Option<String>,
     message_to_agent: Option<String>,
+    deny_alike_minutes: Option<String>,
+}
+
+fn minutes(text: &str) -> Result<u64, Problem> {
+    text.parse().map_err(|_| Problem::malformed("`deny_alike_minutes` is not a number"))
 }
 
 pub(super) async fn reject(Path(id): Path<String>, Filled { visit, said: form }: Filled<RejectForm>) -> Answer {
@@ -296,6 +301,7 @@ pub(super) async fn reject(Path(id): Path<String>, Filled { visit, said: form }:
         digest: form.digest,
         reason_code: form.reason_code.unwrap_or_default(),
         message_to_agent: form.message_to_agent,
+        deny_alike_minutes: form.deny_alike_minutes.as_deref().map(minutes).transpose()?,
     };
     let done = visit.decision(&record).reject(said, &exact).await;
     visit.after(record.id, done).await

@@ -3,6 +3,7 @@
 mod api;
 mod doors;
 mod events;
+mod handling;
 mod pages;
 
 use std::path::Path;
