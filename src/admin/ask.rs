@@ -153,7 +153,9 @@ impl<'a> Asker<'a> {
             let may = beside.into_iter().filter(|(name, action)| open(name) && self.may(action, record));
             can.extend(may.map(|(name, _)| name));
         }
-        if self.is_grantable(record) {
+        // A grant comes with an approval, or after it.
+        let late = state != State::Held || can.contains(&"approve");
+        if late && self.is_grantable(record) {
             match self.permit("grant.create", record) {
                 Ok(()) => can.push("grant"),
                 Err(problem) => cannot.push(("grant", why(problem))),

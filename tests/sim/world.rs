@@ -11,14 +11,15 @@ use holdpoint::call::{
 use holdpoint::clock::{Clock, ManualClock};
 use holdpoint::store::{
     AnswerBody, AuditNote, Begin, BeginError, Begun, CallRecord, Charge, Conclusion, Edit, EditHold, Editing, Filter,
-    Handle, HoldError, Keep, Known, LedgerKey, NewArtifact, Note, Options, Park, ParkError, Preview, Question, Reconcile,
-    Recovery, Reject, Renew, Renewal, Resend, ResendBy, State, Store, StoredRequest, Vote, Wish, WithdrawnBy,
+    Handle, HoldError, Keep, Known, LedgerKey, NewArtifact, Note, Options, Park, ParkError, Preview, Question,
+    Reconcile, Recovery, Reject, Renew, Renewal, Resend, ResendBy, State, Store, StoredRequest, Vote, Wish,
+    WithdrawnBy,
 };
 use tokio::runtime::Runtime;
 
 use crate::model::{
-    Answer, Asked, Call, Cast, Cost, DAY, Deed, Demand, EVE_ELSEWHERE, Found, HOUR, MINUTE, Model, Ms, PEOPLE, Seen, St,
-    by_olga, for_anna,
+    Answer, Asked, Call, Cast, Cost, DAY, Deed, Demand, EVE_ELSEWHERE, Found, HOUR, MINUTE, Model, Ms, PEOPLE, Seen,
+    St, by_olga, for_anna,
 };
 
 pub const START: Ms = 1_795_440_600_000;
