@@ -77,6 +77,9 @@ fn check(parts: &Parts, hosts: &[String]) -> Result<(), Problem> {
             return Err(Problem::new(StatusCode::FORBIDDEN, "cross_origin", text));
         }
     }
+    if percent_encoding::percent_decode_str(parts.uri.path()).decode_utf8().is_err() {
+        return Err(Problem::malformed("the path is not UTF-8"));
+    }
     for name in [AUTHORIZATION, CONTENT_TYPE, CONTENT_LENGTH, TRANSFER_ENCODING] {
         one(name)?;
     }

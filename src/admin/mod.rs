@@ -20,6 +20,7 @@ mod group;
 mod health;
 mod notices;
 mod oidc;
+mod openapi;
 mod page;
 mod policies;
 mod problem;
@@ -32,6 +33,7 @@ mod sign_in;
 pub(crate) mod tests;
 mod tools;
 mod undo;
+mod v1;
 mod view;
 mod weigh;
 mod who;
@@ -55,6 +57,7 @@ use crate::store::{CallRecord, Grant, Store};
 use crate::tasks::Draining;
 use crate::telemetry::Metrics;
 
+pub use openapi::document as openapi;
 pub use serve::serve;
 
 use self::group::Opened;
@@ -136,40 +139,12 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/startupz", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
-        .nest("/v1", v1())
+        .nest("/v1", v1::api().router())
         .merge(pages())
         .fallback(nothing)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(Arc::clone(&desk), edge::guard))
         .with_state(desk)
-}
-
-fn v1() -> Router<Arc<Desk>> {
-    Router::new()
-        .route("/me", get(api::me))
-        .route("/holds", get(api::holds))
-        .route("/holds/batch", post(group::batch))
-        .route("/clusters/{id}", get(group::show))
-        .route("/holds/{id}", get(api::hold))
-        .route("/holds/{id}/wait", get(api::wait))
-        .route("/holds/{id}/approve", post(api::approve))
-        .route("/holds/{id}/reject", post(api::reject))
-        .route("/holds/{id}/edit", post(amend::edit))
-        .route("/holds/{id}/withdraw", post(api::withdraw))
-        .route("/grants", get(grants::list).post(grants::give))
-        .route("/grants/{id}", get(grants::show).delete(grants::revoke))
-        .route("/webhooks", get(notices::list))
-        .route("/webhooks/{name}/replay", post(notices::replay))
-        .route("/samples", get(samples::list))
-        .route("/samples/{id}", post(samples::verdict))
-        .route("/tools/paused", get(tools::paused))
-        .route("/events", get(events::api))
-        .route("/policies", get(policies::list))
-        .route("/policies/activate", post(policies::activate))
-        .route("/calls", get(api::calls))
-        .route("/calls/{id}", get(api::call))
-        .route("/calls/{id}/reconcile", post(api::reconcile))
-        .route("/calls/{id}/undo", post(undo::undo))
 }
 
 fn pages() -> Router<Arc<Desk>> {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use holdpoint::admin::openapi as description;
 use holdpoint::app::{self, Running};
 use holdpoint::audit::Line;
 use holdpoint::clock::{Clock, SystemClock};
@@ -19,6 +20,9 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
+
+#[path = "../../src/admin/tests/described.rs"]
+mod described;
 
 pub const SUPPORT_KEY: &str = "support-bot-key-0123456789";
 pub const OTHER_KEY: &str = "other-bot-key-0123456789";
@@ -354,7 +358,7 @@ pub async fn send(to: SocketAddr, method: &str, path: &str, headers: &[(&str, &s
 }
 
 /// One request on a connection of its own; nothing when no whole answer comes.
-pub async fn try_send(to: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Option<Got> {
+pub async fn try_send(to: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], sent: &[u8]) -> Option<Got> {
     let stream = TcpStream::connect(to).await.ok()?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
     tokio::spawn(connection);
@@ -362,9 +366,13 @@ pub async fn try_send(to: SocketAddr, method: &str, path: &str, headers: &[(&str
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let request = request.body(Full::new(Bytes::copy_from_slice(body))).unwrap();
+    let request = request.body(Full::new(Bytes::copy_from_slice(sent))).unwrap();
     let (parts, body) = sender.send_request(request).await.ok()?.into_parts();
     let body = body.collect().await.ok()?.to_bytes();
+    if path.starts_with("/v1/") {
+        let (status, headers) = (parts.status.as_u16(), &parts.headers);
+        described::check(&described::Exchange { method, path, sent, status, headers, body: &body });
+    }
     Some(Got { status: parts.status.as_u16(), headers: parts.headers, body })
 }
 
