@@ -22,7 +22,7 @@ use super::Desk;
 use super::problem::Problem;
 
 /// No body on this listener is longer.
-const BODY: usize = 64 << 10;
+pub(super) const BODY: usize = 64 << 10;
 
 /// Only what we serve ourselves, in no frame, with no string ever becoming markup by script.
 const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; form-action 'self'; \

@@ -20,6 +20,7 @@ mod group;
 mod health;
 mod notices;
 mod oidc;
+mod once;
 mod openapi;
 mod page;
 mod policies;
@@ -111,6 +112,7 @@ struct Desk {
     opened: Opened,
     streams: events::Streams,
     oidc: oidc::Oidc,
+    attempts: once::Attempts,
 }
 
 impl Deref for Desk {
@@ -128,6 +130,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         opened: Opened::default(),
         streams: events::Streams::default(),
         oidc: oidc::Oidc::default(),
+        attempts: once::Attempts::default(),
     });
     let nothing = || async { problem::Problem::not_found() };
     let wrong_method = || async {
@@ -139,7 +142,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/startupz", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
-        .nest("/v1", v1::api().router())
+        .nest("/v1", v1::api().router().layer(from_fn_with_state(Arc::clone(&desk), once::guard)))
         .merge(pages())
         .fallback(nothing)
         .method_not_allowed_fallback(wrong_method)

@@ -180,7 +180,8 @@ fn grants(api: Api) -> Api {
         .gated()
         .refuses(403, &["forbidden", "not_in_group", "step_up_required", "channel_not_allowed", "self_review"])
         .refuses(404, &["not_found"])
-        .refuses(409, &["ambiguous_id", "digest_changed", "grant_needs_approval", "already_decided", "expired", "stale"])
+        .refuses(409, &["ambiguous_id", "digest_changed", "already_decided", "expired", "stale"])
+        .refuses(409, &["grant_needs_approval", "already_granted"])
         .refuses(422, &["justification_required", "grant_not_allowed", "grant_wider_than_hold", "policy_forbids_now"]);
     let grant = "A grant, by its whole id.";
     let show = Op::new::<Grant>("showGrant", "grants", "One grant").about(grant);

@@ -475,6 +475,33 @@ impl Proxy {
         self.reviewer(name, "POST", &format!("/v1/holds/{hold}/approve"), Some(&vote)).await
     }
 
+    /// As a reviewer who names the attempt.
+    pub async fn keyed(&self, name: &str, path: &str, key: &str, body: &Value) -> Got {
+        let bearer = format!("Bearer {}", token(name));
+        let json = ("content-type", "application/json");
+        let headers = [("authorization", bearer.as_str()), json, ("idempotency-key", key)];
+        send(self.running.admin, "POST", path, &headers, body.to_string().as_bytes()).await
+    }
+
+    /// The same proxy, stopped and started: what was in memory alone is gone.
+    pub async fn restarted(self) -> Self {
+        let Self { dir, running, upstream } = self;
+        running.stop().await;
+        let path = dir.path().join("holdpoint.yaml");
+        // The state is free once the last request on the old listeners has ended.
+        let started = async {
+            loop {
+                let config = app::load(&path).unwrap_or_else(|e| panic!("{e}"));
+                if let Ok(running) = app::start(path.clone(), config, Arc::new(SystemClock), 2).await {
+                    break running;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let running = tokio::time::timeout(PATIENCE, started).await.expect("it did not start again");
+        Self { dir, running, upstream }
+    }
+
     /// The record of a call, as the store has it now.
     pub async fn record(&self, call: &str) -> CallRecord {
         self.running.store().get(call.parse().unwrap()).await.unwrap().expect("no such call")

@@ -222,7 +222,8 @@ fn no_route_below_v1_stands_outside_of_the_described_table() {
     let room = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/admin");
     let text = std::fs::read_to_string(room.join("mod.rs")).unwrap();
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|l| l.contains("\"/v1")).collect();
-    assert_eq!(lines, [".nest(\"/v1\", v1::api().router())"]);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].starts_with(".nest(\"/v1\", v1::api().router()"), "{lines:?}");
 }
 
 #[tokio::test]
