@@ -6,6 +6,7 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use http::StatusCode;
 use http::header::{HeaderMap, IF_MATCH};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -15,21 +16,26 @@ use crate::store::CallRecord;
 
 use super::Desk;
 use super::api::{self, Asked};
-use super::decide::{Decision, words};
+use super::decide::{Decision, WORDS, words};
 use super::edge;
 use super::exact::Exact;
 use super::filled::Filled;
+use super::openapi::ArgumentPatch;
 use super::page;
 use super::problem::Problem;
 use super::who::Who;
 
 /// What a reviewer wants of a held call.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "EditHold")]
 pub(super) struct Amend {
     digest: Digest,
     /// RFC 6902, on the arguments.
+    #[schemars(with = "ArgumentPatch")]
     patch: Value,
+    /// For the record and for the agent; not empty.
+    #[schemars(length(max = WORDS), pattern(r"\S"))]
     note: String,
 }
 

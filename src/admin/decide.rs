@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::StatusCode;
+use schemars::JsonSchema;
 use serde_json::{Value, json};
 
 use crate::call::{Digest, Tier, money_text, short_code};
@@ -14,6 +15,7 @@ use super::Admin;
 use super::ask::{Asker, places};
 use super::exact::Exact;
 use super::grants::Wanted;
+use super::openapi::ReasonCode;
 use super::problem::Problem;
 use super::who::Who;
 
@@ -33,7 +35,7 @@ pub(super) const REASONS: [&str; 10] = [
 /// Longest time for which one rejection stands for calls like it.
 const DENY_ALIKE: Duration = Duration::from_secs(4 * 3600);
 /// Longest text that a person may write, in characters.
-const WORDS: usize = 4000;
+pub(super) const WORDS: usize = 4000;
 
 /// One decision about one record.
 #[derive(Debug)]
@@ -47,13 +49,14 @@ pub(super) struct Decision<'a> {
 }
 
 /// What an approver says.
-#[derive(Debug, serde::Deserialize)]
+#[derive(Debug, serde::Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Approve {
     pub(super) digest: Digest,
     #[serde(default)]
     pub(super) group: Option<String>,
     #[serde(default)]
+    #[schemars(length(max = WORDS))]
     pub(super) justification: Option<String>,
     /// High tier: the code or the amount, typed.
     #[serde(default)]
@@ -64,15 +67,19 @@ pub(super) struct Approve {
 }
 
 /// What a reviewer says who refuses.
-#[derive(Debug, serde::Deserialize)]
+#[derive(Debug, serde::Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Reject")]
 pub(super) struct Refuse {
     pub(super) digest: Digest,
+    #[schemars(with = "ReasonCode")]
     pub(super) reason_code: String,
     #[serde(default)]
+    #[schemars(length(max = WORDS))]
     pub(super) message_to_agent: Option<String>,
     /// For so many minutes calls like it are refused at once, too.
     #[serde(default)]
+    #[schemars(range(min = 1, max = 240))]
     pub(super) deny_alike_minutes: Option<u64>,
 }
 

@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use bytes::Bytes;
 use http::header::{HeaderMap, IF_MATCH};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -15,7 +16,7 @@ use crate::store::{CallRecord, Handle, HoldError, MAX_CLAIM, MAX_EVIDENCE, NewAr
 
 use super::Desk;
 use super::api::{self, Answer, Asked};
-use super::decide::{Decision, words};
+use super::decide::{Decision, WORDS, words};
 use super::exact::Exact;
 use super::filled::{Filled, Nothing};
 use super::page;
@@ -29,15 +30,18 @@ const CLAIM: u64 = 10;
 const KINDS: usize = 10;
 /// Longest name of those before whom a hold is brought, in characters.
 const NAME: usize = 100;
-/// Longest title of a piece of evidence, in bytes.
+/// A kind of evidence.
+const KIND: &str = r"^[A-Za-z0-9_-]{1,64}$";
+/// Longest title of a piece of evidence, in characters.
 const TITLE: usize = 200;
 
 /// What a person says who takes a hold in hand.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TakeInHand {
     /// 10 by default, 60 at most.
     #[serde(default)]
+    #[schemars(range(min = 1, max = 60))]
     minutes: Option<u64>,
     /// Even when another person has it in hand.
     #[serde(default)]
@@ -45,41 +49,51 @@ pub(super) struct TakeInHand {
 }
 
 /// What a person says to the others.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Say {
+    #[schemars(length(max = WORDS), pattern(r"\S"))]
     text: String,
 }
 
 /// What a person asks to see.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AskEvidence {
+    #[schemars(length(min = 1, max = KINDS), inner(pattern(KIND)))]
     kinds: Vec<String>,
     #[serde(default)]
+    #[schemars(length(max = WORDS))]
     message_to_agent: Option<String>,
 }
 
 /// What a person brings.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Bring {
+    #[schemars(pattern(KIND))]
     kind: String,
+    /// The kind by default.
     #[serde(default)]
+    #[schemars(length(max = TITLE))]
     title: Option<String>,
+    /// Either this.
     #[serde(default)]
     text: Option<String>,
+    /// Or where it is. It is not fetched.
     #[serde(default)]
     url: Option<String>,
 }
 
 /// Before whom a person brings it, and why.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Escalate {
     /// The next rung of `reviews.escalate` by default.
     #[serde(default)]
+    #[schemars(length(max = NAME))]
     to: Option<String>,
+    #[schemars(length(max = WORDS), pattern(r"\S"))]
     reason: String,
 }
 
@@ -150,8 +164,8 @@ impl Decision<'_> {
             return Err(Problem::invalid("`kind` is a word such as `ticket`"));
         }
         let title = title.filter(|t| !t.trim().is_empty()).unwrap_or_else(|| kind.clone());
-        if title.len() > TITLE {
-            return Err(Problem::invalid(format!("`title` is over {TITLE} bytes")));
+        if title.chars().count() > TITLE {
+            return Err(Problem::invalid(format!("`title` is over {TITLE} characters")));
         }
         let content = match (text.filter(|t| !t.is_empty()), url.filter(|u| !u.is_empty())) {
             (Some(text), None) | (None, Some(text)) => Bytes::from(text),

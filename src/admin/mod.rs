@@ -22,6 +22,8 @@ mod handling;
 mod health;
 mod notices;
 mod oidc;
+mod once;
+mod openapi;
 mod page;
 mod policies;
 mod problem;
@@ -35,6 +37,7 @@ mod talk;
 pub(crate) mod tests;
 mod tools;
 mod undo;
+mod v1;
 mod view;
 mod weigh;
 mod who;
@@ -58,6 +61,7 @@ use crate::store::{CallRecord, Grant, Store};
 use crate::tasks::Draining;
 use crate::telemetry::Metrics;
 
+pub use openapi::document as openapi;
 pub use serve::serve;
 
 use self::group::Opened;
@@ -111,6 +115,7 @@ struct Desk {
     opened: Opened,
     streams: events::Streams,
     oidc: oidc::Oidc,
+    attempts: once::Attempts,
 }
 
 impl Deref for Desk {
@@ -128,6 +133,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         opened: Opened::default(),
         streams: events::Streams::default(),
         oidc: oidc::Oidc::default(),
+        attempts: once::Attempts::default(),
     });
     let nothing = || async { problem::Problem::not_found() };
     let wrong_method = || async {
@@ -139,45 +145,12 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/startupz", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
-        .nest("/v1", v1())
+        .nest("/v1", v1::api().router().layer(from_fn_with_state(Arc::clone(&desk), once::guard)))
         .merge(pages())
         .fallback(nothing)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(Arc::clone(&desk), edge::guard))
         .with_state(desk)
-}
-
-fn v1() -> Router<Arc<Desk>> {
-    Router::new()
-        .route("/me", get(api::me))
-        .route("/holds", get(api::holds))
-        .route("/holds/batch", post(group::batch))
-        .route("/clusters/{id}", get(group::show))
-        .route("/holds/{id}", get(api::hold))
-        .route("/holds/{id}/wait", get(api::wait))
-        .route("/holds/{id}/approve", post(api::approve))
-        .route("/holds/{id}/reject", post(api::reject))
-        .route("/holds/{id}/edit", post(amend::edit))
-        .route("/holds/{id}/withdraw", post(api::withdraw))
-        .route("/holds/{id}/claim", post(handling::claim_it).delete(handling::release))
-        .route("/holds/{id}/comments", get(handling::comments).post(handling::comment))
-        .route("/holds/{id}/evidence", post(handling::bring_evidence))
-        .route("/holds/{id}/evidence-requests", post(handling::ask_evidence))
-        .route("/holds/{id}/escalate", post(handling::escalate))
-        .route("/grants", get(grants::list).post(grants::give))
-        .route("/grants/{id}", get(grants::show).delete(grants::revoke))
-        .route("/webhooks", get(notices::list))
-        .route("/webhooks/{name}/replay", post(notices::replay))
-        .route("/samples", get(samples::list))
-        .route("/samples/{id}", post(samples::verdict))
-        .route("/tools/paused", get(tools::paused))
-        .route("/events", get(events::api))
-        .route("/policies", get(policies::list))
-        .route("/policies/activate", post(policies::activate))
-        .route("/calls", get(api::calls))
-        .route("/calls/{id}", get(api::call))
-        .route("/calls/{id}/reconcile", post(api::reconcile))
-        .route("/calls/{id}/undo", post(undo::undo))
 }
 
 fn pages() -> Router<Arc<Desk>> {

@@ -135,6 +135,12 @@ impl Problem {
                 "a grant comes from a call that all who must have approved: approve it first, or with the grant where yours \
                  is the last word",
             ),
+            HoldError::AlreadyGranted(id) => Self::new(
+                StatusCode::CONFLICT,
+                "already_granted",
+                "there is a live grant from this call: take it back first, or let it end",
+            )
+            .with("grant", id.to_string()),
             HoldError::EvidenceMissing(kinds) => Self::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "evidence_missing",

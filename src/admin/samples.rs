@@ -7,6 +7,7 @@ use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Redirect};
 use http::StatusCode;
 use http::header::HeaderMap;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -17,6 +18,7 @@ use super::api::{self, Answer, Asked};
 use super::ask::Asker;
 use super::decide::REASONS;
 use super::filled::Filled;
+use super::openapi::ReasonCode;
 use super::page::{self, Visit};
 use super::problem::Problem;
 use super::show::Head;
@@ -50,11 +52,14 @@ async fn all(admin: &Admin, asker: &Asker<'_>) -> Result<Vec<Arc<Sample>>, Probl
 }
 
 /// What a person says of a sampled call.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Said {
+#[schemars(rename = "Judge")]
+pub(super) struct Said {
     verdict: Verdict,
+    /// For a bad call it must be there.
     #[serde(default)]
+    #[schemars(with = "Option<ReasonCode>")]
     reason_code: Option<String>,
 }
 

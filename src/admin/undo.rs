@@ -7,6 +7,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect};
 use http::StatusCode;
 use http::header::HeaderMap;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -18,11 +19,12 @@ use crate::store::{CallRecord, Known, Question, State as CallState, Store, undo_
 use super::Desk;
 use super::amend::person;
 use super::api::{self, Asked};
-use super::decide::{Decision, REASONS, words};
+use super::decide::{Decision, REASONS, WORDS, words};
 use super::edge;
 use super::exact::Exact;
 use super::filled::Filled;
 use super::foreseen::{Foreseen, Row, rows};
+use super::openapi::ReasonCode;
 use super::page;
 use super::problem::Problem;
 use super::view;
@@ -130,12 +132,16 @@ fn reversed(change: &Change) -> Change {
 }
 
 /// Why a call is taken back.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Wish {
+#[schemars(rename = "UndoCall")]
+pub(super) struct Wish {
+    /// Not empty.
+    #[schemars(length(max = WORDS), pattern(r"\S"))]
     justification: String,
     /// For the metric: one of the reasons of a rejection.
     #[serde(default)]
+    #[schemars(with = "Option<ReasonCode>")]
     reason_code: Option<String>,
 }
 

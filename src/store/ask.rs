@@ -311,6 +311,9 @@ pub enum HoldError {
     /// No grant comes from a call that people have not approved.
     #[error("people have not approved it")]
     NotApproved,
+    /// There is a live grant from this call; it is taken back first.
+    #[error("there is a grant from this call already")]
+    AlreadyGranted(crate::call::GrantId),
     /// Evidence is missing.
     #[error("evidence is missing")]
     EvidenceMissing(Vec<String>),

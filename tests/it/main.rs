@@ -32,6 +32,7 @@ mod init;
 mod mcp;
 mod mcp_edges;
 mod oidc;
+mod once;
 mod overflow;
 mod preview;
 mod provider;

@@ -195,6 +195,7 @@ fn refusal(error: &HoldError) -> String {
         HoldError::NotInGroup => "group",
         HoldError::JustificationRequired => "justification",
         HoldError::NotApproved => "not_approved",
+        HoldError::AlreadyGranted(_) => "granted",
         HoldError::EvidenceMissing(_) => "evidence",
         HoldError::TooEarly(_) => "early",
         HoldError::Unavailable => "unavailable",
