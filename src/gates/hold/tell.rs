@@ -204,16 +204,9 @@ fn held(record: &CallRecord, state: State, now: Timestamp, page: Option<&str>) -
     }
     let asked = evidence_asked(record);
     if !asked.is_empty() {
-        text.push_str(&format!(" A reviewer asks for evidence ({}). ", asked.join(", ")));
-        text.push_str(
-            record
-                .handling
-                .iter()
-                .flat_map(|h| &h.requests)
-                .filter_map(|r| r.message.as_deref())
-                .last()
-                .unwrap_or("Attach it to this hold."),
-        );
+        let last = record.handling.iter().flat_map(|h| h.requests.iter().rev()).find_map(|r| r.message.as_deref());
+        let words = last.unwrap_or("Attach it to this hold.");
+        text.push_str(&format!(" A reviewer asks for evidence ({}). {words}", asked.join(", ")));
     }
     let mut refusal = Refusal::new(Code::Held, text)
         .with_retry_after(after)
