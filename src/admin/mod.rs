@@ -4,6 +4,7 @@
 //! plane, `decide` takes a decision to the store. `api` and `page` are two doors to the same steps. Nothing here
 //! runs a call: an approved one is told to whoever sends, by its id.
 
+mod alike;
 mod amend;
 mod api;
 mod ask;

@@ -22,7 +22,7 @@ mod votes;
 pub use ask::*;
 pub(crate) use embedded::SHORTENED;
 pub use embedded::{
-    Counts, Gap, Health, HoldStep, Keep, MIN_FREE, News, OpenError, Options, Recovery, Shortened, Store, Told,
+    Alike, Counts, Gap, Health, HoldStep, Keep, MIN_FREE, News, OpenError, Options, Recovery, Shortened, Store, Told,
     free_bytes,
 };
 pub use fresh::{Made, arguments_of, stored_request, target_of, undo_key};

@@ -1,5 +1,6 @@
 //! The store of one process: the journal is the commit point, sled the index over it, memory the rest.
 
+mod alike;
 mod checkpoint;
 mod core;
 mod denials;
@@ -45,6 +46,7 @@ use super::changed::Changed;
 use super::state::{self, Event, Illegal};
 use super::{CallRecord, State, Step};
 
+pub use alike::Alike;
 pub use health::{Health, MIN_FREE, free_bytes};
 pub use news::{Gap, HoldStep};
 pub use open::OpenError;
