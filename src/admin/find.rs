@@ -58,7 +58,25 @@ pub(super) async fn list(
     admin: &Admin,
     asker: &Asker<'_>,
     action: &str,
+    filter: Filter,
+) -> Result<(Vec<CallRecord>, Option<CallId>), Problem> {
+    listed(admin, filter, |record| asker.may(action, record)).await
+}
+
+/// The same of whatever this person may see as a call or as a hold.
+pub(super) async fn either(
+    admin: &Admin,
+    asker: &Asker<'_>,
+    filter: Filter,
+) -> Result<(Vec<CallRecord>, Option<CallId>), Problem> {
+    let may = |r: &CallRecord| asker.may("call.view", r) || (r.terms.is_some() && asker.may("hold.view", r));
+    listed(admin, filter, may).await
+}
+
+async fn listed(
+    admin: &Admin,
     mut filter: Filter,
+    may: impl Fn(&CallRecord) -> bool,
 ) -> Result<(Vec<CallRecord>, Option<CallId>), Problem> {
     let wanted = filter.limit;
     let mut seen: Vec<CallRecord> = Vec::new();
@@ -71,7 +89,7 @@ pub(super) async fn list(
                 return Ok((seen, filter.before));
             }
             filter.before = Some(record.id);
-            if asker.may(action, &record) {
+            if may(&record) {
                 seen.push(record);
             }
         }

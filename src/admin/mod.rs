@@ -8,6 +8,7 @@ mod alike;
 mod amend;
 mod api;
 mod ask;
+mod audit;
 mod cookies;
 mod decide;
 mod edge;
@@ -21,6 +22,7 @@ mod grants;
 mod group;
 mod handling;
 mod health;
+mod me;
 mod notices;
 mod oidc;
 mod once;
@@ -28,6 +30,7 @@ mod openapi;
 mod page;
 mod policies;
 mod problem;
+mod run;
 mod samples;
 mod serve;
 mod sessions;
@@ -182,6 +185,10 @@ fn pages() -> Router<Arc<Desk>> {
         .route("/grants", get(grant_page::list))
         .route("/grants/{id}/revoke", post(grant_page::revoke))
         .route("/policies", get(page::policies))
+        .route("/audit", get(audit::shown))
+        .route("/me", get(me::me))
+        .route("/me/sign-out-elsewhere", post(me::elsewhere))
+        .route("/runs/{run}", get(run::shown))
         .route("/calls", get(page::calls))
         .route("/calls/{id}", get(page::call))
         .route("/calls/{id}/reconcile", post(page::reconcile))

@@ -33,12 +33,12 @@ pub(super) struct Head {
 #[derive(Debug)]
 pub(super) struct Line {
     pub(super) href: String,
-    tier: &'static str,
-    state: &'static str,
+    pub(super) tier: &'static str,
+    pub(super) state: &'static str,
     pub(super) title: String,
     agent: String,
     pub(super) code: String,
-    created: String,
+    pub(super) created: String,
     pub(super) expires: String,
     /// The same for scripts.
     until: String,
@@ -246,6 +246,7 @@ pub(super) struct Record {
     intent: Option<String>,
     confidence: Option<String>,
     run: String,
+    run_href: String,
     step: Option<String>,
 }
 
@@ -342,6 +343,7 @@ impl Record {
             intent: record.context.intent.as_deref().map(visible),
             confidence: record.context.confidence.map(|c| c.to_string()),
             run: visible(&record.context.run),
+            run_href: super::run::href(record),
             step: record.context.step.as_deref().map(visible),
             head,
         }

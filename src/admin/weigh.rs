@@ -115,11 +115,14 @@ pub(super) async fn path(admin: &Admin, asker: &Asker<'_>, record: &CallRecord) 
         limit: STEPS,
         ..Filter::default()
     };
-    let (mut records, _) = find::list(admin, asker, "call.view", filter).await?;
+    let (mut records, _) = find::either(admin, asker, filter).await?;
     records
         .retain(|r| r.principal.org == record.principal.org && r.principal.acting_for == record.principal.acting_for);
     let before = |r: &CallRecord| Before {
-        href: format!("/calls/{}", r.id),
+        href: match &r.terms {
+            Some(_) if !asker.may("call.view", r) => format!("/holds/{}", r.id.hold()),
+            _ => format!("/calls/{}", r.id),
+        },
         title: visible(&r.title),
         state: r.state_at(asker.now).as_str(),
         at: r.created.to_string(),

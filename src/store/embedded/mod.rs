@@ -14,6 +14,7 @@ mod indexer;
 mod keys;
 mod ledger;
 mod lock;
+mod logged;
 mod news;
 mod open;
 mod packed;
@@ -48,6 +49,7 @@ use super::{CallRecord, State, Step};
 
 pub use alike::Alike;
 pub use health::{Health, MIN_FREE, free_bytes};
+pub use logged::{Logged, kind_of};
 pub use news::{Gap, HoldStep};
 pub use open::OpenError;
 pub(crate) use retain::NOTE as SHORTENED;
