@@ -58,7 +58,16 @@ pub(super) async fn list(
     admin: &Admin,
     asker: &Asker<'_>,
     action: &str,
+    filter: Filter,
+) -> Result<(Vec<CallRecord>, Option<CallId>), Problem> {
+    list_of(admin, filter, |record| asker.may(action, record)).await
+}
+
+/// One page of what is to be kept, newest first, and where the next one begins.
+pub(super) async fn list_of(
+    admin: &Admin,
     mut filter: Filter,
+    keep: impl Fn(&CallRecord) -> bool,
 ) -> Result<(Vec<CallRecord>, Option<CallId>), Problem> {
     let wanted = filter.limit;
     let mut seen: Vec<CallRecord> = Vec::new();
@@ -71,7 +80,7 @@ pub(super) async fn list(
                 return Ok((seen, filter.before));
             }
             filter.before = Some(record.id);
-            if asker.may(action, &record) {
+            if keep(&record) {
                 seen.push(record);
             }
         }

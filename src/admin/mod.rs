@@ -18,6 +18,7 @@ mod grant_page;
 mod grants;
 mod group;
 mod health;
+mod listing;
 mod notices;
 mod oidc;
 mod once;
