@@ -12,9 +12,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::call::{CallId, HoldId, Tier};
 use crate::snapshot::Snapshot;
-use crate::store::{CallRecord, Filter, State as CallState};
+use crate::store::{CallRecord, State as CallState};
 
 use super::Desk;
 use super::alike::Like;
@@ -25,6 +24,7 @@ use super::exact::Exact;
 use super::find;
 use super::foreseen::Foreseen;
 use super::grants;
+use super::listing::Listing;
 use super::problem::Problem;
 use super::undo::Undo;
 use super::view;
@@ -35,9 +35,6 @@ pub(super) type Answer = Result<Response, Problem>;
 /// Longest time that one request waits for a change.
 const MAX_WAIT: u64 = 60;
 const DEFAULT_WAIT: u64 = 25;
-/// Lines of one answer.
-const MAX_LINES: usize = 200;
-const DEFAULT_LINES: usize = 50;
 
 pub(super) fn ok(value: &Value, version: Option<u64>) -> Response {
     let mut response = (StatusCode::OK, [(CONTENT_TYPE, "application/json")], value.to_string()).into_response();
@@ -65,42 +62,6 @@ pub(super) fn parameters(query: Option<&str>, known: &[&str]) -> Result<Vec<(Str
         }
         None => Ok(pairs),
     }
-}
-
-fn states(text: &str) -> Result<Vec<CallState>, Problem> {
-    let one = |name: &str| {
-        let found = CallState::ALL.into_iter().find(|s| s.as_str() == name);
-        found.ok_or_else(|| Problem::invalid(format!("`{}` is not a state", name.escape_debug())))
-    };
-    text.split(',').map(one).collect()
-}
-
-fn filter(query: Option<&str>) -> Result<Filter, Problem> {
-    let known = ["state", "tier", "tool", "op", "agent", "workflow", "run", "limit", "cursor"];
-    let mut filter = Filter { limit: DEFAULT_LINES, ..Filter::default() };
-    for (name, value) in parameters(query, &known)? {
-        match name.as_str() {
-            "state" => filter.states = states(&value)?,
-            "tier" => {
-                let tier = [Tier::Low, Tier::Medium, Tier::High].into_iter().find(|t| t.as_str() == value);
-                filter.tier = Some(tier.ok_or_else(|| Problem::invalid("`tier` is low, medium or high"))?);
-            }
-            "tool" => filter.tool = Some(value),
-            "op" => filter.operation = Some(value),
-            "agent" => filter.agent = Some(value),
-            "workflow" => filter.workflow = Some(value),
-            "run" => filter.run = Some(value),
-            "limit" => {
-                let limit = value.parse().ok().filter(|n| (1..=MAX_LINES).contains(n));
-                filter.limit = limit.ok_or_else(|| Problem::invalid(format!("`limit` is 1 to {MAX_LINES}")))?;
-            }
-            _ => {
-                let id = value.parse::<CallId>().or_else(|_| value.parse::<HoldId>().map(HoldId::call));
-                filter.before = Some(id.map_err(|_| Problem::invalid("`cursor` is not one that was given here"))?);
-            }
-        }
-    }
-    Ok(filter)
 }
 
 /// One request: the snapshot it is judged by, and who asks.
@@ -154,13 +115,6 @@ impl Asked {
     fn decided(&self, record: &CallRecord) -> Response {
         ok(&view::decided(record, self.admin.clock.now()), Some(record.version))
     }
-
-    async fn listed(&self, action: &str, filter: Filter) -> Answer {
-        let (records, next) = find::list(&self.admin, &self.asker(), action, filter).await?;
-        let asker = self.asker();
-        let items: Vec<Value> = records.iter().map(|r| view::summary(&asker, r)).collect();
-        Ok(ok(&json!({"items": items, "next": next}), None))
-    }
 }
 
 pub(super) async fn me(State(admin): State<Arc<Desk>>, who: Who) -> Answer {
@@ -177,13 +131,13 @@ pub(super) async fn me(State(admin): State<Arc<Desk>>, who: Who) -> Answer {
 }
 
 pub(super) async fn holds(State(admin): State<Arc<Desk>>, who: Who, RawQuery(query): RawQuery) -> Answer {
-    let filter = Filter { holds_only: true, ..filter(query.as_deref())? };
-    Asked::new(admin, who).listed("hold.view", filter).await
+    let listing = Listing::of_holds(query.as_deref())?;
+    listing.answer(&Asked::new(admin, who), "hold.view").await
 }
 
 pub(super) async fn calls(State(admin): State<Arc<Desk>>, who: Who, RawQuery(query): RawQuery) -> Answer {
-    let filter = filter(query.as_deref())?;
-    Asked::new(admin, who).listed("call.view", filter).await
+    let listing = Listing::of_calls(query.as_deref())?;
+    listing.answer(&Asked::new(admin, who), "call.view").await
 }
 
 pub(super) async fn hold(

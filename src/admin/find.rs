@@ -60,7 +60,7 @@ pub(super) async fn list(
     action: &str,
     filter: Filter,
 ) -> Result<(Vec<CallRecord>, Option<CallId>), Problem> {
-    listed(admin, filter, |record| asker.may(action, record)).await
+    list_of(admin, filter, |record| asker.may(action, record)).await
 }
 
 /// The same of whatever this person may see as a call or as a hold.
@@ -70,13 +70,14 @@ pub(super) async fn either(
     filter: Filter,
 ) -> Result<(Vec<CallRecord>, Option<CallId>), Problem> {
     let may = |r: &CallRecord| asker.may("call.view", r) || (r.terms.is_some() && asker.may("hold.view", r));
-    listed(admin, filter, may).await
+    list_of(admin, filter, may).await
 }
 
-async fn listed(
+/// One page of what is to be kept, newest first, and where the next one begins.
+pub(super) async fn list_of(
     admin: &Admin,
     mut filter: Filter,
-    may: impl Fn(&CallRecord) -> bool,
+    keep: impl Fn(&CallRecord) -> bool,
 ) -> Result<(Vec<CallRecord>, Option<CallId>), Problem> {
     let wanted = filter.limit;
     let mut seen: Vec<CallRecord> = Vec::new();
@@ -89,7 +90,7 @@ async fn listed(
                 return Ok((seen, filter.before));
             }
             filter.before = Some(record.id);
-            if may(&record) {
+            if keep(&record) {
                 seen.push(record);
             }
         }

@@ -30,6 +30,7 @@ const LINES: usize = 200;
 /// How one argument may differ, or that it may not.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("oneOf" = [{"required": ["equals"]}, {"required": ["max"]}, {"required": ["any"]}]))]
 pub(super) struct Pin {
     /// JSON Pointer of an argument.
     path: String,

@@ -22,6 +22,7 @@ mod grants;
 mod group;
 mod handling;
 mod health;
+mod listing;
 mod me;
 mod notices;
 mod oidc;

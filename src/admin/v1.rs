@@ -12,8 +12,9 @@ use super::openapi::{
     Policies,
 };
 use super::openapi::{Receiver, Record, Replayed, Runs, Sample, Summary, Undone};
-use super::{amend, audit, decide, events, grants, group, handling, notices, policies, run, samples, tools, undo};
-use crate::store::State;
+use super::{
+    amend, audit, decide, events, grants, group, handling, listing, notices, policies, run, samples, tools, undo,
+};
 
 const HOLD: &str = "A hold: its id; while it waits also a suffix of the id of 4 characters or more, or its code.";
 const CALL: &str = "A call, by its whole id; a hold's id is its call's, too.";
@@ -38,21 +39,6 @@ async fn description() -> Response {
 
 fn text() -> Value {
     json!({"type": "string"})
-}
-
-/// What lists of holds and of calls take.
-fn filtered(op: Op) -> Op {
-    let states = State::ALL.map(State::as_str).join("|");
-    let states =
-        json!({"type": "string", "pattern": format!("^({states})(,({states}))*$"), "examples": ["held,approved"]});
-    op.query("state", "States, separated by commas.", states)
-        .query("tier", "Its tier.", json!({"type": "string", "enum": ["low", "medium", "high"]}))
-        .query("tool", "By tool.", text())
-        .query("op", "By operation.", text())
-        .query("agent", "By agent.", text())
-        .query("workflow", "By workflow.", text())
-        .query("run", "By run.", text())
-        .pages()
 }
 
 fn service(api: Api) -> Api {
@@ -80,7 +66,7 @@ fn service(api: Api) -> Api {
 }
 
 fn holds(api: Api) -> Api {
-    let list = filtered(Op::new::<List<Summary>>("listHolds", "holds", "Holds, newest first"));
+    let list = listing::described_holds(Op::new::<List<Summary>>("listHolds", "holds", "Holds, newest first"));
     let show =
         Op::new::<Record>("showHold", "holds", "One hold").about(HOLD).versioned().refuses(409, &["ambiguous_id"]);
     let wait = Op::new::<Record>("waitForHold", "holds", "One hold, once it has changed")
@@ -185,7 +171,7 @@ fn handling(api: Api) -> Api {
 }
 
 fn calls(api: Api) -> Api {
-    let list = filtered(Op::new::<List<Summary>>("listCalls", "calls", "Calls, newest first"));
+    let list = listing::described(Op::new::<List<Summary>>("listCalls", "calls", "Calls, newest first"));
     let show = Op::new::<Record>("showCall", "calls", "One call").about(CALL).versioned();
     let reconcile = Op::new::<Decided>("reconcileCall", "calls", "Says what became of a call whose outcome is unknown")
         .more("It counts once a second person says the same.")

@@ -43,6 +43,15 @@ pub enum Holds {
         /// Only this run.
         #[arg(long)]
         run: Option<String>,
+        /// Only what you can approve now.
+        #[arg(long)]
+        mine: bool,
+        /// Only what should have been looked at by now.
+        #[arg(long)]
+        overdue: bool,
+        /// Only what has these words in its title, ids, code, operation, agent, workflow, run or person.
+        #[arg(long, value_name = "WORDS")]
+        find: Option<String>,
         #[command(flatten)]
         common: Common,
     },
@@ -202,7 +211,8 @@ async fn run_with(verb: Asked, console: Console<'_>, out: &mut impl Write) -> an
 
 async fn run_holds(verb: Holds, mut console: Console<'_>, out: &mut impl Write) -> anyhow::Result<Exit> {
     match verb {
-        Holds::Ls { state, tier, tool, op, agent, workflow, run, common } => {
+        Holds::Ls { state, tier, tool, op, agent, workflow, run, mine, overdue, find, common } => {
+            let flag = |given: bool| given.then(|| "1".to_owned());
             let state = Some(state).filter(|s| s != "all");
             let filters = [
                 ("state", state),
@@ -212,6 +222,9 @@ async fn run_holds(verb: Holds, mut console: Console<'_>, out: &mut impl Write) 
                 ("agent", agent),
                 ("workflow", workflow),
                 ("run", run),
+                ("mine", flag(mine)),
+                ("overdue", flag(overdue)),
+                ("q", find),
             ];
             list("/v1/holds", &filters, &common, &mut console, out).await
         }

@@ -76,6 +76,11 @@ async fn a_hold_is_listed_shown_and_approved_by_its_digest() {
     assert!(out.contains("* Refund 88.00 EUR on order o_881") && out.contains("held 0/1"), "{out}");
     assert!(out.lines().all(|l| l.chars().count() <= 80), "{out}");
     assert!(shell.run("dana", &["ls"], None).await.1.contains("nothing is waiting"));
+    for (who, found, want) in [("maya", "o_881", true), ("maya", "o_882", false), ("dana", "o_881", false)] {
+        let (_, out, _) = shell.run(who, &["ls", "--mine", "--find", found], None).await;
+        assert_eq!(!out.contains("nothing is waiting"), want, "{who} {found}: {out}");
+    }
+    assert!(shell.run("maya", &["ls", "--overdue"], None).await.1.contains("nothing is waiting"));
     let (_, out, _) = shell.run("maya", &["ls", "--tier", "medium", "--op", "crm.refund", "--json"], None).await;
     assert_eq!(serde_json::from_str::<Value>(&out).unwrap()["items"][0]["id"], id);
 

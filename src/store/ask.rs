@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::call::{ArtifactId, CallId, Digest, Principal, PrincipalKey, Terms, Tier};
+use crate::call::{ArtifactId, CallId, Digest, Principal, PrincipalKey, Terms, Tier, Timestamp};
 
 use super::{CallRecord, Charge, Editing, Evidence, Note, Preview, State};
 
@@ -481,6 +481,10 @@ pub struct Filter {
     pub run: Option<String>,
     /// By tier.
     pub tier: Option<Tier>,
+    /// Asked for at this time or later.
+    pub since: Option<Timestamp>,
+    /// Asked for before this time.
+    pub until: Option<Timestamp>,
     /// Only ids below this one (newest first), for paging.
     pub before: Option<CallId>,
     /// At most this many.

@@ -380,3 +380,55 @@ async fn a_refusal_is_an_answer_and_an_unknown_person_has_no_key() {
         "what may pass is asked again"
     );
 }
+
+/// Titles of the holds that a query finds, page by page of one line.
+async fn found(w: &World, user: &str, query: &str) -> Vec<String> {
+    let (mut all, mut cursor) = (Vec::new(), String::new());
+    let query = if query.is_empty() { String::new() } else { format!("&{query}") };
+    loop {
+        let page = w.get(user, &format!("/v1/holds?limit=1{query}{cursor}")).await;
+        assert_eq!(page.status, StatusCode::OK, "{query}: {}", page.text);
+        let page = page.json();
+        all.extend(page["items"].as_array().unwrap().iter().map(|i| i["title"].as_str().unwrap().to_owned()));
+        match page["next"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return all,
+        }
+    }
+}
+
+#[tokio::test]
+async fn holds_are_found_by_what_reviewers_ask_and_every_page_goes_on_where_the_last_one_ended() {
+    let w = World::new();
+    let start = w.clock.now();
+    let small = w.hold(8800).await;
+    w.clock.advance(Duration::from_secs(60));
+    w.hold(8900).await;
+    w.clock.advance(Duration::from_secs(60));
+    w.hold_of("crm.refund", refund(8700), support_bot(), &[]).await;
+    w.clock.advance(Duration::from_secs(60));
+    let large = w.hold(88_000).await;
+    let title = |minor: &str| format!("Refund {minor} EUR on order o_881");
+    let [a, b, c, d] = ["88.00", "89.00", "87.00", "880.00"].map(title);
+    let all = |list: &[&String]| list.iter().map(|t| (*t).clone()).collect::<Vec<_>>();
+    assert_eq!(found(&w, "maya", "").await, all(&[&d, &c, &b, &a]));
+    // One cannot be approved for want of evidence; the large one can be by a second person, too.
+    assert_eq!(found(&w, "maya", "mine=1").await, all(&[&d, &b, &a]));
+    assert_eq!(found(&w, "finn", "mine=1").await, all(&[&d]));
+    assert_eq!(found(&w, "maya", "evidence=missing").await, all(&[&c]));
+    assert_eq!(found(&w, "maya", "group=finance").await, all(&[&d]));
+    assert_eq!(found(&w, "maya", "q=REFUND%2088").await, all(&[&d, &a]));
+    assert_eq!(found(&w, "maya", &format!("q={}", large.id.hold())).await, all(&[&d]));
+    let cluster = super::super::group::cluster(&small).unwrap();
+    assert_eq!(found(&w, "maya", &format!("cluster={cluster}")).await, all(&[&c, &b, &a]));
+    let (since, until) = (start.plus(Duration::from_secs(60)), start.plus(Duration::from_secs(180)));
+    assert_eq!(found(&w, "maya", &format!("since={since}&until={until}")).await, all(&[&c, &b]));
+    // High is due after 10 minutes, medium after 15: the large one came last and is due with the first ones.
+    assert_eq!(found(&w, "maya", "sort=sla&state=held").await, all(&[&d, &a, &b, &c]));
+    assert_eq!(found(&w, "maya", "sort=amount&state=held,approved").await, all(&[&d, &b, &a, &c]));
+    assert!(found(&w, "maya", "overdue=1").await.is_empty());
+    w.clock.advance(Duration::from_secs(720));
+    assert_eq!(found(&w, "maya", "overdue=1").await, all(&[&d, &a]));
+    assert_eq!(found(&w, "maya", "overdue=1&sort=sla").await, all(&[&d, &a]));
+    assert!(found(&w, "nobody", "sort=sla&state=held").await.is_empty(), "what policy does not show is in no list");
+}

@@ -36,6 +36,8 @@ fn matches(filter: &Filter, r: &CallRecord) -> bool {
         && same(filter.workflow.as_ref(), &r.context.workflow)
         && same(filter.run.as_ref(), &r.context.run)
         && same(filter.tier.as_ref(), &r.tier)
+        && filter.since.is_none_or(|since| r.created >= since)
+        && filter.until.is_none_or(|until| r.created < until)
         && filter.before.is_none_or(|before| r.id < before)
 }
 
