@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-pub(super) use super::file_notify::{Notify, NotifyTier};
+pub(super) use super::file_notify::{Notify, NotifyTier, Webhook};
 pub(super) use super::file_tools::{
     Auth, Breaker, Cost, Diff, Effect, EnvValue, Fence, HeldAs, Idempotency, Kind, Limits, Method, OneOrMany,
     Operation, Otherwise, PlainDiff, PlainFence, Release, Tool, Undo, Upstream,

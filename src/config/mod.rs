@@ -18,9 +18,9 @@ pub use resolve::may_forward;
 pub use secret::Secret;
 pub use units::duration;
 pub use used::{
-    AgentKey, BreakerRule, BudgetRule, BudgetScope, CertAgent, Config, HttpServer, IdentityConfig, JwtRule, Keys,
-    ListenConfig, MtlsRule, NotifyRule, OidcRule, RatePer, RateRule, ReviewRules, Reviewer, StateConfig, StdioServer,
-    TlsFiles, ToolConfig, UpstreamAt, UpstreamAuth, UpstreamConfig, Workflow,
+    AgentKey, BreakerRule, BudgetRule, BudgetScope, CertAgent, Channel, Config, HttpServer, IdentityConfig, JwtRule,
+    Keys, ListenConfig, MtlsRule, NotifyRule, OidcRule, RatePer, RateRule, ReviewRules, Reviewer, StateConfig,
+    StdioServer, TlsFiles, ToolConfig, UpstreamAt, UpstreamAuth, UpstreamConfig, Webhook, Workflow,
 };
 
 use std::collections::BTreeMap;

@@ -440,14 +440,45 @@ pub struct RateRule {
 pub struct NotifyRule {
     /// Tells it from the others: its kind, and a digest of its address.
     pub name: String,
-    /// Where events are posted.
-    pub url: Uri,
-    /// Keys that sign them: the one in force first.
-    pub keys: Vec<Secret>,
+    /// How it is told.
+    pub channel: Channel,
     /// Only holds of these tiers; empty means all.
     pub tiers: Vec<crate::call::Tier>,
     /// Names of events; `hold.*` means all that begin so.
     pub events: Vec<String>,
+}
+
+/// How a receiver is told.
+#[derive(Debug)]
+pub enum Channel {
+    /// Signed posts.
+    Webhook(Webhook),
+}
+
+/// A receiver of signed posts.
+#[derive(Debug)]
+pub struct Webhook {
+    /// Where events are posted.
+    pub url: Uri,
+    /// Keys that sign them: the one in force first.
+    pub keys: Vec<Secret>,
+}
+
+impl Channel {
+    /// The word that names and metrics use.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Webhook(_) => "webhook",
+        }
+    }
+
+    /// Where it leads, without what may be a credential.
+    #[must_use]
+    pub fn to(&self) -> String {
+        let Self::Webhook(Webhook { url, .. }) = self;
+        format!("{}://{}", url.scheme_str().unwrap_or_default(), url.authority().map_or("", |a| a.as_str()))
+    }
 }
 
 impl NotifyRule {

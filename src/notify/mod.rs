@@ -23,7 +23,7 @@ use tokio::sync::watch;
 
 use crate::call::{Digest, Fault};
 use crate::clock::Clock;
-use crate::config::NotifyRule;
+use crate::config::{Channel, NotifyRule};
 use crate::gates::upstream::exchange;
 use crate::snapshot::Snapshots;
 use crate::store::{News, Store};
@@ -266,7 +266,7 @@ impl Notifier {
                     if receiver.outbox().failed(which, failed, now, chance()) { "dead" } else { "failed" }
                 }
             };
-            self.metrics.notifications.with_label_values(&["webhook", result]).inc();
+            self.metrics.notifications.with_label_values(&[rule.channel.kind(), result]).inc();
             receiver.save().await?;
         }
         Ok(())
@@ -279,9 +279,10 @@ impl Notifier {
         let page = self.snapshots.current().config.reviews.url.clone();
         let event = events::of(&news, page.as_deref()).into_iter().nth(which.n).ok_or_else(gone)?;
         let body = json!({"type": event.name, "timestamp": news.at.to_string(), "data": event.data}).to_string();
-        let request = webhook::request(rule, &id_of(which, &news.hash), Bytes::from(body), self.clock.now());
+        let Channel::Webhook(to) = &rule.channel;
+        let request = webhook::request(to, &id_of(which, &news.hash), Bytes::from(body), self.clock.now());
         let answer = exchange(request.map_err(ours)?, Arc::clone(&self.clock)).await;
-        webhook::judged(answer.map_err(ours)?.0)
+        webhook::judged(answer.map_err(ours)?.status())
     }
 
     /// Each receiver of the configuration in force: how far it was told, what waits, what was given up.
@@ -293,15 +294,10 @@ impl Notifier {
         for rule in &self.snapshots.current().config.notify {
             let receiver = self.receiver(rule)?;
             let outbox = receiver.outbox().clone();
-            let to = format!(
-                "{}://{}",
-                rule.url.scheme_str().unwrap_or_default(),
-                rule.url.authority().map_or("", |a| a.as_str())
-            );
             let behind = (self.store.span().1 + 1).saturating_sub(outbox.next);
             all.push(json!({
                 "name": rule.name,
-                "to": to,
+                "to": rule.channel.to(),
                 "events": rule.events,
                 "records_behind": behind,
                 "waiting": self.items(&outbox.waiting, "due").await,

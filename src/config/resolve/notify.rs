@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use crate::call::{Digest, EVENTS, Tier};
 
 use super::super::Secret;
-use super::super::used::NotifyRule;
+use super::super::used::{Channel, NotifyRule, Webhook};
 use super::identity::safe_url;
 use super::{Ctx, file};
 
@@ -25,16 +25,7 @@ pub(super) fn notify(ctx: &mut Ctx<'_>, all: &[file::Notify]) -> Vec<Arc<NotifyR
 }
 
 fn receiver(ctx: &mut Ctx<'_>, i: usize, n: &file::Notify) -> Option<NotifyRule> {
-    let at = format!("/notify/{i}/webhook");
-    let url = ctx.ok(&format!("{at}/url"), safe_url(&n.webhook.url));
-    let secrets = [("secret", Some(&n.webhook.secret)), ("previous_secret", n.webhook.previous_secret.as_ref())];
-    let mut keys = Vec::new();
-    for (name, reference) in secrets {
-        let Some(reference) = reference else { continue };
-        let at = format!("{at}/{name}");
-        let text = ctx.secret(&at, reference);
-        keys.extend(text.and_then(|text| ctx.ok(&at, signing(text))));
-    }
+    let channel = webhook(ctx, &format!("/notify/{i}/webhook"), &n.webhook);
     let events = n.events.clone().unwrap_or_else(|| vec!["hold.*".into()]);
     for (k, name) in events.iter().enumerate() {
         let known = |e: &&str| name.strip_suffix('*').map_or(*e == name, |start| e.starts_with(start));
@@ -46,9 +37,24 @@ fn receiver(ctx: &mut Ctx<'_>, i: usize, n: &file::Notify) -> Option<NotifyRule>
         file::NotifyTier::Medium => Tier::Medium,
         file::NotifyTier::High => Tier::High,
     });
-    let digest = Digest::of(n.webhook.url.as_bytes()).to_string();
+    let (channel, address) = channel?;
+    let digest = Digest::of(address.as_bytes()).to_string();
     let short: String = digest.chars().skip("sha256:".len()).take(12).collect();
-    Some(NotifyRule { name: format!("webhook-{short}"), url: url?, keys, tiers: tiers.collect(), events })
+    Some(NotifyRule { name: format!("{}-{short}", channel.kind()), channel, tiers: tiers.collect(), events })
+}
+
+/// A receiver of signed posts, and what tells it from the others.
+fn webhook(ctx: &mut Ctx<'_>, at: &str, w: &file::Webhook) -> Option<(Channel, String)> {
+    let url = ctx.ok(&format!("{at}/url"), safe_url(&w.url));
+    let secrets = [("secret", Some(&w.secret)), ("previous_secret", w.previous_secret.as_ref())];
+    let mut keys = Vec::new();
+    for (name, reference) in secrets {
+        let Some(reference) = reference else { continue };
+        let at = format!("{at}/{name}");
+        let text = ctx.secret(&at, reference);
+        keys.extend(text.and_then(|text| ctx.ok(&at, signing(text))));
+    }
+    Some((Channel::Webhook(Webhook { url: url?, keys }), w.url.clone()))
 }
 
 /// `whsec_` and base64, as Standard Webhooks writes its symmetric keys; kept as the text behind the prefix.
