@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use http::StatusCode;
 use serde_json::{Value, json};
 
+pub(super) use crate::call::REASONS;
 use crate::call::{Digest, Tier, money_text, short_code};
 use crate::snapshot::Snapshot;
 use crate::store::{AuditNote, CallRecord, Reconcile, Reject, State, Vote, WithdrawnBy};
@@ -16,19 +17,6 @@ use super::grants::Wanted;
 use super::problem::Problem;
 use super::who::Who;
 
-/// Why a reviewer says no; `x_…` adds local ones.
-pub(super) const REASONS: [&str; 10] = [
-    "wrong_target",
-    "wrong_amount",
-    "duplicate",
-    "not_needed",
-    "missing_evidence",
-    "policy_gap",
-    "unsafe",
-    "suspected_injection",
-    "wrong_time",
-    "other",
-];
 /// Longest text that a person may write, in characters.
 const WORDS: usize = 4000;
 

@@ -7,6 +7,7 @@
 mod amend;
 mod api;
 mod ask;
+mod chat;
 mod cookies;
 mod decide;
 mod edge;
@@ -55,6 +56,7 @@ use crate::store::{CallRecord, Grant, Store};
 use crate::tasks::Draining;
 use crate::telemetry::Metrics;
 
+pub use chat::look;
 pub use serve::serve;
 
 use self::group::Opened;
@@ -170,6 +172,7 @@ fn v1() -> Router<Arc<Desk>> {
         .route("/calls/{id}", get(api::call))
         .route("/calls/{id}/reconcile", post(api::reconcile))
         .route("/calls/{id}/undo", post(undo::undo))
+        .route("/slack/interactions", post(chat::interactions))
 }
 
 fn pages() -> Router<Arc<Desk>> {

@@ -134,12 +134,13 @@ fn people(config: &Config, found: &mut Findings) {
         found.push((Level::Hint, text.into()));
         return;
     }
-    if config.identity.reviewers.is_empty() {
+    if config.identity.reviewers.is_empty() && config.identity.slack.is_empty() {
         found.push((Level::Bad, "there are no reviewers: whatever is held expires".into()));
     }
     for tool in &config.tools {
         let owner = &tool.tool.owner;
-        if !config.identity.reviewers.iter().any(|r| r.groups.contains(owner)) {
+        let slack = config.identity.slack.iter().map(|r| &r.groups);
+        if !config.identity.reviewers.iter().map(|r| &r.groups).chain(slack).any(|groups| groups.contains(owner)) {
             let text = format!(
                 "nobody is in `{owner}`, which owns the tool `{}`: possible duplicates of its unknown calls could not be released",
                 tool.tool.name

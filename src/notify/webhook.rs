@@ -43,7 +43,8 @@ pub(super) fn judged(status: StatusCode) -> Result<(), Failed> {
     if status.is_success() {
         return Ok(());
     }
-    Err(Failed { why: format!("status {}", status.as_u16()), for_good: status == StatusCode::GONE })
+    let why = format!("status {}", status.as_u16());
+    Err(if status == StatusCode::GONE { Failed::for_good(why) } else { Failed::again(why) })
 }
 
 #[cfg(test)]
