@@ -38,6 +38,7 @@ mod reload;
 mod rest;
 mod rollout;
 mod samples;
+mod slack;
 mod stdio;
 mod streams;
 mod undo;
