@@ -28,6 +28,7 @@ mod holds;
 mod house;
 mod identity;
 mod init;
+mod mail;
 mod mcp;
 mod mcp_edges;
 mod oidc;

@@ -13,8 +13,9 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::binary::Site;
-use crate::harness::{Got, PEOPLE, Proxy, Reaction, Seen, Setup, Upstream, answer, send, token, until};
+use crate::harness::{Got, Proxy, Reaction, Seen, Setup, Upstream, answer, send, token, until};
 use crate::verbs::cli;
+use crate::webhooks::people;
 
 const NOW: i64 = 1_800_000_000;
 const TOKEN: &str = "xoxb-tests-own-token";
@@ -139,11 +140,6 @@ fn words(message: &Value) -> String {
 }
 
 fn configured(slack: &Slack, more: &str) -> Setup {
-    let operate = "Holdpoint::Action::\"call.reconcile\"";
-    let people = PEOPLE.replace(
-        operate,
-        &format!("{operate}, Holdpoint::Action::\"audit.read\", Holdpoint::Action::\"notify.replay\""),
-    );
     let notify = format!(
         "notify:\n  - {{ slack: {{ channel: \"#refund-review\", token: {{ file: secrets/slack-token }}, \
          signing_secret: {{ file: secrets/slack-signing }}, api_url: \"http://{}/api\" }}{more} }}\n\
@@ -159,7 +155,7 @@ fn configured(slack: &Slack, more: &str) -> Setup {
 ";
     let long = include_str!("../../schemas/refund.json").replace("\"maxLength\": 500", "\"maxLength\": 5000");
     Setup::new()
-        .people(&people)
+        .people(&people())
         .config("  people:\n", accounts)
         .config("reviews: { inline_wait: 0s }", &notify)
         .config(
