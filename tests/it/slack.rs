@@ -611,3 +611,26 @@ fn set_ups_that_could_not_work_are_mistakes() {
         }
     }
 }
+
+#[tokio::test]
+async fn doctor_says_what_keeps_buttons_from_working() {
+    let slack = Slack::start().await;
+    let said = |setup: Setup| {
+        let dir = tempfile::tempdir().unwrap();
+        let config = setup.write(dir.path(), "127.0.0.1:9".parse().unwrap());
+        Site::run(&["doctor", "--quick", "--config", config.to_str().unwrap()]).1
+    };
+    let near = said(configured(&slack, ""));
+    assert!(
+        near.contains("hint Slack reaches buttons by https over the internet: not at `http://localhost:1`"),
+        "{near}"
+    );
+    assert!(!near.contains("no account in Slack") && !near.contains("callbacks of Slack are refused"), "{near}");
+    let far = configured(&slack, "").config("url: \"http://localhost:1\"", "url: \"https://page.test\"");
+    let accounts = "      - { user: maya, groups: [support-leads], team: T01, member: U0MAYA }
+      - { user: somebody, groups: [support-leads], team: T01, member: U0ANA }
+      - { user: li, groups: [finance], team: T01, member: U0LI }\n";
+    let far = said(far.config(accounts, "").config("    slack:\n", "    slack: []\n"));
+    assert!(far.contains("hint no account in Slack is a reviewer's"), "{far}");
+    assert!(far.contains("BAD  `page.test` of `reviews.url` is not in `listen.allowed_hosts`"), "{far}");
+}
