@@ -34,7 +34,7 @@
 //! | [`workbench`] | what policy authors use before a change rules: tests, explanations, replays |
 //! | [`config`] | the file as written, all mistakes at once, the configuration as used |
 //! | [`admin`] | reviewers and operators: API, page, health, metrics |
-//! | [`notify`] | who is told of what happens: outboxes over the journal, signed webhooks |
+//! | [`notify`] | who is told of what happens: outboxes over the journal; webhooks, Slack, e-mail |
 //! | [`inquiry`] | `/-/…`: what an agent may ask about its own calls |
 //! | [`failpoint`] | where crash tests kill the process |
 //! | [`telemetry`], [`tasks`], [`clock`] | metrics and log, spawning and draining, injected time |

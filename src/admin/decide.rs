@@ -7,6 +7,7 @@ use http::StatusCode;
 use schemars::JsonSchema;
 use serde_json::{Value, json};
 
+pub(super) use crate::call::REASONS;
 use crate::call::{Digest, Tier, money_text, short_code};
 use crate::snapshot::Snapshot;
 use crate::store::{AuditNote, CallRecord, Reconcile, Reject, State, Vote, WithdrawnBy};
@@ -19,19 +20,6 @@ use super::openapi::ReasonCode;
 use super::problem::Problem;
 use super::who::Who;
 
-/// Why a reviewer says no; `x_…` adds local ones.
-pub(super) const REASONS: [&str; 10] = [
-    "wrong_target",
-    "wrong_amount",
-    "duplicate",
-    "not_needed",
-    "missing_evidence",
-    "policy_gap",
-    "unsafe",
-    "suspected_injection",
-    "wrong_time",
-    "other",
-];
 /// Longest time for which one rejection stands for calls like it.
 const DENY_ALIKE: Duration = Duration::from_secs(4 * 3600);
 /// Longest text that a person may write, in characters.

@@ -37,6 +37,7 @@ fn shown(visit: &Visit) -> Page {
     let (who, asker) = (visit.who(), visit.asker());
     let by = match &who.account {
         Account::Token(_) => format!("a token of `{}`", who.user),
+        Account::Slack => "Slack".to_owned(),
         Account::Provider(signed) => format!("{} at {}", signed.sub, signed.issuer),
     };
     let mut names: Vec<String> = who.aliases.iter().chain([&who.subject]).map(|n| visible(n)).collect();

@@ -9,6 +9,7 @@ mod amend;
 mod api;
 mod ask;
 mod audit;
+mod chat;
 mod cookies;
 mod decide;
 mod edge;
@@ -66,6 +67,7 @@ use crate::store::{CallRecord, Grant, Store};
 use crate::tasks::Draining;
 use crate::telemetry::Metrics;
 
+pub use chat::look;
 pub use openapi::document as openapi;
 pub use serve::serve;
 
@@ -151,6 +153,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
         .nest("/v1", v1::api().router().layer(from_fn_with_state(Arc::clone(&desk), once::guard)))
+        .route("/slack/interactions", post(chat::interactions))
         .merge(pages())
         .fallback(nothing)
         .method_not_allowed_fallback(wrong_method)

@@ -26,6 +26,8 @@ pub(super) enum Account {
     Token(Digest),
     /// An account of the provider.
     Provider(Arc<SignedIn>),
+    /// An account in Slack; it has no session.
+    Slack,
 }
 
 /// What an ID token proved.
@@ -75,7 +77,7 @@ pub(super) struct Who {
     /// Every name of this person, to exclude.
     pub(super) aliases: Vec<String>,
     pub(super) account: Account,
-    /// `page`, `api` or `cli`.
+    /// `page`, `api`, `cli` or `slack`.
     pub(super) channel: &'static str,
 }
 
@@ -156,7 +158,8 @@ impl Who {
         let subject = format!("{}|{}", signed.issuer, signed.sub);
         let named = identity.people.get(&subject);
         let taken = |name: &str| {
-            identity.people.values().chain(identity.reviewers.iter().map(|r| &r.user)).any(|known| same(known, name))
+            let known = identity.people.values().chain(identity.reviewers.iter().map(|r| &r.user));
+            known.chain(identity.slack.iter().map(|r| &r.user)).any(|known| same(known, name))
         };
         let person = match (named, &signed.name) {
             (Some(person), _) => person.clone(),
@@ -183,11 +186,32 @@ impl Who {
         })
     }
 
+    /// By an account in Slack that configuration links to a reviewer. Slack says nothing of a second factor.
+    pub(super) fn of_slack(identity: &IdentityConfig, team: &str, member: &str) -> Option<Self> {
+        let linked_to = identity.slack.iter().find(|r| r.team == team && r.member == member)?;
+        let (subject, spelled) = (format!("slack|{team}/{member}"), format!("slack:{team}/{member}"));
+        let person = linked(identity, &[&subject, &spelled]).unwrap_or(&linked_to.user).to_owned();
+        let own = vec![linked_to.user.clone(), spelled, person.clone()];
+        Some(Self {
+            user: linked_to.user.clone(),
+            aliases: aliases(identity, own),
+            person,
+            subject,
+            groups: linked_to.groups.clone(),
+            email: None,
+            mfa: false,
+            fresh: false,
+            account: Account::Slack,
+            channel: "slack",
+        })
+    }
+
     /// By what signed in earlier: does it still count today?
     fn by_account(snapshot: &Snapshot, account: &Account, now: Timestamp) -> Option<Self> {
         let identity = &snapshot.config.identity;
         match account {
             Account::Token(digest) => Self::by_token_digest(snapshot, digest, "page"),
+            Account::Slack => None,
             Account::Provider(signed) => {
                 let ours = |rule: &&Arc<OidcRule>| rule.issuer == signed.issuer && rule.client_id == signed.client_id;
                 identity.oidc.as_ref().filter(ours)?;

@@ -160,7 +160,8 @@ pub async fn start(path: PathBuf, config: Config, clock: Arc<dyn Clock>, cores: 
 /// Who is told of what happens, from what happens first.
 fn notifier(shared: &Shared, state: &std::path::Path) -> Result<Arc<Notifier>, Fault> {
     let (store, snapshots) = (Arc::clone(&shared.store), Arc::clone(&shared.snapshots));
-    Notifier::open(state, store, snapshots, Arc::clone(&shared.clock), Arc::clone(&shared.metrics))
+    let look = admin::look(Arc::clone(&snapshots), Arc::clone(&store));
+    Notifier::open(state, store, snapshots, Arc::clone(&shared.clock), Arc::clone(&shared.metrics), look)
 }
 
 /// What the admin side works with.

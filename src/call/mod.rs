@@ -21,6 +21,7 @@ mod operation;
 mod outcome;
 mod preview;
 mod principal;
+mod reason;
 mod redact;
 mod refusal;
 mod sample;
@@ -54,6 +55,7 @@ pub use preview::{
     Certainty, Change, ChangeOp, Changes, DiffRule, FenceRule, PreviewRule, States, changes, seen_digest, strong_etag,
 };
 pub use principal::{AuthMethod, Principal, PrincipalKey};
+pub use reason::REASONS;
 pub use redact::{REDACTED, is_redacted, redacted, scrubbed};
 pub use refusal::{Code, Executed, PolicyNote, Refusal, Violation};
 pub use sample::{SampleRate, Verdict};

@@ -66,6 +66,18 @@ pub struct Needs {
     pub evidence: Vec<String>,
 }
 
+impl Needs {
+    /// Every group that is asked, by name, each once.
+    #[must_use]
+    pub fn groups(&self) -> Vec<&str> {
+        let mut groups: Vec<&str> =
+            self.requirements.iter().flat_map(|r| r.groups.iter()).map(String::as_str).collect();
+        groups.sort_unstable();
+        groups.dedup();
+        groups
+    }
+}
+
 /// The terms of a hold. Obligations are read from each deciding policy and never merged by key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Terms {

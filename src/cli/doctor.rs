@@ -10,7 +10,7 @@ use serde_json::json;
 use super::Exit;
 use crate::app;
 use crate::audit;
-use crate::config::Config;
+use crate::config::{Channel, Config};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -60,6 +60,7 @@ pub(super) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<Exit> {
     state(&config.state.path, &mut found);
     keys(&config, &mut found);
     people(&config, &mut found);
+    chat(&config, &mut found);
     if !args.quick && config.state.path.join("journal").is_dir() {
         journal(&config, &mut found);
     }
@@ -134,18 +135,42 @@ fn people(config: &Config, found: &mut Findings) {
         found.push((Level::Hint, text.into()));
         return;
     }
-    if config.identity.reviewers.is_empty() {
+    if config.identity.reviewers.is_empty() && config.identity.slack.is_empty() {
         found.push((Level::Bad, "there are no reviewers: whatever is held expires".into()));
     }
     for tool in &config.tools {
         let owner = &tool.tool.owner;
-        if !config.identity.reviewers.iter().any(|r| r.groups.contains(owner)) {
+        let slack = config.identity.slack.iter().map(|r| &r.groups);
+        if !config.identity.reviewers.iter().map(|r| &r.groups).chain(slack).any(|groups| groups.contains(owner)) {
             let text = format!(
                 "nobody is in `{owner}`, which owns the tool `{}`: possible duplicates of its unknown calls could not be released",
                 tool.tool.name
             );
             found.push((Level::Bad, text));
         }
+    }
+}
+
+/// Whether buttons in Slack can do anything.
+fn chat(config: &Config, found: &mut Findings) {
+    if !config.notify.iter().any(|r| matches!(r.channel, Channel::Slack(_))) {
+        return;
+    }
+    if config.identity.slack.is_empty() {
+        let text = "no account in Slack is a reviewer's (`identity.reviewers.slack`): its buttons decide nothing";
+        found.push((Level::Hint, text.into()));
+    }
+    let url = config.reviews.url.as_deref().unwrap_or_default();
+    let host = url.parse::<http::Uri>().ok().and_then(|u| u.host().map(str::to_ascii_lowercase)).unwrap_or_default();
+    if !config.listen.allowed_hosts.contains(&host) {
+        let text =
+            format!("`{host}` of `reviews.url` is not in `listen.allowed_hosts`: callbacks of Slack are refused");
+        found.push((Level::Bad, text));
+    }
+    let is_loopback = host.trim_matches(['[', ']']).parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
+    if host == "localhost" || is_loopback || !url.starts_with("https:") {
+        let text = format!("Slack reaches buttons by https over the internet: not at `{url}`");
+        found.push((Level::Hint, text));
     }
 }
 

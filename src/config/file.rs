@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-pub(super) use super::file_notify::{Notify, NotifyTier};
+pub(super) use super::file_notify::{Notify, NotifyTier, Slack, Smtp, Webhook};
 pub(super) use super::file_tools::{
     Auth, Breaker, Cost, Diff, Effect, EnvValue, Fence, HeldAs, Idempotency, Kind, Limits, Method, OneOrMany,
     Operation, Otherwise, PlainDiff, PlainFence, Release, Tool, Undo, Upstream,
@@ -267,6 +267,9 @@ pub(super) struct Reviewers {
     /// Static tokens, for the page, the CLI and bots.
     #[serde(default)]
     pub(super) tokens: Vec<ReviewerToken>,
+    /// Accounts in Slack whose buttons count. An address of e-mail links nobody.
+    #[serde(default)]
+    pub(super) slack: Vec<SlackReviewer>,
     /// Sign-in at an OpenID provider, for the page.
     pub(super) oidc: Option<Oidc>,
 }
@@ -322,10 +325,24 @@ pub(super) struct ReviewerToken {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+pub(super) struct SlackReviewer {
+    /// The person: who has a token of that name is the same.
+    pub(super) user: String,
+    /// Reviewer groups.
+    #[serde(default)]
+    pub(super) groups: Vec<String>,
+    /// Id of the workspace, `T…`.
+    pub(super) team: String,
+    /// Id of the member, `U…`: *Copy member ID* in the profile.
+    pub(super) member: String,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Person {
     /// The name that counts.
     pub(super) user: String,
-    /// `issuer|subject` of each account, and e-mail addresses.
+    /// `issuer|subject` of each account, `token:USER`, `slack:TEAM/MEMBER`, and e-mail addresses.
     pub(super) subjects: Vec<String>,
 }
 

@@ -89,6 +89,17 @@ fn explain(error: &jsonschema::ValidationError<'_>, what: &str) -> Vec<(String, 
             .map(|key| (format!("{at}/{}", key.replace('~', "~0").replace('/', "~1")), unknown_key(key, what)))
             .collect(),
         Kind::Required { property } => vec![(at, format!("the key {property} is missing"))],
+        // An optional part is itself or null: what is there is not null, so it is meant to be itself.
+        Kind::AnyOf { context } => {
+            let is_other = |e: &jsonschema::ValidationError<'_>| {
+                matches!(e.kind(), Kind::Type { .. }) && e.instance_path() == error.instance_path()
+            };
+            let mut meant = context.iter().filter(|branch| !branch.iter().any(is_other));
+            match (meant.next(), meant.next()) {
+                (Some(branch), None) => branch.iter().flat_map(|e| explain(e, what)).collect(),
+                _ => vec![(at, error.to_string())],
+            }
+        }
         _ => vec![(at, error.to_string())],
     }
 }

@@ -11,6 +11,7 @@ mod secret;
 mod tree;
 mod units;
 mod used;
+mod used_notify;
 
 pub use document::Document;
 pub use mistakes::{Mistake, Mistakes};
@@ -19,9 +20,10 @@ pub use secret::Secret;
 pub use units::duration;
 pub use used::{
     AgentKey, BreakerRule, BudgetRule, BudgetScope, CertAgent, Config, HttpServer, IdentityConfig, JwtRule, Keys,
-    ListenConfig, MtlsRule, NotifyRule, OidcRule, RatePer, RateRule, ReviewRules, Reviewer, StateConfig, StdioServer,
-    TlsFiles, ToolConfig, UpstreamAt, UpstreamAuth, UpstreamConfig, Workflow,
+    ListenConfig, MtlsRule, OidcRule, RatePer, RateRule, ReviewRules, Reviewer, SlackReviewer, StateConfig,
+    StdioServer, TlsFiles, ToolConfig, UpstreamAt, UpstreamAuth, UpstreamConfig, Workflow,
 };
+pub use used_notify::{Channel, NotifyRule, Slack, Smtp, Webhook};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -13,6 +13,7 @@ use crate::call::{Digest, Ladder, Operation, Tool};
 
 use super::Secret;
 use super::lock::Locked;
+use super::used_notify::NotifyRule;
 
 /// One version of the configuration, complete and consistent.
 #[derive(Debug)]
@@ -110,6 +111,8 @@ pub struct IdentityConfig {
     pub mtls: Option<MtlsRule>,
     /// Reviewers by token.
     pub reviewers: Vec<Reviewer>,
+    /// Reviewers who decide in Slack.
+    pub slack: Vec<SlackReviewer>,
     /// Reviewers who sign in at a provider.
     pub oidc: Option<Arc<OidcRule>>,
     /// Account (`issuer|subject`, e-mail) to person.
@@ -131,6 +134,19 @@ pub struct AgentKey {
     pub org: String,
     /// SHA-256 of the key; the key itself is not kept.
     pub digest: Digest,
+}
+
+/// An account in Slack that is a reviewer's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlackReviewer {
+    /// The person.
+    pub user: String,
+    /// Reviewer groups.
+    pub groups: Vec<String>,
+    /// The workspace (`T…`), or the organisation (`E…`), as Slack calls it.
+    pub team: String,
+    /// The member of it (`U…` or `W…`).
+    pub member: String,
 }
 
 /// How tokens are checked.
@@ -433,34 +449,6 @@ pub struct RateRule {
     pub period: Duration,
     /// How many at once.
     pub burst: u32,
-}
-
-/// One receiver, and what it is told.
-#[derive(Debug)]
-pub struct NotifyRule {
-    /// Tells it from the others: its kind, and a digest of its address.
-    pub name: String,
-    /// Where events are posted.
-    pub url: Uri,
-    /// Keys that sign them: the one in force first.
-    pub keys: Vec<Secret>,
-    /// Only holds of these tiers; empty means all.
-    pub tiers: Vec<crate::call::Tier>,
-    /// Names of events; `hold.*` means all that begin so.
-    pub events: Vec<String>,
-}
-
-impl NotifyRule {
-    /// Whether it wants to hear of an event, and of holds of this tier.
-    #[must_use]
-    pub fn wants(&self, event: &str, tier: Option<crate::call::Tier>) -> bool {
-        let named = |pattern: &String| match pattern.strip_suffix('*') {
-            Some(start) => event.starts_with(start),
-            None => event == pattern,
-        };
-        let fits = self.tiers.is_empty() || tier.is_none_or(|t| self.tiers.contains(&t));
-        fits && self.events.iter().any(named)
-    }
 }
 
 /// Holds and reviews.

@@ -80,12 +80,8 @@ fn summary(record: &CallRecord, page: Option<&str>) -> Value {
     let mut put = |name: &str, value: Value| data.as_object_mut().and_then(|d| d.insert(name.to_owned(), value));
     let at = if let Some(terms) = &record.terms {
         let id = record.id.hold().to_string();
-        let mut groups: Vec<&str> =
-            terms.needs.requirements.iter().flat_map(|r| r.groups.iter()).map(String::as_str).collect();
-        groups.sort_unstable();
-        groups.dedup();
         put("id", json!(id));
-        put("groups", json!(groups));
+        put("groups", json!(terms.needs.groups()));
         put("people", json!({"needed": terms.needs.people, "have": record.people()}));
         put("sla", json!(record.created.plus(terms.sla).to_string()));
         put("expires", json!(record.expires.map(|t| t.to_string())));

@@ -4,8 +4,12 @@
 //! made anew from its record at every attempt (`events`), so a retry after a crash says the same under the same id.
 //! Receivers are told at least once. Nothing here is waited for by a call.
 
+mod attempt;
 mod events;
+mod mail;
 mod outbox;
+mod receivers;
+pub mod slack;
 mod webhook;
 
 use std::collections::BTreeMap;
@@ -17,21 +21,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use serde_json::{Value, json};
+use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 use crate::call::{Digest, Fault};
 use crate::clock::Clock;
 use crate::config::NotifyRule;
-use crate::gates::upstream::exchange;
 use crate::snapshot::Snapshots;
-use crate::store::{News, Store};
+use crate::store::{CallRecord, News, Store};
 use crate::tasks;
 use crate::telemetry::Metrics;
 
-use self::events::Event;
-use self::outbox::{Failed, Item, Outbox, Which};
+use self::outbox::{Outbox, Which};
 
 const BEAT: Duration = Duration::from_millis(200);
 /// Records that are read at a time, and how often so many between two beats: more than a busy proxy writes.
@@ -42,15 +43,35 @@ const SENDS: usize = 64;
 /// An outbox that has merely read on is kept again after so many records; read again, they say the same.
 const UNKEPT: u64 = 10_000;
 
+/// What approvers must have seen of a call before they decide, in visible characters: as the page shows it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// What will be sent, a line for each part.
+    pub sent: Vec<String>,
+    /// What it will change, and how sure that is.
+    pub changes: Vec<String>,
+    /// This is all of it.
+    pub whole: bool,
+}
+
+/// Looks at a call as approvers see it.
+pub type Look = Arc<dyn Fn(CallRecord) -> BoxFuture<'static, Seen> + Send + Sync>;
+
 /// The outboxes of one process.
-#[derive(Debug)]
 pub struct Notifier {
+    look: Look,
     store: Arc<Store>,
     snapshots: Arc<Snapshots>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     dir: PathBuf,
     receivers: Mutex<BTreeMap<String, Arc<Receiver>>>,
+}
+
+impl std::fmt::Debug for Notifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Notifier({})", self.dir.display())
+    }
 }
 
 /// One receiver's outbox, in memory and on the disk.
@@ -121,10 +142,11 @@ impl Notifier {
         snapshots: Arc<Snapshots>,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
+        look: Look,
     ) -> Result<Arc<Self>, Fault> {
         let dir = state.join("outbox");
         fs::create_dir_all(&dir).map_err(|e| Fault::caused("no folder for outboxes", e))?;
-        let notifier = Arc::new(Self { store, snapshots, clock, metrics, dir, receivers: Mutex::default() });
+        let notifier = Arc::new(Self { look, store, snapshots, clock, metrics, dir, receivers: Mutex::default() });
         for rule in &notifier.snapshots.current().config.notify {
             notifier.receiver(rule)?;
         }
@@ -240,12 +262,12 @@ impl Notifier {
         &self,
         rule: &Arc<NotifyRule>,
         records: RangeInclusive<u64>,
-    ) -> Result<Vec<(u64, Vec<usize>)>, Fault> {
+    ) -> Result<Vec<(u64, Vec<(usize, Option<Duration>)>)>, Fault> {
         let (store, rule) = (Arc::clone(&self.store), Arc::clone(rule));
         let of = move |seq: u64| {
             let events = store.told(seq)?.map(|news| events::of(&news, None)).unwrap_or_default();
-            let wanted = events.iter().enumerate().filter(|(_, e)| rule.wants(e.name, e.tier)).map(|(n, _)| n);
-            Ok((seq, wanted.collect()))
+            let wanted = events.iter().enumerate().filter(|(_, e)| rule.wants(e.name, e.tier));
+            Ok((seq, wanted.map(|(n, e)| (n, rule.gathers(e.tier))).collect()))
         };
         let read = tokio::task::spawn_blocking(move || records.map(of).collect()).await;
         read.map_err(|e| Fault::caused("records could not be read", e))?
@@ -253,94 +275,25 @@ impl Notifier {
 
     async fn send(&self, rule: &NotifyRule, receiver: &Receiver) -> Result<(), Fault> {
         for _ in 0..SENDS {
-            let Some(which) = receiver.outbox().due(self.clock.now()).first().copied() else { break };
-            let done = self.attempt(rule, which).await;
+            let due = receiver.outbox().due(self.clock.now());
+            if due.is_empty() {
+                break;
+            }
+            let done = self.attempt(rule, receiver, &due).await;
             let now = self.clock.now();
             let result = match done {
                 Ok(()) => {
-                    receiver.outbox().delivered(which, now);
+                    receiver.outbox().delivered(&due, now);
                     "delivered"
                 }
                 Err(failed) => {
                     tracing::warn!(receiver = rule.name, why = failed.why, "a receiver could not be told");
-                    if receiver.outbox().failed(which, failed, now, chance()) { "dead" } else { "failed" }
+                    if receiver.outbox().failed(&due, &failed, now, chance()) { "dead" } else { "failed" }
                 }
             };
-            self.metrics.notifications.with_label_values(&["webhook", result]).inc();
+            self.metrics.notifications.with_label_values(&[rule.channel.kind(), result]).inc();
             receiver.save().await?;
         }
         Ok(())
-    }
-
-    async fn attempt(&self, rule: &NotifyRule, which: Which) -> Result<(), Failed> {
-        let ours = |fault: Fault| Failed { why: fault.chain(), for_good: false };
-        let gone = || Failed { why: "its record is not kept any more".into(), for_good: true };
-        let news = self.told(which.seq).await.map_err(ours)?.ok_or_else(gone)?;
-        let page = self.snapshots.current().config.reviews.url.clone();
-        let event = events::of(&news, page.as_deref()).into_iter().nth(which.n).ok_or_else(gone)?;
-        let body = json!({"type": event.name, "timestamp": news.at.to_string(), "data": event.data}).to_string();
-        let request = webhook::request(rule, &id_of(which, &news.hash), Bytes::from(body), self.clock.now());
-        let answer = exchange(request.map_err(ours)?, Arc::clone(&self.clock)).await;
-        webhook::judged(answer.map_err(ours)?.0)
-    }
-
-    /// Each receiver of the configuration in force: how far it was told, what waits, what was given up.
-    ///
-    /// # Errors
-    /// When an outbox cannot be read.
-    pub async fn list(&self) -> Result<Vec<Value>, Fault> {
-        let mut all = Vec::new();
-        for rule in &self.snapshots.current().config.notify {
-            let receiver = self.receiver(rule)?;
-            let outbox = receiver.outbox().clone();
-            let to = format!(
-                "{}://{}",
-                rule.url.scheme_str().unwrap_or_default(),
-                rule.url.authority().map_or("", |a| a.as_str())
-            );
-            let behind = (self.store.span().1 + 1).saturating_sub(outbox.next);
-            all.push(json!({
-                "name": rule.name,
-                "to": to,
-                "events": rule.events,
-                "records_behind": behind,
-                "waiting": self.items(&outbox.waiting, "due").await,
-                "dead": self.items(&outbox.dead, "since").await,
-            }));
-        }
-        Ok(all)
-    }
-
-    async fn items(&self, items: &[Item], at: &str) -> Vec<Value> {
-        let mut all = Vec::new();
-        for item in items.iter().take(100) {
-            let news = self.told(item.which.seq).await.ok().flatten();
-            let event: Option<Event> = news.as_ref().and_then(|n| events::of(n, None).into_iter().nth(item.which.n));
-            let id = news.as_ref().map(|n| id_of(item.which, &n.hash));
-            let mut shown = json!({"id": id, "type": event.map(|e| e.name), "attempts": item.tries, "why": item.why});
-            shown.as_object_mut().and_then(|s| s.insert(at.to_owned(), json!(item.due.to_string())));
-            all.push(shown);
-        }
-        all
-    }
-
-    /// Tells a receiver again: these events, or all that were given up. Gives how many; nothing when there is no such
-    /// receiver, or an id is none.
-    ///
-    /// # Errors
-    /// When the outbox cannot be kept: then nothing is told.
-    pub async fn replay(&self, name: &str, ids: Option<&[String]>) -> Result<Option<usize>, Fault> {
-        let current = self.snapshots.current();
-        let Some(rule) = current.config.notify.iter().find(|r| r.name == name) else { return Ok(None) };
-        let receiver = self.receiver(rule)?;
-        let newest = self.store.span().1;
-        let wanted: Option<Vec<Which>> = match ids {
-            Some(ids) => ids.iter().map(|id| read_id(id).filter(|w| w.seq <= newest)).collect(),
-            None => Some(receiver.outbox().dead.iter().map(|i| i.which).collect()),
-        };
-        let Some(wanted) = wanted else { return Ok(None) };
-        let count = receiver.outbox().replay(&wanted, self.clock.now());
-        receiver.save().await?;
-        Ok(Some(count))
     }
 }

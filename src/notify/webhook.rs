@@ -8,18 +8,17 @@ use http::header::{CONTENT_TYPE, HeaderValue, USER_AGENT};
 use http::{HeaderName, Method, Request, StatusCode};
 
 use crate::call::{Fault, Timestamp};
-use crate::config::{NotifyRule, Secret};
+use crate::config::{Secret, Webhook};
 
 use super::outbox::Failed;
 
 /// The post of one event: signed with every key in force, over id, time and exact bytes.
-pub(super) fn request(rule: &NotifyRule, id: &str, body: Bytes, now: Timestamp) -> Result<Request<Bytes>, Fault> {
+pub(super) fn request(to: &Webhook, id: &str, body: Bytes, now: Timestamp) -> Result<Request<Bytes>, Fault> {
     let seconds = now.as_millis() / 1000;
-    let signatures: Vec<String> =
-        rule.keys.iter().map(|key| sign(key, id, seconds, &body)).collect::<Result<_, _>>()?;
+    let signatures: Vec<String> = to.keys.iter().map(|key| sign(key, id, seconds, &body)).collect::<Result<_, _>>()?;
     let mut request = Request::new(body);
     *request.method_mut() = Method::POST;
-    *request.uri_mut() = rule.url.clone();
+    *request.uri_mut() = to.url.clone();
     let fits = |text: &str| HeaderValue::from_str(text).map_err(|e| Fault::caused("a webhook cannot be signed", e));
     let headers = request.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -44,7 +43,8 @@ pub(super) fn judged(status: StatusCode) -> Result<(), Failed> {
     if status.is_success() {
         return Ok(());
     }
-    Err(Failed { why: format!("status {}", status.as_u16()), for_good: status == StatusCode::GONE })
+    let why = format!("status {}", status.as_u16());
+    Err(if status == StatusCode::GONE { Failed::for_good(why) } else { Failed::again(why) })
 }
 
 #[cfg(test)]

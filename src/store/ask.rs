@@ -83,7 +83,7 @@ pub struct Vote {
     pub groups: Vec<String>,
     /// Fill this group only, where the approver said so.
     pub as_group: Option<String>,
-    /// `page`, `cli` or `api`.
+    /// `page`, `cli`, `api` or `slack`.
     pub channel: String,
     /// Written justification.
     pub justification: Option<String>,

@@ -151,7 +151,7 @@ pub struct Approval {
     pub groups: Vec<String>,
     /// When.
     pub at: Timestamp,
-    /// `page`, `cli`, `api`.
+    /// `page`, `cli`, `api` or `slack`.
     pub channel: String,
     /// The digest that was approved.
     pub digest: Digest,

@@ -74,6 +74,7 @@ const KEPT_IN: &[(&str, &[&str])] = &[
     ("governor::", &["gates/rate.rs"]),
     ("hyper::", &["wire", "gates/upstream", "admin", "demo", "cli"]),
     ("jsonschema::", &["gates/schema", "config"]),
+    ("lettre::", &["notify/mail.rs", "config"]),
 ];
 
 fn sources(dir: &Path) -> Vec<PathBuf> {

@@ -30,20 +30,24 @@ struct World {
     clock: Arc<ManualClock>,
 }
 
-/// A configuration that tells this receiver.
-fn telling(receiver: &Upstream, more: &str) -> Setup {
+/// Operators see the receivers, and tell one again.
+pub fn people() -> String {
     let operate = "Holdpoint::Action::\"call.reconcile\"";
-    let people = PEOPLE.replace(
+    PEOPLE.replace(
         operate,
         &format!("{operate}, Holdpoint::Action::\"audit.read\", Holdpoint::Action::\"notify.replay\""),
-    );
+    )
+}
+
+/// A configuration that tells this receiver.
+fn telling(receiver: &Upstream, more: &str) -> Setup {
     let notify = format!(
         "notify:\n  - {{ webhook: {{ url: \"http://{}/hook?a=b\", secret: {{ file: secrets/hook }}, \
          previous_secret: {{ file: secrets/old-hook }} }}{more} }}\nreviews: {{ inline_wait: 0s, url: \"http://localhost:1\" }}",
         receiver.at
     );
     Setup::new()
-        .people(&people)
+        .people(&people())
         .config("reviews: { inline_wait: 0s }", &notify)
         .config(
             "        cost: { amount: /amountMinor",

@@ -169,8 +169,8 @@ impl Provider {
     /// The ID token for a code.
     pub(super) async fn redeem(&self, document: &Document, code: &str, verifier: &str) -> Result<String, Trouble> {
         let request = self.request(document, code, verifier)?;
-        let (status, body) = exchange(request, Arc::clone(&self.clock)).await?;
-        match status {
+        let (parts, body) = exchange(request, Arc::clone(&self.clock)).await?.into_parts();
+        match parts.status {
             StatusCode::OK => {}
             // RFC 6749, 5.2: the code is what is wrong, or what we are.
             StatusCode::BAD_REQUEST if is_bad_code(&body) => return Err(Trouble::Rejected("its code is not valid")),

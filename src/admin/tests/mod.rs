@@ -176,7 +176,8 @@ impl World {
         let (draining, drained) = watch::channel(false);
         let time = Arc::clone(&clock) as Arc<dyn Clock>;
         let (told, counted) = (Arc::clone(&store), Arc::clone(&metrics));
-        let notifier = Notifier::open(&state, told, Arc::clone(&snapshots), time, counted).unwrap();
+        let look = crate::admin::look(Arc::clone(&snapshots), Arc::clone(&store));
+        let notifier = Notifier::open(&state, told, Arc::clone(&snapshots), time, counted, look).unwrap();
         let admin = Admin {
             notifier,
             edit: Arc::new(|_| Box::pin(async { None })),

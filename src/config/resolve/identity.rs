@@ -7,7 +7,7 @@ use jsonwebtoken::Algorithm;
 
 use crate::call::Digest;
 
-use super::super::used::{AgentKey, CertAgent, IdentityConfig, JwtRule, Keys, MtlsRule, Reviewer};
+use super::super::used::{AgentKey, CertAgent, IdentityConfig, JwtRule, Keys, MtlsRule, Reviewer, SlackReviewer};
 use super::{Ctx, file};
 
 pub(super) fn identity(ctx: &mut Ctx<'_>, i: &file::Identity) -> IdentityConfig {
@@ -26,6 +26,7 @@ pub(super) fn identity(ctx: &mut Ctx<'_>, i: &file::Identity) -> IdentityConfig 
         org,
         keys,
         reviewers,
+        slack: slack(ctx, &i.reviewers.slack),
         oidc: None,
     }
 }
@@ -73,6 +74,30 @@ fn reviewer(ctx: &mut Ctx<'_>, n: usize, t: &file::ReviewerToken) -> Option<Revi
         mfa: t.mfa,
         digest: strong(ctx, &at, &secret)?,
     })
+}
+
+fn slack(ctx: &mut Ctx<'_>, all: &[file::SlackReviewer]) -> Vec<SlackReviewer> {
+    let mut reviewers: Vec<SlackReviewer> = Vec::new();
+    for (n, r) in all.iter().enumerate() {
+        let at = format!("/identity/reviewers/slack/{n}");
+        let id = |text: &str, first: [char; 2]| {
+            text.len() > 1
+                && text.starts_with(first)
+                && text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
+        };
+        if !id(&r.team, ['T', 'E']) {
+            ctx.err(format!("{at}/team"), format!("`{}` is not the id of a workspace, such as `T0123ABCD`", r.team));
+        }
+        if !id(&r.member, ['U', 'W']) {
+            ctx.err(format!("{at}/member"), format!("`{}` is not the id of a member, such as `U0123ABCD`", r.member));
+        }
+        if let Some(other) = reviewers.iter().find(|o| (&o.team, &o.member) == (&r.team, &r.member)) {
+            ctx.err(&at, format!("this account is already that of `{}`", other.user));
+        }
+        let (user, groups) = (r.user.clone(), r.groups.clone());
+        reviewers.push(SlackReviewer { user, groups, team: r.team.clone(), member: r.member.clone() });
+    }
+    reviewers
 }
 
 fn jwt(ctx: &mut Ctx<'_>, j: &file::Jwt, org: &str) -> Option<JwtRule> {

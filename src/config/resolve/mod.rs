@@ -9,6 +9,7 @@ mod preview;
 mod reads;
 mod reconcile;
 mod reviews;
+mod smtp;
 mod tools;
 mod undo;
 mod upstream;
@@ -126,7 +127,7 @@ pub(super) fn resolve(file: file::File, base: &Path, text: &str, unlocked: bool)
         ctx.err("/state/keep/calls", text);
     }
     let rates = file.rates.iter().enumerate().filter_map(|(i, r)| rate(&mut ctx, i, r, &known)).collect();
-    let notify = notify::notify(&mut ctx, &file.notify);
+    let notify = notify::notify(&mut ctx, &file);
     let reviews = reviews::reviews(&mut ctx, &file.reviews);
     if reviews.step_up && file.identity.reviewers.oidc.is_none() {
         ctx.err("/reviews/high/step_up", "`oidc` needs `identity.reviewers.oidc`");

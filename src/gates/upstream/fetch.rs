@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::HOST;
-use http::{Request, StatusCode, Uri};
+use http::{Request, Response, StatusCode, Uri};
 use http_body_util::Full;
 
 use crate::call::{Fault, IDLE};
@@ -27,9 +27,10 @@ const TIME: Duration = Duration::from_secs(10);
 pub async fn fetch(uri: Uri, clock: Arc<dyn Clock>) -> Result<Bytes, Fault> {
     let mut request = Request::new(Bytes::new());
     *request.uri_mut() = uri;
-    match exchange(request, clock).await? {
-        (StatusCode::OK, document) => Ok(document),
-        (status, _) => Err(Fault::caused("a document could not be fetched", format!("status {status}"))),
+    let (parts, document) = exchange(request, clock).await?.into_parts();
+    match parts.status {
+        StatusCode::OK => Ok(document),
+        status => Err(Fault::caused("a document could not be fetched", format!("status {status}"))),
     }
 }
 
@@ -38,7 +39,7 @@ pub async fn fetch(uri: Uri, clock: Arc<dyn Clock>) -> Result<Bytes, Fault> {
 ///
 /// # Errors
 /// A fault that says what went wrong; the request may have arrived all the same.
-pub async fn exchange(request: Request<Bytes>, clock: Arc<dyn Clock>) -> Result<(StatusCode, Bytes), Fault> {
+pub async fn exchange(request: Request<Bytes>, clock: Arc<dyn Clock>) -> Result<Response<Bytes>, Fault> {
     let at = request.uri().authority().map(ToString::to_string).unwrap_or_default();
     let none = |why: String| Fault::caused("a server did not answer", format!("{at}: {why}"));
     match tokio::time::timeout(TIME, send(request, clock)).await {
@@ -47,7 +48,7 @@ pub async fn exchange(request: Request<Bytes>, clock: Arc<dyn Clock>) -> Result<
     }
 }
 
-async fn send(given: Request<Bytes>, clock: Arc<dyn Clock>) -> Result<(StatusCode, Bytes), String> {
+async fn send(given: Request<Bytes>, clock: Arc<dyn Clock>) -> Result<Response<Bytes>, String> {
     let origin = given.uri().clone();
     let target: Uri = origin.path_and_query().map_or("/", |p| p.as_str()).parse().map_err(|_| "not a URL")?;
     let config = HttpServer { origin, base: String::new(), auth: UpstreamAuth::None, ca: None };
@@ -61,13 +62,13 @@ async fn send(given: Request<Bytes>, clock: Arc<dyn Clock>) -> Result<(StatusCod
     };
     let sent = pool.send(&endpoint, "", Freshness::Any, &Started::default(), request).await;
     let (response, connection) = sent.map_err(SendError::why)?;
-    let status = response.status();
-    let mut flow = Flow::bytes(Raw::new(response.into_body(), connection, LIMIT, IDLE), Bytes::new());
+    let (parts, body) = response.into_parts();
+    let mut flow = Flow::bytes(Raw::new(body, connection, LIMIT, IDLE), Bytes::new());
     let mut all = Vec::new();
     while let Some(piece) = flow.next().await {
         if let Piece::Bytes(bytes) = piece? {
             all.extend_from_slice(&bytes);
         }
     }
-    Ok((status, Bytes::from(all)))
+    Ok(Response::from_parts(parts, Bytes::from(all)))
 }
