@@ -8,6 +8,7 @@ use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, ETAG, HeaderMap, IF_MATCH, IF_NONE_MATCH};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -17,7 +18,7 @@ use crate::store::{CallRecord, Filter, State as CallState};
 
 use super::Desk;
 use super::ask::Asker;
-use super::decide::{Approve, Decision, Refuse};
+use super::decide::{Approve, Decision, Refuse, WORDS};
 use super::edge;
 use super::exact::Exact;
 use super::find;
@@ -279,9 +280,11 @@ pub(super) async fn reject(
     Ok(asked.decided(&done))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Withdraw {
+pub(super) struct Withdraw {
+    /// Not empty.
+    #[schemars(length(max = WORDS), pattern(r"\S"))]
     reason: String,
 }
 
@@ -300,14 +303,17 @@ pub(super) async fn withdraw(
     Ok(asked.decided(&done))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Settle {
+#[schemars(rename = "Reconcile")]
+pub(super) struct Settle {
     outcome: Outcome,
+    /// Not empty.
+    #[schemars(length(max = WORDS), pattern(r"\S"))]
     reason: String,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum Outcome {
     Succeeded,

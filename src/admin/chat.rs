@@ -149,7 +149,7 @@ async fn decide(desk: &Arc<Desk>, signed: &[Arc<NotifyRule>], click: &Click) -> 
         }
         Said::Reject(reason) => {
             let exact = asked.exact(&record).await;
-            let said = Refuse { digest, reason_code: reason.clone(), message_to_agent: None };
+            let said = Refuse { digest, reason_code: reason.clone(), message_to_agent: None, deny_alike_minutes: None };
             decision.reject(said, &exact).await.map(drop)
         }
     }

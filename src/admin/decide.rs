@@ -1,8 +1,10 @@
 //! Decisions of people: policy and four eyes first, then one step of the store, then those who must know.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use http::StatusCode;
+use schemars::JsonSchema;
 use serde_json::{Value, json};
 
 pub(super) use crate::call::REASONS;
@@ -14,11 +16,14 @@ use super::Admin;
 use super::ask::{Asker, places};
 use super::exact::Exact;
 use super::grants::Wanted;
+use super::openapi::ReasonCode;
 use super::problem::Problem;
 use super::who::Who;
 
+/// Longest time for which one rejection stands for calls like it.
+const DENY_ALIKE: Duration = Duration::from_secs(4 * 3600);
 /// Longest text that a person may write, in characters.
-const WORDS: usize = 4000;
+pub(super) const WORDS: usize = 4000;
 
 /// One decision about one record.
 #[derive(Debug)]
@@ -32,13 +37,14 @@ pub(super) struct Decision<'a> {
 }
 
 /// What an approver says.
-#[derive(Debug, serde::Deserialize)]
+#[derive(Debug, serde::Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Approve {
     pub(super) digest: Digest,
     #[serde(default)]
     pub(super) group: Option<String>,
     #[serde(default)]
+    #[schemars(length(max = WORDS))]
     pub(super) justification: Option<String>,
     /// High tier: the code or the amount, typed.
     #[serde(default)]
@@ -49,13 +55,20 @@ pub(super) struct Approve {
 }
 
 /// What a reviewer says who refuses.
-#[derive(Debug, serde::Deserialize)]
+#[derive(Debug, serde::Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Reject")]
 pub(super) struct Refuse {
     pub(super) digest: Digest,
+    #[schemars(with = "ReasonCode")]
     pub(super) reason_code: String,
     #[serde(default)]
+    #[schemars(length(max = WORDS))]
     pub(super) message_to_agent: Option<String>,
+    /// For so many minutes calls like it are refused at once, too.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 240))]
+    pub(super) deny_alike_minutes: Option<u64>,
 }
 
 pub(super) fn words(what: &str, text: Option<&String>) -> Result<(), Problem> {
@@ -153,6 +166,10 @@ impl<'a> Decision<'a> {
             let text = format!("`reason_code` is one of {}, or begins with `x_`", REASONS.join(", "));
             return Err(Problem::invalid(text));
         }
+        let deny_alike = said.deny_alike_minutes.map(|m| Duration::from_secs(m.saturating_mul(60)));
+        if deny_alike.is_some_and(|lasts| lasts.is_zero() || lasts > DENY_ALIKE) {
+            return Err(Problem::invalid(format!("`deny_alike_minutes` is 1 to {}", DENY_ALIKE.as_secs() / 60)));
+        }
         self.asker().permit("hold.reject", self.record)?;
         let reject = Reject {
             id: self.record.id,
@@ -161,6 +178,7 @@ impl<'a> Decision<'a> {
             person: self.who.person.clone(),
             reason_code: said.reason_code,
             message: said.message_to_agent.map(|m| exact.scrub(&m)),
+            deny_alike,
         };
         self.admin.store.reject(reject).await.map_err(|e| Problem::of_hold(e, self.admin.clock.now()))
     }

@@ -22,7 +22,7 @@ use super::Desk;
 use super::problem::Problem;
 
 /// No body on this listener is longer.
-const BODY: usize = 64 << 10;
+pub(super) const BODY: usize = 64 << 10;
 
 /// Only what we serve ourselves, in no frame, with no string ever becoming markup by script.
 const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; form-action 'self'; \
@@ -76,6 +76,9 @@ fn check(parts: &Parts, hosts: &[String]) -> Result<(), Problem> {
             let text = "`Origin` is not one that this listener answers to";
             return Err(Problem::new(StatusCode::FORBIDDEN, "cross_origin", text));
         }
+    }
+    if percent_encoding::percent_decode_str(parts.uri.path()).decode_utf8().is_err() {
+        return Err(Problem::malformed("the path is not UTF-8"));
     }
     for name in [AUTHORIZATION, CONTENT_TYPE, CONTENT_LENGTH, TRANSFER_ENCODING] {
         one(name)?;

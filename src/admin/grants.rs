@@ -8,6 +8,7 @@ use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use http::StatusCode;
 use http::header::{HeaderMap, IF_MATCH};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -18,7 +19,7 @@ use crate::store::{AuditNote, CallRecord, Grant, GrantUse};
 use super::amend::person;
 use super::api::{self, Answer, Asked};
 use super::ask::Asker;
-use super::decide::{Decision, words};
+use super::decide::{Decision, WORDS, words};
 use super::problem::Problem;
 use super::who::Who;
 use super::{Admin, Desk, edge};
@@ -27,20 +28,24 @@ use super::{Admin, Desk, edge};
 const LINES: usize = 200;
 
 /// How one argument may differ, or that it may not.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Pin {
+    /// JSON Pointer of an argument.
     path: String,
     #[serde(default)]
     equals: Option<Value>,
+    /// It may be an integer from 0 to this.
     #[serde(default)]
+    #[schemars(range(min = 0))]
     max: Option<i64>,
+    /// It may be anything, or missing: `true`.
     #[serde(default)]
     any: Option<bool>,
 }
 
 /// What an argument may add up to.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Sum {
     path: String,
@@ -48,8 +53,9 @@ pub(super) struct Sum {
 }
 
 /// The grant that a reviewer wants to give; what is not said is as wide as policy allows, and every argument is pinned.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "GrantWith")]
 pub(super) struct Wanted {
     #[serde(default)]
     pub(super) pins: Vec<Pin>,
@@ -62,12 +68,15 @@ pub(super) struct Wanted {
 }
 
 /// The same, from a call that was approved before.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Given {
+#[schemars(rename = "GiveGrant")]
+pub(super) struct Given {
+    /// The approved hold.
     hold: String,
     digest: Digest,
     #[serde(default)]
+    #[schemars(length(max = WORDS))]
     justification: Option<String>,
     #[serde(default)]
     pins: Vec<Pin>,

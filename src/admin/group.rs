@@ -8,6 +8,7 @@ use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use http::StatusCode;
 use http::header::HeaderMap;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -16,7 +17,9 @@ use crate::store::{CallRecord, Filter, State as CallState};
 
 use super::api::{self, Asked};
 use super::ask::Asker;
-use super::decide::{Approve, Decision, Refuse};
+use super::decide::{Approve, Decision, Refuse, WORDS};
+use super::filled::Filled;
+use super::openapi::ReasonCode;
 use super::page::{self, Visit};
 use super::problem::Problem;
 use super::show::{Head, Line};
@@ -126,14 +129,15 @@ pub(super) async fn show(State(admin): State<Arc<Desk>>, who: Who, Path(id): Pat
 }
 
 /// One hold of a batch, with the digest that was seen.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Seen")]
 struct Item {
     id: String,
     digest: Digest,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum Action {
     Approve,
@@ -141,17 +145,22 @@ enum Action {
 }
 
 /// The same decision on alike holds.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Batch {
+pub(super) struct Batch {
     action: Action,
     cluster: String,
+    #[schemars(length(min = 1, max = TOGETHER))]
     items: Vec<Item>,
     #[serde(default)]
+    #[schemars(length(max = WORDS))]
     justification: Option<String>,
+    /// To reject, it must be there.
     #[serde(default)]
+    #[schemars(with = "Option<ReasonCode>")]
     reason_code: Option<String>,
     #[serde(default)]
+    #[schemars(length(max = WORDS))]
     message_to_agent: Option<String>,
 }
 
@@ -204,7 +213,7 @@ impl Batch {
             Action::Reject => {
                 let reason_code = self.reason_code.clone().unwrap_or_default();
                 let message_to_agent = self.message_to_agent.clone();
-                decision.reject(Refuse { digest, reason_code, message_to_agent }, exact).await
+                decision.reject(Refuse { digest, reason_code, message_to_agent, deny_alike_minutes: None }, exact).await
             }
         }
     }
@@ -325,8 +334,7 @@ pub(super) async fn group_page(
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct GroupForm {
-    csrf: String,
+pub(super) struct GroupForm {
     action: Action,
     /// Each hold and the digest that was shown of it.
     items: String,
@@ -336,15 +344,9 @@ struct GroupForm {
 }
 
 pub(super) async fn group_form(
-    State(desk): State<Arc<Desk>>,
-    visitor: Visitor,
     Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Body,
+    Filled { visit, said: form }: Filled<GroupForm>,
 ) -> page::Answer {
-    let form: GroupForm = edge::form(&headers, body).await?;
-    let visit = Visit::new(desk, visitor);
-    visit.own_form(&headers, &form.csrf)?;
     let item = |text: &str| {
         let (id, digest) = text.split_once(' ')?;
         Some(Item { id: id.to_owned(), digest: serde_json::from_value(digest.into()).ok()? })

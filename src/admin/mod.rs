@@ -13,14 +13,18 @@ mod decide;
 mod edge;
 mod events;
 mod exact;
+mod filled;
 mod find;
 mod foreseen;
 mod grant_page;
 mod grants;
 mod group;
+mod handling;
 mod health;
 mod notices;
 mod oidc;
+mod once;
+mod openapi;
 mod page;
 mod policies;
 mod problem;
@@ -29,10 +33,12 @@ mod serve;
 mod sessions;
 mod show;
 mod sign_in;
+mod talk;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tools;
 mod undo;
+mod v1;
 mod view;
 mod weigh;
 mod who;
@@ -57,6 +63,7 @@ use crate::tasks::Draining;
 use crate::telemetry::Metrics;
 
 pub use chat::look;
+pub use openapi::document as openapi;
 pub use serve::serve;
 
 use self::group::Opened;
@@ -110,6 +117,7 @@ struct Desk {
     opened: Opened,
     streams: events::Streams,
     oidc: oidc::Oidc,
+    attempts: once::Attempts,
 }
 
 impl Deref for Desk {
@@ -127,6 +135,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         opened: Opened::default(),
         streams: events::Streams::default(),
         oidc: oidc::Oidc::default(),
+        attempts: once::Attempts::default(),
     });
     let nothing = || async { problem::Problem::not_found() };
     let wrong_method = || async {
@@ -138,41 +147,13 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/startupz", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
-        .nest("/v1", v1())
+        .nest("/v1", v1::api().router().layer(from_fn_with_state(Arc::clone(&desk), once::guard)))
+        .route("/slack/interactions", post(chat::interactions))
         .merge(pages())
         .fallback(nothing)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(Arc::clone(&desk), edge::guard))
         .with_state(desk)
-}
-
-fn v1() -> Router<Arc<Desk>> {
-    Router::new()
-        .route("/me", get(api::me))
-        .route("/holds", get(api::holds))
-        .route("/holds/batch", post(group::batch))
-        .route("/clusters/{id}", get(group::show))
-        .route("/holds/{id}", get(api::hold))
-        .route("/holds/{id}/wait", get(api::wait))
-        .route("/holds/{id}/approve", post(api::approve))
-        .route("/holds/{id}/reject", post(api::reject))
-        .route("/holds/{id}/edit", post(amend::edit))
-        .route("/holds/{id}/withdraw", post(api::withdraw))
-        .route("/grants", get(grants::list).post(grants::give))
-        .route("/grants/{id}", get(grants::show).delete(grants::revoke))
-        .route("/webhooks", get(notices::list))
-        .route("/webhooks/{name}/replay", post(notices::replay))
-        .route("/samples", get(samples::list))
-        .route("/samples/{id}", post(samples::verdict))
-        .route("/tools/paused", get(tools::paused))
-        .route("/events", get(events::api))
-        .route("/policies", get(policies::list))
-        .route("/policies/activate", post(policies::activate))
-        .route("/calls", get(api::calls))
-        .route("/calls/{id}", get(api::call))
-        .route("/calls/{id}/reconcile", post(api::reconcile))
-        .route("/calls/{id}/undo", post(undo::undo))
-        .route("/slack/interactions", post(chat::interactions))
 }
 
 fn pages() -> Router<Arc<Desk>> {
@@ -192,6 +173,12 @@ fn pages() -> Router<Arc<Desk>> {
         .route("/holds/{id}/edit", post(amend::edit_form))
         .route("/holds/{id}/withdraw", post(page::withdraw))
         .route("/holds/{id}/grant", post(grant_page::give))
+        .route("/holds/{id}/claim", post(handling::claim_form))
+        .route("/holds/{id}/release", post(handling::release_form))
+        .route("/holds/{id}/comments", post(handling::comment_form))
+        .route("/holds/{id}/evidence", post(handling::bring_form))
+        .route("/holds/{id}/evidence-requests", post(handling::ask_form))
+        .route("/holds/{id}/escalate", post(handling::escalate_form))
         .route("/samples", get(samples::samples_page))
         .route("/samples/{id}", post(samples::form))
         .route("/grants", get(grant_page::list))

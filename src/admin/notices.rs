@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use http::StatusCode;
 use http::header::HeaderMap;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -29,9 +30,9 @@ pub(super) async fn list(State(desk): State<Arc<Desk>>, who: Who) -> Result<Json
     Ok(Json(json!({"items": desk.notifier.list().await?, "next": null})))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Replay {
+pub(super) struct Replay {
     /// Events by id; all that were given up when absent.
     ids: Option<Vec<String>>,
 }

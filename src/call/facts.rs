@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{CallContext, Principal, Tier, Timestamp};
 
 /// Facts for one decision, gathered once. Records keep them, so that the question can be asked again.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Facts {
     /// The time of the decision.
     pub now: Timestamp,
@@ -34,7 +35,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 /// What policy says to a call, from the weakest to the strongest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Judgement {
     /// It runs by itself.
@@ -71,7 +72,7 @@ impl From<Tier> for Judgement {
 }
 
 /// What does not rule, but was asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Beside {
     /// The whole set, while `policies.mode` is `observe`.
@@ -81,7 +82,7 @@ pub enum Beside {
 }
 
 /// What policy would have said where it does not rule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Would {
     /// Who would have said it.
     pub by: Beside,
@@ -111,7 +112,7 @@ pub struct Asked {
 }
 
 /// How much of one budget is used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Meter {
     /// Used and reserved, in percent of the limit, rounded down; 0 where no budget is configured.
     #[serde(default)]
@@ -122,7 +123,7 @@ pub struct Meter {
 }
 
 /// The budgets that apply to a call: the worst meter of each scope.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Meters {
     /// This step of the run.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -147,7 +148,7 @@ impl Meters {
 }
 
 /// What an agent did of late, from the records.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct History {
     /// Calls begun in this run before this one.
     #[serde(default, skip_serializing_if = "is_default")]

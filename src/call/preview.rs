@@ -1,5 +1,6 @@
 //! What a call will make of its target: the state before, the state after, and what tells that it has moved since.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -41,7 +42,7 @@ pub enum FenceRule {
 }
 
 /// How much is known of what a call will change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Certainty {
     /// The tool says so, or the request replaces or patches the very thing that was read.
@@ -128,7 +129,7 @@ pub fn seen_digest(call: Digest, fence: Option<&str>) -> Digest {
 }
 
 /// One place that two states differ in.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Change {
     /// What happens there.
     pub op: ChangeOp,
@@ -148,7 +149,7 @@ fn there<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Value>, D::Err
 }
 
 /// What happens at one place (RFC 6902's names).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ChangeOp {
     /// Nothing was there.

@@ -1,6 +1,7 @@
 //! Which calls are looked at after the fact: picked by their ids, which the proxy makes, so that no agent can steer it and
 //! anybody can work it out again.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{CallId, Digest};
@@ -43,7 +44,7 @@ impl SampleRate {
 }
 
 /// What a person says of a call that has run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// As it should be.

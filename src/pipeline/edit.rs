@@ -25,6 +25,10 @@ impl Pipeline {
         if record.state_at(self.clock.now()) != State::Held {
             return Err(HoldError::AlreadyDecided(Box::new(record)).into());
         }
+        // Before the patch is looked at: it was made for what was read.
+        if record.digest != ask.digest {
+            return Err(HoldError::DigestChanged(Box::new(record)).into());
+        }
         let old = self.restored(&s, &record, None, None).await?;
         let arguments = patched(old.arguments(), &ask.patch)?;
         let call = s.schemas.edited(&record.principal, &old, arguments)?;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use holdpoint::admin::openapi as description;
 use holdpoint::app::{self, Running};
 use holdpoint::audit::Line;
 use holdpoint::clock::{Clock, SystemClock};
@@ -19,6 +20,9 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
+
+#[path = "../../src/admin/tests/described.rs"]
+mod described;
 
 pub const SUPPORT_KEY: &str = "support-bot-key-0123456789";
 pub const OTHER_KEY: &str = "other-bot-key-0123456789";
@@ -354,7 +358,7 @@ pub async fn send(to: SocketAddr, method: &str, path: &str, headers: &[(&str, &s
 }
 
 /// One request on a connection of its own; nothing when no whole answer comes.
-pub async fn try_send(to: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Option<Got> {
+pub async fn try_send(to: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], sent: &[u8]) -> Option<Got> {
     let stream = TcpStream::connect(to).await.ok()?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
     tokio::spawn(connection);
@@ -362,9 +366,13 @@ pub async fn try_send(to: SocketAddr, method: &str, path: &str, headers: &[(&str
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let request = request.body(Full::new(Bytes::copy_from_slice(body))).unwrap();
+    let request = request.body(Full::new(Bytes::copy_from_slice(sent))).unwrap();
     let (parts, body) = sender.send_request(request).await.ok()?.into_parts();
     let body = body.collect().await.ok()?.to_bytes();
+    if path.starts_with("/v1/") {
+        let (status, headers) = (parts.status.as_u16(), &parts.headers);
+        described::check(&described::Exchange { method, path, sent, status, headers, body: &body });
+    }
     Some(Got { status: parts.status.as_u16(), headers: parts.headers, body })
 }
 
@@ -465,6 +473,33 @@ impl Proxy {
             vote["justification"] = words.into();
         }
         self.reviewer(name, "POST", &format!("/v1/holds/{hold}/approve"), Some(&vote)).await
+    }
+
+    /// As a reviewer who names the attempt.
+    pub async fn keyed(&self, name: &str, path: &str, key: &str, body: &Value) -> Got {
+        let bearer = format!("Bearer {}", token(name));
+        let json = ("content-type", "application/json");
+        let headers = [("authorization", bearer.as_str()), json, ("idempotency-key", key)];
+        send(self.running.admin, "POST", path, &headers, body.to_string().as_bytes()).await
+    }
+
+    /// The same proxy, stopped and started: what was in memory alone is gone.
+    pub async fn restarted(self) -> Self {
+        let Self { dir, running, upstream } = self;
+        running.stop().await;
+        let path = dir.path().join("holdpoint.yaml");
+        // The state is free once the last request on the old listeners has ended.
+        let started = async {
+            loop {
+                let config = app::load(&path).unwrap_or_else(|e| panic!("{e}"));
+                if let Ok(running) = app::start(path.clone(), config, Arc::new(SystemClock), 2).await {
+                    break running;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let running = tokio::time::timeout(PATIENCE, started).await.expect("it did not start again");
+        Self { dir, running, upstream }
     }
 
     /// The record of a call, as the store has it now.

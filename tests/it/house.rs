@@ -163,6 +163,13 @@ fn the_schema_of_test_files_is_up_to_date() {
 }
 
 #[test]
+fn the_description_of_the_admin_api_is_up_to_date() {
+    let kept = std::fs::read_to_string(Path::new(ROOT).join("schemas/openapi.json")).unwrap_or_default();
+    let text = format!("{}\n", serde_json::to_string_pretty(&holdpoint::admin::openapi()).unwrap());
+    assert!(kept == text, "run: holdpoint schema openapi > schemas/openapi.json");
+}
+
+#[test]
 fn the_shipped_configuration_passes_check() {
     let dir = tempfile::tempdir().unwrap();
     for part in ["deploy", "policies", "schemas"] {

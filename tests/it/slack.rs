@@ -76,6 +76,14 @@ impl Slack {
                 inner.messages.push(Message { ts: ts.clone(), body });
                 answer(200, &json!({"ok": true, "channel": CHANNEL, "ts": ts}))
             }
+            // A reply goes by the channel's id, below a message that is there.
+            "/api/chat.postMessage"
+                if body["channel"] == CHANNEL && inner.messages.iter().any(|m| body["thread_ts"] == m.ts) =>
+            {
+                let ts = format!("1800000000.{:06}", inner.messages.len() + 1);
+                inner.messages.push(Message { ts: ts.clone(), body });
+                answer(200, &json!({"ok": true, "channel": CHANNEL, "ts": ts}))
+            }
             "/api/chat.postMessage" => refused("channel_not_found"),
             "/api/chat.update" if body["channel"] == CHANNEL => {
                 let Some(at) = inner.messages.iter().position(|m| body["ts"] == m.ts) else {
@@ -155,7 +163,7 @@ fn configured(slack: &Slack, more: &str) -> Setup {
 ";
     let long = include_str!("../../schemas/refund.json").replace("\"maxLength\": 500", "\"maxLength\": 5000");
     Setup::new()
-        .people(&people())
+        .people(&handled(&people()))
         .config("  people:\n", accounts)
         .config("reviews: { inline_wait: 0s }", &notify)
         .config(
@@ -170,6 +178,14 @@ fn configured(slack: &Slack, more: &str) -> Setup {
         .file("refund.json", &long)
         .file("secrets/slack-token", TOKEN)
         .file("secrets/slack-signing", SIGNING)
+}
+
+/// Reviewers may do more about a hold than decide it.
+fn handled(people: &str) -> String {
+    let reject = "Holdpoint::Action::\"hold.reject\"";
+    let more =
+        ["hold.claim", "hold.comment", "hold.escalate"].map(|a| format!("Holdpoint::Action::\"{a}\"")).join(", ");
+    people.replace(reject, &format!("{reject}, {more}"))
 }
 
 struct World {
@@ -241,7 +257,7 @@ async fn post(to: std::net::SocketAddr, at: i64, signature: &str, more: &[(&str,
         ("x-slack-signature", signature),
     ];
     headers.extend_from_slice(more);
-    send(to, "POST", "/v1/slack/interactions", &headers, body).await
+    send(to, "POST", "/slack/interactions", &headers, body).await
 }
 
 impl World {
@@ -377,7 +393,7 @@ async fn only_slack_is_believed_and_for_five_minutes() {
     // No token of a reviewer stands for the signature, no signature for a token, and the door's own checks stay.
     let bearer = format!("Bearer {}", token("maya"));
     let form = ("content-type", "application/x-www-form-urlencoded");
-    let got = send(admin, "POST", "/v1/slack/interactions", &[form, ("authorization", &bearer)], &body).await;
+    let got = send(admin, "POST", "/slack/interactions", &[form, ("authorization", &bearer)], &body).await;
     assert_eq!(got.status, 401, "{got:?}");
     let hold = w.p.record(&call).await.id.hold();
     let path = format!("/v1/holds/{hold}/approve");
@@ -482,6 +498,35 @@ async fn buttons_decide_on_the_message_that_stands_for_the_hold_alone() {
     assert_eq!(w.p.approve("maya", &hold, None).await.status, 200);
     let anew = w.slack.until(2, "Approved by maya (api)").await;
     assert_eq!(anew.body["channel"], "#refund-review");
+}
+
+#[tokio::test]
+async fn who_has_it_in_hand_what_was_said_and_before_whom_it_was_brought() {
+    let w = world("").await;
+    let (call, message) = w.held("o_1", 45_000).await;
+    let hold = w.p.record(&call).await.id.hold();
+    let post = async |name: &str, verb: &str, body: Value| {
+        let got = w.p.reviewer(name, "POST", &format!("/v1/holds/{hold}/{verb}"), Some(&body)).await;
+        assert_eq!(got.status, 200, "{got:?}");
+    };
+    post("li", "claim", json!({})).await;
+    let claimed = w.slack.until(0, "li has it in hand until").await;
+    assert!(w.vain(press("U0MAYA", &message, approve())).await.contains("version_changed"));
+    assert!(w.vain(press("U0MAYA", &claimed, approve())).await.contains("claimed_by_other"));
+    // A message that changes calls nobody: below it stands what does.
+    post("li", "escalate", json!({"to": "finance <!channel>", "reason": "who knows this customer?"})).await;
+    let call_out = w.slack.until(1, "Brought before").await;
+    assert_eq!((&call_out.body["thread_ts"], &call_out.body["channel"]), (&json!(message.ts), &json!(CHANNEL)));
+    assert!(call_out.body["text"].as_str().unwrap().contains("finance &lt;!channel&gt;"), "{}", call_out.body);
+    assert!(!call_out.body.to_string().contains("who knows"), "words of people stay on the page");
+    let escalated = w.slack.until(0, "Brought before").await;
+    assert_eq!(actions(&escalated.body), ["approve", "reject", "open"]);
+    // What others said is to be read first, where it stands.
+    post("li", "comments", json!({"text": "ask the customer"})).await;
+    let said = w.slack.until(0, "words or evidence to read").await;
+    assert!(!said.body.to_string().contains("ask the customer"));
+    assert!(w.vain(press("U0LI", &said, approve())).await.contains("channel_not_allowed"));
+    assert_eq!(w.p.record(&call).await.state, State::Held);
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::harness::{Got, Proxy, Setup, answer};
 
 const UPDATE: &str = "schema: update.json, redact: [/phone] }";
-const BEFORE: &str = "schema: update.json, preview: { read: GET /customers/:customerId, diff: merge-patch }, \
+pub const BEFORE: &str = "schema: update.json, preview: { read: GET /customers/:customerId, diff: merge-patch }, \
                       undo: { match: PATCH /customers/:customerId, body: before, within: 1h } }";
 
 fn people() -> String {
@@ -26,12 +26,12 @@ fn people() -> String {
         )
 }
 
-fn setup(update: &str) -> Setup {
+pub fn setup(update: &str) -> Setup {
     Setup::new().config(UPDATE, update).people(&people())
 }
 
 /// A proxy before one customer, whom PATCH changes.
-async fn start(setup: Setup) -> (Proxy, Arc<Mutex<Value>>) {
+pub async fn start(setup: Setup) -> (Proxy, Arc<Mutex<Value>>) {
     let p = setup.start().await;
     let customer = Arc::new(Mutex::new(json!({"id": "c_1", "email": "old@x.example"})));
     let kept = Arc::clone(&customer);
@@ -51,7 +51,7 @@ async fn start(setup: Setup) -> (Proxy, Arc<Mutex<Value>>) {
     (p, customer)
 }
 
-async fn update(p: &Proxy, email: &str) -> Got {
+pub async fn update(p: &Proxy, email: &str) -> Got {
     p.agent("PATCH", "/crm/customers/c_1", &[], Some(&json!({"email": email}))).await
 }
 

@@ -18,7 +18,7 @@ async fn one_approval_releases_a_medium_call_and_tells_who_sends() {
     assert_eq!((got.status, got.headers["etag"].to_str().unwrap()), (StatusCode::OK, "\"1\""));
     let json = got.json();
     assert_eq!(json["title"], "Refund 88.00 EUR on order o_881");
-    assert_eq!(json["me"]["can"], json!(["approve", "reject", "edit", "grant"]));
+    assert_eq!(json["me"]["can"], json!(["approve", "reject", "edit", "claim", "comment", "escalate", "grant"]));
     assert!(json["me"]["cannot"]["withdraw"].as_str().unwrap().starts_with("forbidden"));
     assert_eq!(json["why"][0]["policy"], "refund-review");
     assert_eq!(json["evidence"]["missing"], json!([]));
@@ -297,4 +297,86 @@ async fn me_says_who_and_under_what() {
     assert_eq!(me["policy_digest"], w.snapshots.current().policies.digest().to_string());
     let request = ask("GET", "/v1/me").header("authorization", bearer("maya")).header("holdpoint-channel", "page");
     assert_eq!(w.send(request.body(Body::empty()).unwrap()).await.code().0, 400);
+}
+
+fn keyed(user: &str, path: &str, body: &Value, key: &str) -> Request<Body> {
+    let request = ask("POST", path).header("authorization", bearer(user)).header("content-type", "application/json");
+    request.header("idempotency-key", key).body(Body::from(body.to_string())).unwrap()
+}
+
+#[tokio::test]
+async fn a_retry_under_the_same_key_gets_the_first_answer() {
+    let w = World::new();
+    let (hold, other) = (w.hold(8800).await, w.hold(8900).await);
+    let path = |hold: &CallRecord| format!("/v1/holds/{}/approve", hold.id.hold());
+    let yes = json!({"digest": hold.digest, "justification": "bank line 4471"});
+    let first = w.send(keyed("maya", &path(&hold), &yes, "k-1")).await;
+    assert_eq!((first.status.as_u16(), first.headers.get("idempotent-replayed")), (200, None), "{}", first.text);
+    for key in ["k-1", "\"k-1\""] {
+        let again = w.send(keyed("maya", &path(&hold), &yes, key)).await;
+        assert_eq!(
+            (again.status, &again.text, &again.headers["etag"]),
+            (first.status, &first.text, &first.headers["etag"])
+        );
+        assert_eq!(again.headers["idempotent-replayed"], "true");
+        assert_eq!(again.headers["cache-control"], "no-store");
+    }
+    let version = w.store.get(hold.id).await.unwrap().unwrap().version;
+    assert_eq!(version, hold.version + 1, "it was counted once");
+    for (what, path, body) in [
+        ("another body", path(&hold), json!({"digest": hold.digest})),
+        ("another path", path(&other), yes.clone()),
+        ("with a query", format!("{}?x=1", path(&hold)), yes.clone()),
+    ] {
+        let got = w.send(keyed("maya", &path, &body, "k-1")).await;
+        assert_eq!(got.code(), (422, "key_reused".into()), "{what}");
+    }
+    let other = w.send(keyed("noor", &path(&hold), &yes, "k-1")).await;
+    assert!(!other.headers.contains_key("idempotent-replayed"), "another account's key is its own");
+    let anew = w.send(keyed("maya", &path(&hold), &yes, "k-2")).await;
+    assert_eq!(anew.code(), (409, "already_decided".into()));
+    let spaced = w.send(keyed("maya", &path(&hold), &yes, "a key")).await;
+    assert_eq!(spaced.code(), (400, "malformed_request".into()));
+}
+
+#[tokio::test]
+async fn a_refusal_is_an_answer_and_an_unknown_person_has_no_key() {
+    let w = World::new();
+    let hold = w.hold(8800).await;
+    let path = format!("/v1/holds/{}/reject", hold.id.hold());
+    let no = json!({"digest": crate::call::Digest::of(b"old"), "reason_code": "other"});
+    let first = w.send(keyed("maya", &path, &no, "k")).await;
+    assert_eq!(first.code(), (409, "digest_changed".into()));
+    let again = w.send(keyed("maya", &path, &no, "k")).await;
+    assert_eq!((again.text, again.headers["idempotent-replayed"].to_str().unwrap()), (first.text, "true"));
+    for _ in 0..2 {
+        let got = w.send(keyed("stranger", &path, &no, "k")).await;
+        assert_eq!(got.code(), (401, "unauthenticated".into()));
+        assert!(!got.headers.contains_key("idempotent-replayed"));
+    }
+    let unreachable = w
+        .send(keyed(
+            "maya",
+            &format!("/v1/holds/{}/edit", hold.id.hold()),
+            &json!({
+                "digest": hold.digest, "patch": [{"op": "replace", "path": "/amountMinor", "value": 1}], "note": "less",
+            }),
+            "k-edit",
+        ))
+        .await;
+    assert_eq!(unreachable.code(), (503, "unavailable".into()), "nobody edits in this world");
+    assert!(
+        !w.send(keyed(
+            "maya",
+            &format!("/v1/holds/{}/edit", hold.id.hold()),
+            &json!({
+                "digest": hold.digest, "patch": [{"op": "replace", "path": "/amountMinor", "value": 1}], "note": "less",
+            }),
+            "k-edit"
+        ))
+        .await
+        .headers
+        .contains_key("idempotent-replayed"),
+        "what may pass is asked again"
+    );
 }

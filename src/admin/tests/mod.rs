@@ -1,8 +1,10 @@
 //! The admin side as its users meet it: the router over a real store, the shipped policies and a clock set by hand.
 
 mod api;
+mod described;
 mod doors;
 mod events;
+mod handling;
 mod pages;
 
 use std::path::Path;
@@ -18,6 +20,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::watch;
 use tower::ServiceExt;
 
+use self::described::Exchange;
+use super::openapi::document as description;
 use super::{Admin, router};
 use crate::call::{
     ArtifactId, Call, CallContext, CallId, Checked, Digest, OutRequest, Preference, Principal, Target, Timestamp,
@@ -204,9 +208,18 @@ impl World {
     }
 
     async fn send(&self, request: Request<Body>) -> Got {
+        let (method, uri) = (request.method().to_string(), request.uri().to_string());
+        let (head, body) = request.into_parts();
+        let sent = axum::body::to_bytes(body, 1 << 24).await.unwrap();
+        let request = Request::from_parts(head, Body::from(sent.clone()));
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes = crate::wire::body::read(body, 1 << 24).await.unwrap();
+        if uri.starts_with("/v1/") {
+            let (status, headers) = (parts.status.as_u16(), &parts.headers);
+            let x = Exchange { method: &method, path: &uri, sent: &sent, status, headers, body: &bytes };
+            described::check(&x);
+        }
         Got { status: parts.status, headers: parts.headers, text: String::from_utf8(bytes.to_vec()).unwrap() }
     }
 

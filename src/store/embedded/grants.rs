@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use crate::call::{Fault, GrantId, GrantOver, PrincipalKey, Timestamp};
+use crate::call::{CallId, Fault, GrantId, GrantOver, PrincipalKey, Timestamp};
 use crate::failpoint;
 use crate::store::{CallRecord, Charge, Grant, GrantEnd, GrantUse, HoldError, Vote, votes};
 
@@ -62,6 +62,13 @@ impl Grants {
     }
 }
 
+/// The grant from this call that still lets calls pass.
+fn granted_from(core: &Core, from: CallId, now: Timestamp) -> Option<GrantId> {
+    let same = core.grants.all.values().filter(|g| g.from == from).map(|g| g.used(|key| core.ledgers.balance(key)));
+    let mut live = same.filter(|g| g.over_at(now).is_none());
+    live.next().map(|g| g.grant.id)
+}
+
 impl Inner {
     fn put_grant(&self, core: &mut Core, grant: Arc<Grant>, now: Timestamp) -> Result<u64, Unavailable> {
         self.commit(core, now, Vec::new(), |_| Entry::Grant { grant })
@@ -111,6 +118,12 @@ impl Inner {
 
     fn give_now(&self, grant: Grant) -> Result<(u64, Arc<Grant>), HoldError> {
         let (mut core, now) = self.lock_healthy()?;
+        let record = core.record(grant.from).map_err(Unavailable::from)?.ok_or(HoldError::NotFound)?;
+        grant.check_origin(&record, now)?;
+        // Asked twice, it would be twice what one grant is bounded by.
+        if let Some(live) = granted_from(&core, grant.from, now) {
+            return Err(HoldError::AlreadyGranted(live));
+        }
         self.give(&mut core, grant, now)
     }
 
@@ -131,7 +144,8 @@ impl Store {
     /// Gives a grant for calls like one that people have approved. Its time begins now. Durable when it returns.
     ///
     /// # Errors
-    /// `NotApproved`, or `SelfReview` for who asked for that call or runs its agent.
+    /// `NotApproved`, `AlreadyGranted` while another grant from that call lets calls pass, or `SelfReview` for who asked
+    /// for that call or runs its agent.
     pub async fn give_grant(&self, grant: Grant) -> Result<Arc<Grant>, HoldError> {
         let (seq, grant) = self.inner.give_now(grant)?;
         self.inner.durable(seq).await?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use crate::call::{CallId, GrantOver};
+use crate::call::{CallId, GrantId, GrantOver};
 use crate::clock::Clock;
 use crate::store::fixtures::{MINUTE, grant, vote};
 use crate::store::{Begin, BeginError, Begun, CallRecord, Grant, GrantUse, HoldError, Reject, State, UndoOf};
@@ -48,6 +48,8 @@ fn it_comes_only_from_a_call_that_people_approved_and_from_others_than_who_asked
     }
     block(b.store().give_grant(asked.clone())).unwrap();
     assert_eq!(seen(b.store(), &asked).used, 0);
+    let twice = block(b.store().give_grant(Grant { id: GrantId::new(), ..asked.clone() }));
+    assert_eq!(twice.unwrap_err(), HoldError::AlreadyGranted(asked.id));
     // A call that ran by itself was approved by nobody.
     let (_, alone) = begin(&b, fresh("g", None));
     assert_eq!(block(b.store().give_grant(grant(&alone, 9, 2, 20))).unwrap_err(), HoldError::NotApproved);
@@ -126,6 +128,7 @@ fn a_rejection_or_an_undo_of_a_call_like_those_ends_it_for_good() {
         person: "max".into(),
         reason_code: "unsafe".into(),
         message: None,
+        deny_alike: None,
     };
     block(b.store().reject(reject(&elsewhere))).unwrap();
     assert_eq!(ended(&b, &first), None, "another operation's rejection");

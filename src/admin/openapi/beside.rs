@@ -1,0 +1,240 @@
+//! What the API answers about grants, samples, policies, receivers and itself. Descriptions only, as in `answers`.
+#![expect(dead_code, reason = "read by the derive that makes schemas of them")]
+
+use schemars::JsonSchema;
+use serde_json::Value;
+
+use crate::call::{CallId, Digest, GrantId, GrantOver, HoldId, Timestamp, Verdict};
+
+use super::Json;
+
+/// Who asks.
+#[derive(JsonSchema)]
+pub(in crate::admin) struct Me {
+    user: String,
+    /// The person, after linking accounts.
+    person: String,
+    groups: Vec<String>,
+    email: Option<String>,
+    /// A second factor was proven.
+    mfa: bool,
+    channel: Channel,
+    config_digest: Digest,
+    policy_digest: Digest,
+    /// Since when these are in force.
+    since: Timestamp,
+    mode: Mode,
+    /// Of the program.
+    version: String,
+}
+
+#[derive(JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Channel {
+    Page,
+    Api,
+    Cli,
+}
+
+/// Whether policies rule, or only say what they would.
+#[derive(JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Mode {
+    Enforce,
+    Observe,
+}
+
+/// How one argument may differ, or that it may not.
+#[derive(JsonSchema)]
+#[schemars(rename = "GivenPin")]
+struct Pin {
+    /// JSON Pointer.
+    path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    equals: Option<Json>,
+    /// An integer from 0 to this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    any: Option<bool>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename = "GivenSum")]
+struct Sum {
+    path: String,
+    /// The most that it may add up to.
+    value: i64,
+    /// What it adds up to now.
+    sum: Option<i64>,
+}
+
+/// Leave for calls like an approved one to pass by themselves.
+#[derive(JsonSchema)]
+pub(in crate::admin) struct Grant {
+    id: GrantId,
+    op: String,
+    tool: String,
+    agent: String,
+    on_behalf_of: Option<String>,
+    workflow: String,
+    title: String,
+    pins: Vec<Pin>,
+    max_uses: Option<u32>,
+    used: u32,
+    max_sums: Vec<Sum>,
+    created: Timestamp,
+    expires: Timestamp,
+    from_hold: HoldId,
+    by: String,
+    channel: String,
+    justification: Option<String>,
+    /// Those that it lifts.
+    policies: Vec<String>,
+    state: GrantState,
+    ended: Option<Ended>,
+}
+
+#[derive(JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum GrantState {
+    Live,
+    Ended,
+}
+
+#[derive(JsonSchema)]
+struct Ended {
+    why: GrantOver,
+    at: Option<Timestamp>,
+    by: Option<String>,
+}
+
+/// A call that ran by itself and is looked at afterwards.
+#[derive(JsonSchema)]
+pub(in crate::admin) struct Sample {
+    id: CallId,
+    op: String,
+    agent: String,
+    on_behalf_of: Option<String>,
+    workflow: String,
+    title: String,
+    input: Value,
+    policies: Vec<String>,
+    grant: Option<GrantId>,
+    /// It has a record of its own.
+    recorded: bool,
+    at: Timestamp,
+    state: SampleState,
+    verdict: Option<Verdict>,
+    reason_code: Option<String>,
+    by: Option<String>,
+    judged_at: Option<Timestamp>,
+}
+
+#[derive(JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum SampleState {
+    Open,
+    Judged,
+}
+
+/// A tool whose definition nobody has accepted yet.
+#[derive(JsonSchema)]
+pub(in crate::admin) struct PausedTool {
+    operation: String,
+    /// Nobody has ever accepted a tool of that name.
+    new: bool,
+    since: Timestamp,
+    changes: Vec<ToolChange>,
+    /// What accepts it.
+    accept: String,
+}
+
+#[derive(JsonSchema)]
+struct ToolChange {
+    member: String,
+    was: String,
+    is: String,
+}
+
+/// The policies in force.
+#[derive(JsonSchema)]
+pub(in crate::admin) struct Policies {
+    policy_digest: Digest,
+    config_digest: Digest,
+    since: Timestamp,
+    mode: Mode,
+    /// How many files they came from.
+    files: u64,
+    items: Vec<Policy>,
+    next: (),
+}
+
+#[derive(JsonSchema)]
+struct Policy {
+    id: String,
+    effect: Effect,
+    /// `nobody`, `one approval`, `two people`; empty for a permit.
+    lifted_by: String,
+    /// Whom it is about: `agents` or `people`.
+    plane: String,
+    /// `file:line`
+    at: String,
+    reason: String,
+    mode: PolicyMode,
+    /// Calls since the process started.
+    would_have_tightened: u64,
+    would_have_loosened: u64,
+}
+
+#[derive(JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Effect {
+    Permit,
+    Forbid,
+}
+
+#[derive(JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum PolicyMode {
+    Enforce,
+    Shadow,
+}
+
+/// A receiver of notifications.
+#[derive(JsonSchema)]
+pub(in crate::admin) struct Receiver {
+    name: String,
+    /// Scheme and host.
+    to: String,
+    events: Vec<String>,
+    records_behind: u64,
+    waiting: Vec<Waiting>,
+    dead: Vec<Dead>,
+}
+
+/// An event that is tried again.
+#[derive(JsonSchema)]
+struct Waiting {
+    id: Option<String>,
+    r#type: Option<String>,
+    attempts: u32,
+    why: Option<String>,
+    due: Timestamp,
+}
+
+/// An event that was given up.
+#[derive(JsonSchema)]
+struct Dead {
+    id: Option<String>,
+    r#type: Option<String>,
+    attempts: u32,
+    why: Option<String>,
+    since: Timestamp,
+}
+
+#[derive(JsonSchema)]
+pub(in crate::admin) struct Replayed {
+    /// How many events are sent again.
+    replayed: u64,
+}
