@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use holdpoint::call::Timestamp;
+use holdpoint::call::{HoldId, Timestamp};
 use holdpoint::clock::ManualClock;
+use holdpoint::store::State;
 use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -283,8 +284,7 @@ async fn the_high_tier_is_told_at_once_and_decides_nothing_by_mail() {
         (letter.from.as_str(), letter.to.join(" ")),
         ("holdpoint@acme.test", "leads@acme.test call@acme.test".into())
     );
-    let record =
-        w.p.running.store().get(hold.parse::<holdpoint::call::HoldId>().unwrap().call()).await.unwrap().unwrap();
+    let record = w.p.running.store().get(hold.parse::<HoldId>().unwrap().call()).await.unwrap().unwrap();
     let code = holdpoint::call::short_code(&record.digest);
     assert_eq!(letter.field("Subject"), format!("[holdpoint] high tier: Refund 880.00 EUR of c_1 ({code})"));
     assert_eq!(letter.field("Content-Type"), "text/plain; charset=utf-8");
@@ -317,6 +317,8 @@ async fn the_medium_tier_is_gathered_and_told_in_one() {
     assert!(w.server.until(1).await[0].body().contains(&urgent), "what is urgent does not wait");
     until(|| (w.count("delivered") == 1).then_some(())).await;
     assert_eq!(w.p.approve("maya", &first, None).await.status, 200);
+    let call = first.parse::<HoldId>().unwrap().call();
+    w.p.until_state(&call.to_string(), State::Succeeded).await;
     w.clock.advance(Duration::from_secs(99));
     assert_eq!(w.waiting(2).await["waiting"].as_array().unwrap().len(), 2);
     assert_eq!(w.server.letters().len(), 1);

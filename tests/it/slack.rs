@@ -76,6 +76,14 @@ impl Slack {
                 inner.messages.push(Message { ts: ts.clone(), body });
                 answer(200, &json!({"ok": true, "channel": CHANNEL, "ts": ts}))
             }
+            // A reply goes by the channel's id, below a message that is there.
+            "/api/chat.postMessage"
+                if body["channel"] == CHANNEL && inner.messages.iter().any(|m| body["thread_ts"] == m.ts) =>
+            {
+                let ts = format!("1800000000.{:06}", inner.messages.len() + 1);
+                inner.messages.push(Message { ts: ts.clone(), body });
+                answer(200, &json!({"ok": true, "channel": CHANNEL, "ts": ts}))
+            }
             "/api/chat.postMessage" => refused("channel_not_found"),
             "/api/chat.update" if body["channel"] == CHANNEL => {
                 let Some(at) = inner.messages.iter().position(|m| body["ts"] == m.ts) else {
@@ -155,7 +163,7 @@ fn configured(slack: &Slack, more: &str) -> Setup {
 ";
     let long = include_str!("../../schemas/refund.json").replace("\"maxLength\": 500", "\"maxLength\": 5000");
     Setup::new()
-        .people(&people())
+        .people(&handled(&people()))
         .config("  people:\n", accounts)
         .config("reviews: { inline_wait: 0s }", &notify)
         .config(
@@ -170,6 +178,14 @@ fn configured(slack: &Slack, more: &str) -> Setup {
         .file("refund.json", &long)
         .file("secrets/slack-token", TOKEN)
         .file("secrets/slack-signing", SIGNING)
+}
+
+/// Reviewers may do more about a hold than decide it.
+fn handled(people: &str) -> String {
+    let reject = "Holdpoint::Action::\"hold.reject\"";
+    let more =
+        ["hold.claim", "hold.comment", "hold.escalate"].map(|a| format!("Holdpoint::Action::\"{a}\"")).join(", ");
+    people.replace(reject, &format!("{reject}, {more}"))
 }
 
 struct World {
@@ -263,8 +279,12 @@ impl World {
         post(self.p.running.admin, at, &signature(SIGNING, at, &body), &[], &body).await
     }
 
-    /// The codes of refused decisions so far, and where they were taken.
-    fn refused(&self) -> Vec<(String, String)> {
+    /// The codes of refused decisions once there are so many, and where they were taken.
+    async fn refused(&self, count: usize) -> Vec<(String, String)> {
+        until(|| Some(self.refused_so_far()).filter(|all| all.len() >= count)).await
+    }
+
+    fn refused_so_far(&self) -> Vec<(String, String)> {
         let lines = self.p.lines().into_iter().filter(|l| l.kind() == "admin.refused");
         let of = |event: Value, name: &str| event.pointer(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         lines
@@ -415,7 +435,7 @@ async fn an_account_counts_when_it_is_linked_and_for_nobody_else() {
     assert_eq!((record.state, record.version), (State::Held, 1));
     let slack = |code: &str| (code.to_owned(), "slack".to_owned());
     let wanted = ["unknown_account", "unknown_account", "self_review", "not_in_group"].map(slack);
-    assert_eq!(w.refused(), wanted, "each of them is recorded");
+    assert_eq!(w.refused(4).await, wanted, "each of them is recorded");
     assert_eq!(w.p.upstream.bytes(), 0);
 }
 
@@ -433,13 +453,8 @@ async fn of_the_high_tier_nothing_is_decided_here() {
     }
     let record = w.p.record(&call).await;
     assert_eq!((record.state, record.version, record.approvals.len()), (State::Held, 1, 0));
-    assert_eq!(
-        w.refused(),
-        [
-            ("channel_not_allowed".to_owned(), "slack".to_owned()),
-            ("channel_not_allowed".to_owned(), "slack".to_owned())
-        ]
-    );
+    let slack = ("channel_not_allowed".to_owned(), "slack".to_owned());
+    assert_eq!(w.refused(2).await, [slack.clone(), slack]);
     // On the page's side it goes its way, and the message follows.
     assert_eq!(w.p.approve("maya", &record.id.hold().to_string(), Some("double charge")).await.status, 200);
     let after = w.slack.until(0, "1 so far").await;
@@ -482,6 +497,35 @@ async fn buttons_decide_on_the_message_that_stands_for_the_hold_alone() {
     assert_eq!(w.p.approve("maya", &hold, None).await.status, 200);
     let anew = w.slack.until(2, "Approved by maya (api)").await;
     assert_eq!(anew.body["channel"], "#refund-review");
+}
+
+#[tokio::test]
+async fn who_has_it_in_hand_what_was_said_and_before_whom_it_was_brought() {
+    let w = world("").await;
+    let (call, message) = w.held("o_1", 45_000).await;
+    let hold = w.p.record(&call).await.id.hold();
+    let post = async |name: &str, verb: &str, body: Value| {
+        let got = w.p.reviewer(name, "POST", &format!("/v1/holds/{hold}/{verb}"), Some(&body)).await;
+        assert_eq!(got.status, 200, "{got:?}");
+    };
+    post("li", "claim", json!({})).await;
+    let claimed = w.slack.until(0, "li has it in hand until").await;
+    assert!(w.vain(press("U0MAYA", &message, approve())).await.contains("version_changed"));
+    assert!(w.vain(press("U0MAYA", &claimed, approve())).await.contains("claimed_by_other"));
+    // A message that changes calls nobody: below it stands what does.
+    post("li", "escalate", json!({"to": "finance <!channel>", "reason": "who knows this customer?"})).await;
+    let call_out = w.slack.until(1, "Brought before").await;
+    assert_eq!((&call_out.body["thread_ts"], &call_out.body["channel"]), (&json!(message.ts), &json!(CHANNEL)));
+    assert!(call_out.body["text"].as_str().unwrap().contains("finance &lt;!channel&gt;"), "{}", call_out.body);
+    assert!(!call_out.body.to_string().contains("who knows"), "words of people stay on the page");
+    let escalated = w.slack.until(0, "Brought before").await;
+    assert_eq!(actions(&escalated.body), ["approve", "reject", "open"]);
+    // What others said is to be read first, where it stands.
+    post("li", "comments", json!({"text": "ask the customer"})).await;
+    let said = w.slack.until(0, "words or evidence to read").await;
+    assert!(!said.body.to_string().contains("ask the customer"));
+    assert!(w.vain(press("U0LI", &said, approve())).await.contains("channel_not_allowed"));
+    assert_eq!(w.p.record(&call).await.state, State::Held);
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ fn length(text: &str) -> usize {
     text.encode_utf16().count()
 }
 
-/// Whether its decision may be taken in Slack: medium, nothing to be written or read beside it, and all of what approvers
+/// Whether its decision may be taken in Slack: medium, no words or evidence to be written or read beside it, and all of what approvers
 /// must see fits.
 #[must_use]
 pub fn is_decided_here(record: &CallRecord, seen: &Seen) -> bool {
@@ -31,7 +31,8 @@ pub fn is_decided_here(record: &CallRecord, seen: &Seen) -> bool {
 
 fn needs_nothing_else(record: &CallRecord) -> bool {
     let Some(terms) = &record.terms else { return false };
-    let bare = !terms.needs.justification && terms.needs.evidence.is_empty() && record.evidence.is_empty();
+    let said = record.handling.as_ref().is_some_and(|h| !h.comments.is_empty() || !h.requests.is_empty());
+    let bare = !terms.needs.justification && terms.needs.evidence.is_empty() && record.evidence.is_empty() && !said;
     terms.tier == Tier::Medium && record.tier == Tier::Medium && bare
 }
 
@@ -80,6 +81,11 @@ fn people(record: &CallRecord, state: State) -> Vec<String> {
         let (needed, have) = (terms.needs.people, record.people());
         lines.push(format!("Needs {needed} {}{who}; {have} so far", if needed == 1 { "person" } else { "people" }));
     }
+    let handling = record.handling.iter().filter(|_| state == State::Held);
+    for handling in handling {
+        lines.extend(handling.claim.iter().map(|c| format!("{} has it in hand until {}", c.person, c.until)));
+        lines.extend(handling.escalations.iter().map(|e| format!("Brought before {}", e.to)));
+    }
     let edits = record.edited.iter().flat_map(|e| &e.edits);
     lines.extend(edits.map(|e| format!("Changed by {}", e.person)));
     lines.extend(record.approvals.iter().map(|a| format!("Approved by {} ({})", a.person, a.channel)));
@@ -109,7 +115,7 @@ fn why_not(record: &CallRecord) -> &'static str {
     } else if needs_nothing_else(record) {
         "It does not fit here whole: read and decide it on the page."
     } else {
-        "It needs words or evidence: decided on the page."
+        "There are words or evidence to read or to give: decided on the page."
     }
 }
 
@@ -166,6 +172,18 @@ pub(super) fn note(event: &Event) -> Value {
         .collect();
     let parts = json!([paragraph(vec![bold(event.name), text("\n")]), literal(&told)]);
     whole(event.name, &[json!({"type": "rich_text", "elements": parts})])
+}
+
+/// What is said below the message of a hold: a message that changes calls nobody.
+pub(super) fn called(record: &CallRecord, thread: &str) -> Option<Value> {
+    let to = &record.handling.as_ref()?.escalations.last()?.to;
+    let line = visible(&format!("Brought before {to}: {}", sentence(record)));
+    let mut body = whole(&line, &[json!({"type": "rich_text", "elements": [paragraph(vec![text(&line)])]})]);
+    put(&mut body, &[("thread_ts", thread)]);
+    if let Some(body) = body.as_object_mut() {
+        body.insert("reply_broadcast".to_owned(), true.into());
+    }
+    Some(body)
 }
 
 /// `glance` is what notifications show.
@@ -239,6 +257,10 @@ mod tests {
         let mut attached = medium();
         attached.evidence = vec![Evidence { id, kind, title, by, content, at: START }];
         assert_eq!(actions(&attached, &line), ["open"]);
+        let words = crate::store::Comment { by: "li".into(), at: START, text: "look".into() };
+        let handling = crate::store::Handling { comments: vec![words], ..crate::store::Handling::default() };
+        let said = CallRecord { handling: Some(Box::new(handling)), ..medium() };
+        assert_eq!(actions(&said, &line), ["open"]);
         let over = CallRecord { state: State::Approved, ..medium() };
         assert_eq!(actions(&over, &line), ["open"]);
         assert_eq!(actions(&medium(), &Seen { whole: false, ..line.clone() }), ["open"]);

@@ -137,14 +137,24 @@ impl Notifier {
     /// What happened to a hold goes into its message; everything else is a message of its own.
     pub(super) async fn say(&self, to: &Slack, receiver: &Receiver, telling: &Telling) -> Result<(), Failed> {
         match telling.held() {
-            Some(held) => self.show(to, receiver, held).await,
-            None => {
-                let mut body = message::note(&telling.event);
-                message::into_channel(&mut body, &to.channel);
-                let answer = self.method(to, "chat.postMessage", &body).await?;
-                if answer.ok { Ok(()) } else { Err(Failed::for_good(answer.error)) }
+            Some(held) => {
+                self.show(to, receiver, held).await?;
+                let posted = receiver.outbox().posted.get(&held.id.hold().to_string()).cloned();
+                let reply = posted.as_ref().filter(|_| telling.event.name == "hold.escalated");
+                match reply.and_then(|p| Some((message::called(held, &p.ts)?, &p.channel))) {
+                    Some((body, channel)) => self.post_into(to, channel, body).await.map(drop),
+                    None => Ok(()),
+                }
             }
+            None => self.post_into(to, &to.channel, message::note(&telling.event)).await.map(drop),
         }
+    }
+
+    async fn post_into(&self, to: &Slack, channel: &str, mut body: Value) -> Result<Answer, Failed> {
+        message::into_channel(&mut body, channel);
+        let answer = self.method(to, "chat.postMessage", &body).await?;
+        let stands = answer.ok && !answer.ts.is_empty();
+        if stands { Ok(answer) } else { Err(Failed::for_good(format!("Slack says `{}`", answer.error.escape_debug()))) }
     }
 
     /// The message of a hold as it is now, whatever it was when this was told.
@@ -174,11 +184,7 @@ impl Notifier {
             }
             tracing::info!(error = answer.error, "a message in Slack cannot be changed; another one takes its place");
         }
-        message::into_channel(&mut body, &to.channel);
-        let Answer { ok, error, channel, ts } = self.method(to, "chat.postMessage", &body).await?;
-        if !ok || channel.is_empty() || ts.is_empty() {
-            return Err(Failed::for_good(format!("Slack says `{}`", error.escape_debug())));
-        }
+        let Answer { channel, ts, .. } = self.post_into(to, &to.channel, body).await?;
         Ok(Posted { channel, ts, version: 0, over: false })
     }
 
