@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::call::{ArtifactId, CallId, Code, Outcome, Principal, Refusal, Violation};
 use crate::gates::hold::{note_to_agent, refusal_of, reply_of, times};
 use crate::pipeline::Pipeline;
-use crate::store::{CallRecord, HoldError, NewArtifact, State, WithdrawnBy};
+use crate::store::{CallRecord, HoldError, MAX_EVIDENCE, NewArtifact, State, WithdrawnBy};
 use crate::wire::{OwnReply, OwnRequest, TaskReply, TaskRequest, TaskVerb};
 
 /// Answers one request below `/-/`.
@@ -178,9 +178,6 @@ async fn withdrawn(p: &Pipeline, principal: &Principal, record: &CallRecord) -> 
         Err(_) => Ok(()),
     }
 }
-
-/// Pieces of evidence that one hold may have.
-const MAX_EVIDENCE: usize = 32;
 
 /// `{"kind": "ticket", "title": "T-4410", "text": "…"}` or `"json": …`.
 async fn evidence(

@@ -48,7 +48,7 @@ function follow() {
       all("form[data-decides] button").forEach((button) => (button.disabled = true));
     }
   };
-  const kinds = "created updated edited approved rejected withdrawn revoked stale expired succeeded failed unknown not_executed";
+  const kinds = "created updated claimed escalated edited approved rejected withdrawn revoked stale expired succeeded failed unknown not_executed";
   kinds.split(" ").forEach((kind) => source.addEventListener(`hold.${kind}`, heard));
   source.addEventListener("reset", heard);
   addEventListener("pagehide", () => source.close());
@@ -195,6 +195,10 @@ const keys = {
   r: () => focus("#reason"),
   e: () => focus("#arguments"),
   u: () => focus("#undo-why"),
+  l: () => $("#claim")?.click(),
+  c: () => focus("#comment"),
+  q: () => focus("#ask-message"),
+  x: () => focus("#escalate-why"),
   g: () => $("a[data-group]")?.click(),
   i: () => (location.href = "/"),
   ".": () => location.reload(),

@@ -19,11 +19,11 @@ use super::api::{self, Asked};
 use super::decide::{Decision, WORDS, words};
 use super::edge;
 use super::exact::Exact;
-use super::find;
+use super::filled::Filled;
 use super::openapi::ArgumentPatch;
-use super::page::{self, Visit};
+use super::page;
 use super::problem::Problem;
-use super::who::{Visitor, Who};
+use super::who::Who;
 
 /// What a reviewer wants of a held call.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -107,24 +107,14 @@ pub(super) async fn edit(
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct AmendForm {
-    csrf: String,
+pub(super) struct AmendForm {
     digest: Digest,
     arguments: String,
     note: Option<String>,
 }
 
-pub(super) async fn edit_form(
-    State(desk): State<Arc<Desk>>,
-    visitor: Visitor,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> page::Answer {
-    let form: AmendForm = edge::form(&headers, body).await?;
-    let visit = Visit::new(desk, visitor);
-    visit.own_form(&headers, &form.csrf)?;
-    let record = find::hold(&visit.desk, &visit.asker(), &id).await?;
+pub(super) async fn edit_form(Path(id): Path<String>, Filled { visit, said: form }: Filled<AmendForm>) -> page::Answer {
+    let record = visit.hold(&id).await?;
     let exact = visit.exact(&record).await;
     let done = match patch(&record.arguments, &form.arguments) {
         Ok(patch) => {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use http::StatusCode;
 
-use crate::call::{Needs, Principal, Tier, Timestamp};
+use crate::call::{Needs, Principal, Tier, Timestamp, visible};
 use crate::gates::authz::{AdminAnswer, AdminQuestion, AdminResource, HoldFacts};
 use crate::snapshot::Snapshot;
 use crate::store::{CallRecord, Grant, State};
@@ -146,7 +146,16 @@ impl<'a> Asker<'a> {
                 Err(text) => cannot.push((name, text)),
             }
         }
-        if self.is_grantable(record) {
+        let state = record.state_at(self.now);
+        if record.terms.is_some() && matches!(state, State::Held | State::Unknown) {
+            let beside = [("claim", "hold.claim"), ("comment", "hold.comment"), ("escalate", "hold.escalate")];
+            let open = |name: &str| state == State::Held || name == "comment";
+            let may = beside.into_iter().filter(|(name, action)| open(name) && self.may(action, record));
+            can.extend(may.map(|(name, _)| name));
+        }
+        // A grant comes with an approval, or after it.
+        let late = state != State::Held || can.contains(&"approve");
+        if late && self.is_grantable(record) {
             match self.permit("grant.create", record) {
                 Ok(()) => can.push("grant"),
                 Err(problem) => cannot.push(("grant", why(problem))),
@@ -192,6 +201,12 @@ impl<'a> Asker<'a> {
         let open = state == State::Held || (!matches!(name, "approve" | "edit") && state == State::Approved);
         if !open {
             return Err(format!("already_decided: it is {}", state.as_str()));
+        }
+        if matches!(name, "approve" | "edit")
+            && let Some(claim) = record.claim_at(self.now)
+            && !self.who.is_any_of(claim.aliases.iter().chain([&claim.person]).map(String::as_str))
+        {
+            return Err(format!("claimed_by_other: {} has it in hand until {}", visible(&claim.person), claim.until));
         }
         if name != "approve" {
             return Ok(());

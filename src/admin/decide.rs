@@ -1,6 +1,7 @@
 //! Decisions of people: policy and four eyes first, then one step of the store, then those who must know.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use http::StatusCode;
 use schemars::JsonSchema;
@@ -31,6 +32,8 @@ pub(super) const REASONS: [&str; 10] = [
     "wrong_time",
     "other",
 ];
+/// Longest time for which one rejection stands for calls like it.
+const DENY_ALIKE: Duration = Duration::from_secs(4 * 3600);
 /// Longest text that a person may write, in characters.
 pub(super) const WORDS: usize = 4000;
 
@@ -74,6 +77,10 @@ pub(super) struct Refuse {
     #[serde(default)]
     #[schemars(length(max = WORDS))]
     pub(super) message_to_agent: Option<String>,
+    /// For so many minutes calls like it are refused at once, too.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 240))]
+    pub(super) deny_alike_minutes: Option<u64>,
 }
 
 pub(super) fn words(what: &str, text: Option<&String>) -> Result<(), Problem> {
@@ -171,6 +178,10 @@ impl<'a> Decision<'a> {
             let text = format!("`reason_code` is one of {}, or begins with `x_`", REASONS.join(", "));
             return Err(Problem::invalid(text));
         }
+        let deny_alike = said.deny_alike_minutes.map(|m| Duration::from_secs(m.saturating_mul(60)));
+        if deny_alike.is_some_and(|lasts| lasts.is_zero() || lasts > DENY_ALIKE) {
+            return Err(Problem::invalid(format!("`deny_alike_minutes` is 1 to {}", DENY_ALIKE.as_secs() / 60)));
+        }
         self.asker().permit("hold.reject", self.record)?;
         let reject = Reject {
             id: self.record.id,
@@ -179,6 +190,7 @@ impl<'a> Decision<'a> {
             person: self.who.person.clone(),
             reason_code: said.reason_code,
             message: said.message_to_agent.map(|m| exact.scrub(&m)),
+            deny_alike,
         };
         self.admin.store.reject(reject).await.map_err(|e| Problem::of_hold(e, self.admin.clock.now()))
     }

@@ -2,25 +2,23 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect};
 use http::StatusCode;
-use http::header::HeaderMap;
-use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::call::{Digest, GrantCaps, Loose, duration_text, visible};
 use crate::store::{CallRecord, GrantUse, State as CallState};
 
+use super::Desk;
 use super::ask::Asker;
 use super::decide::Approve;
+use super::filled::{Filled, Nothing};
 use super::grants::{self, Pin, Sum, Wanted};
 use super::page::{self, Visit};
 use super::problem::Problem;
 use super::show::Head;
 use super::who::Visitor;
-use super::{Desk, edge, find};
 
 /// One grant on the page.
 #[derive(Debug)]
@@ -107,22 +105,7 @@ pub(super) async fn list(State(desk): State<Arc<Desk>>, visitor: Visitor) -> pag
     shown(&Visit::new(desk, visitor), None).await
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RevokeForm {
-    csrf: String,
-}
-
-pub(super) async fn revoke(
-    State(desk): State<Arc<Desk>>,
-    visitor: Visitor,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> page::Answer {
-    let form: RevokeForm = edge::form(&headers, body).await?;
-    let visit = Visit::new(desk, visitor);
-    visit.own_form(&headers, &form.csrf)?;
+pub(super) async fn revoke(Path(id): Path<String>, Filled { visit, .. }: Filled<Nothing>) -> page::Answer {
     match grants::take_back(&visit.desk, &visit.asker(), &id).await {
         Ok(_) => Ok(Redirect::to("/grants").into_response()),
         Err(problem) => shown(&visit, Some(&problem)).await,
@@ -196,7 +179,7 @@ fn wanted(form: &Map<String, Value>) -> Result<Wanted, Problem> {
     for (name, value) in form {
         let text = value.as_str().unwrap_or_default();
         match (name.as_str(), name.split_once(' ')) {
-            ("csrf" | "digest" | "justification", _) => {}
+            ("digest" | "justification", _) => {}
             ("minutes", _) => wanted.minutes = Some(number(name, text)?),
             ("uses", _) => wanted.max_uses = Some(number(name, text)?),
             (_, Some(("any", path))) => wanted.pins.push(Pin::any(path)),
@@ -210,17 +193,10 @@ fn wanted(form: &Map<String, Value>) -> Result<Wanted, Problem> {
 
 /// Approves the hold and gives a grant for calls like it; of an approved one only the latter.
 pub(super) async fn give(
-    State(desk): State<Arc<Desk>>,
-    visitor: Visitor,
     Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Body,
+    Filled { visit, said: form }: Filled<Map<String, Value>>,
 ) -> page::Answer {
-    let form: Map<String, Value> = edge::form(&headers, body).await?;
-    let visit = Visit::new(desk, visitor);
-    let text = |name: &str| form.get(name).and_then(Value::as_str).unwrap_or_default();
-    visit.own_form(&headers, text("csrf"))?;
-    let record = find::hold(&visit.desk, &visit.asker(), &id).await?;
+    let record = visit.hold(&id).await?;
     let done = given(&visit, &record, &form).await;
     if done.is_ok() {
         return Ok(Redirect::to("/grants").into_response());
@@ -248,8 +224,7 @@ mod tests {
 
     #[test]
     fn a_form_says_what_may_differ() {
-        let form =
-            json!({"csrf": "x", "minutes": "30", "any /who/name": "on", "max /amount": "90", "sum /amount": "500"});
+        let form = json!({"minutes": "30", "any /who/name": "on", "max /amount": "90", "sum /amount": "500"});
         let wanted = wanted(form.as_object().unwrap()).unwrap();
         assert_eq!((wanted.minutes, wanted.max_uses, wanted.pins.len(), wanted.max_sums.len()), (Some(30), None, 2, 1));
         for wrong in [json!({"minutes": "-1"}), json!({"max /a": "much"}), json!({"other": "1"})] {

@@ -18,6 +18,7 @@ use crate::store::{CallRecord, Filter, State as CallState};
 use super::api::{self, Asked};
 use super::ask::Asker;
 use super::decide::{Approve, Decision, Refuse, WORDS};
+use super::filled::Filled;
 use super::openapi::ReasonCode;
 use super::page::{self, Visit};
 use super::problem::Problem;
@@ -212,7 +213,7 @@ impl Batch {
             Action::Reject => {
                 let reason_code = self.reason_code.clone().unwrap_or_default();
                 let message_to_agent = self.message_to_agent.clone();
-                decision.reject(Refuse { digest, reason_code, message_to_agent }, exact).await
+                decision.reject(Refuse { digest, reason_code, message_to_agent, deny_alike_minutes: None }, exact).await
             }
         }
     }
@@ -333,8 +334,7 @@ pub(super) async fn group_page(
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct GroupForm {
-    csrf: String,
+pub(super) struct GroupForm {
     action: Action,
     /// Each hold and the digest that was shown of it.
     items: String,
@@ -344,15 +344,9 @@ struct GroupForm {
 }
 
 pub(super) async fn group_form(
-    State(desk): State<Arc<Desk>>,
-    visitor: Visitor,
     Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Body,
+    Filled { visit, said: form }: Filled<GroupForm>,
 ) -> page::Answer {
-    let form: GroupForm = edge::form(&headers, body).await?;
-    let visit = Visit::new(desk, visitor);
-    visit.own_form(&headers, &form.csrf)?;
     let item = |text: &str| {
         let (id, digest) = text.split_once(' ')?;
         Some(Item { id: id.to_owned(), digest: serde_json::from_value(digest.into()).ok()? })

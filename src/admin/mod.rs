@@ -12,11 +12,13 @@ mod decide;
 mod edge;
 mod events;
 mod exact;
+mod filled;
 mod find;
 mod foreseen;
 mod grant_page;
 mod grants;
 mod group;
+mod handling;
 mod health;
 mod listing;
 mod notices;
@@ -31,6 +33,7 @@ mod serve;
 mod sessions;
 mod show;
 mod sign_in;
+mod talk;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tools;
@@ -168,6 +171,12 @@ fn pages() -> Router<Arc<Desk>> {
         .route("/holds/{id}/edit", post(amend::edit_form))
         .route("/holds/{id}/withdraw", post(page::withdraw))
         .route("/holds/{id}/grant", post(grant_page::give))
+        .route("/holds/{id}/claim", post(handling::claim_form))
+        .route("/holds/{id}/release", post(handling::release_form))
+        .route("/holds/{id}/comments", post(handling::comment_form))
+        .route("/holds/{id}/evidence", post(handling::bring_form))
+        .route("/holds/{id}/evidence-requests", post(handling::ask_form))
+        .route("/holds/{id}/escalate", post(handling::escalate_form))
         .route("/samples", get(samples::samples_page))
         .route("/samples/{id}", post(samples::form))
         .route("/grants", get(grant_page::list))

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use askama::Template;
-use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::{Html, IntoResponse, Redirect, Response};
-use http::header::{CONTENT_TYPE, HeaderMap};
+use http::header::CONTENT_TYPE;
 use http::{Method, StatusCode, Uri};
 use serde::Deserialize;
 
@@ -17,8 +16,8 @@ use crate::store::{CallRecord, Filter, State as CallState};
 use super::Desk;
 use super::ask::Asker;
 use super::decide::{Approve, Decision, Refuse};
-use super::edge;
 use super::exact::Exact;
+use super::filled::Filled;
 use super::find;
 use super::foreseen::Foreseen;
 use super::problem::Problem;
@@ -150,17 +149,12 @@ impl Visit {
         Ok(html(status, &Record::new(self.head(), parts)))
     }
 
-    /// A form must be ours: from this origin, with the word that only this session's pages carry.
-    pub(super) fn own_form(&self, headers: &HeaderMap, csrf: &str) -> Result<(), Problem> {
-        edge::same_origin(headers)?;
-        if self.visitor.session.wrote(csrf) {
-            return Ok(());
-        }
-        Err(Problem::new(
-            StatusCode::FORBIDDEN,
-            "cross_origin",
-            "this form is not of your session; load the page again",
-        ))
+    pub(super) async fn hold(&self, id: &str) -> Result<CallRecord, Problem> {
+        find::hold(&self.desk, &self.asker(), id).await
+    }
+
+    pub(super) async fn call(&self, id: &str) -> Result<CallRecord, Problem> {
+        find::call(&self.desk, &self.asker(), id).await
     }
 
     pub(super) fn decision<'a>(&'a self, record: &'a CallRecord) -> Decision<'a> {
@@ -226,13 +220,13 @@ pub(super) async fn inbox(State(desk): State<Arc<Desk>>, visitor: Visitor) -> An
 
 pub(super) async fn hold(State(desk): State<Arc<Desk>>, visitor: Visitor, Path(id): Path<String>) -> Answer {
     let visit = Visit::new(desk, visitor);
-    let record = find::hold(&visit.desk, &visit.asker(), &id).await?;
+    let record = visit.hold(&id).await?;
     visit.record(&record, true, None).await
 }
 
 pub(super) async fn call(State(desk): State<Arc<Desk>>, visitor: Visitor, Path(id): Path<String>) -> Answer {
     let visit = Visit::new(desk, visitor);
-    let record = find::call(&visit.desk, &visit.asker(), &id).await?;
+    let record = visit.call(&id).await?;
     visit.record(&record, false, None).await
 }
 
@@ -262,8 +256,7 @@ pub(super) async fn calls(State(desk): State<Arc<Desk>>, visitor: Visitor, RawQu
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ApproveForm {
-    csrf: String,
+pub(super) struct ApproveForm {
     digest: Digest,
     group: Option<String>,
     justification: Option<String>,
@@ -278,17 +271,8 @@ fn look_again() -> Problem {
     Problem::new(StatusCode::OK, "look_again", text)
 }
 
-pub(super) async fn approve(
-    State(desk): State<Arc<Desk>>,
-    visitor: Visitor,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer {
-    let form: ApproveForm = edge::form(&headers, body).await?;
-    let visit = Visit::new(desk, visitor);
-    visit.own_form(&headers, &form.csrf)?;
-    let record = find::hold(&visit.desk, &visit.asker(), &id).await?;
+pub(super) async fn approve(Path(id): Path<String>, Filled { visit, said: form }: Filled<ApproveForm>) -> Answer {
+    let record = visit.hold(&id).await?;
     let ApproveForm { digest, group, justification, confirm, seen, .. } = form;
     if record.tier == Tier::High && seen.is_none() {
         return visit.look(&record, true, Some(&look_again()), Some(justification.unwrap_or_default())).await;
@@ -299,29 +283,25 @@ pub(super) async fn approve(
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RejectForm {
-    csrf: String,
+pub(super) struct RejectForm {
     digest: Digest,
     reason_code: Option<String>,
     message_to_agent: Option<String>,
+    deny_alike_minutes: Option<String>,
 }
 
-pub(super) async fn reject(
-    State(desk): State<Arc<Desk>>,
-    visitor: Visitor,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer {
-    let form: RejectForm = edge::form(&headers, body).await?;
-    let visit = Visit::new(desk, visitor);
-    visit.own_form(&headers, &form.csrf)?;
-    let record = find::hold(&visit.desk, &visit.asker(), &id).await?;
+fn minutes(text: &str) -> Result<u64, Problem> {
+    text.parse().map_err(|_| Problem::malformed("`deny_alike_minutes` is not a number"))
+}
+
+pub(super) async fn reject(Path(id): Path<String>, Filled { visit, said: form }: Filled<RejectForm>) -> Answer {
+    let record = visit.hold(&id).await?;
     let exact = visit.exact(&record).await;
     let said = Refuse {
         digest: form.digest,
         reason_code: form.reason_code.unwrap_or_default(),
         message_to_agent: form.message_to_agent,
+        deny_alike_minutes: form.deny_alike_minutes.as_deref().map(minutes).transpose()?,
     };
     let done = visit.decision(&record).reject(said, &exact).await;
     visit.after(record.id, done).await
@@ -329,22 +309,12 @@ pub(super) async fn reject(
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct WithdrawForm {
-    csrf: String,
+pub(super) struct WithdrawForm {
     reason: Option<String>,
 }
 
-pub(super) async fn withdraw(
-    State(desk): State<Arc<Desk>>,
-    visitor: Visitor,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer {
-    let form: WithdrawForm = edge::form(&headers, body).await?;
-    let visit = Visit::new(desk, visitor);
-    visit.own_form(&headers, &form.csrf)?;
-    let record = find::hold(&visit.desk, &visit.asker(), &id).await?;
+pub(super) async fn withdraw(Path(id): Path<String>, Filled { visit, said: form }: Filled<WithdrawForm>) -> Answer {
+    let record = visit.hold(&id).await?;
     let exact = visit.exact(&record).await;
     let done = visit.decision(&record).withdraw(form.reason.unwrap_or_default(), &exact).await;
     visit.after(record.id, done).await
@@ -352,8 +322,7 @@ pub(super) async fn withdraw(
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct SettleForm {
-    csrf: String,
+pub(super) struct SettleForm {
     version: String,
     outcome: Option<String>,
     reason: Option<String>,
@@ -361,17 +330,8 @@ struct SettleForm {
 
 /// A word on what became of an unknown call. The version in the form binds it to what was seen: the first person's
 /// word may have come meanwhile.
-pub(super) async fn reconcile(
-    State(desk): State<Arc<Desk>>,
-    visitor: Visitor,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer {
-    let form: SettleForm = edge::form(&headers, body).await?;
-    let visit = Visit::new(desk, visitor);
-    visit.own_form(&headers, &form.csrf)?;
-    let record = find::call(&visit.desk, &visit.asker(), &id).await?;
+pub(super) async fn reconcile(Path(id): Path<String>, Filled { visit, said: form }: Filled<SettleForm>) -> Answer {
+    let record = visit.call(&id).await?;
     let exact = visit.exact(&record).await;
     let version = form.version.parse().map_err(|_| Problem::malformed("`version` is not a version"))?;
     let decision = Decision { version: Some(version), ..visit.decision(&record) };
@@ -385,7 +345,7 @@ pub(super) async fn reconcile(
     match done {
         Ok(_) => Ok(Redirect::to(&format!("/calls/{}", record.id)).into_response()),
         Err(problem) => {
-            let record = find::call(&visit.desk, &visit.asker(), &id).await?;
+            let record = visit.call(&id).await?;
             visit.record(&record, false, Some(&problem)).await
         }
     }

@@ -109,6 +109,19 @@ impl Problem {
                 "self_review",
                 "you changed this call: yours can be the first of two votes, the last is another person's",
             ),
+            HoldError::ClaimedByOther(r) => {
+                let claim = r.claim_at(now);
+                let by = claim.map(|c| c.person.clone()).unwrap_or_default();
+                let until = claim.map(|c| c.until.to_string());
+                conflict("claimed_by_other", &r, "another person has it in hand; take it over if you must")
+                    .with("claimed_by", by)
+                    .with("claimed_until", until)
+            }
+            HoldError::Full => Self::new(
+                StatusCode::CONFLICT,
+                "too_many",
+                "this hold has as much evidence, or as many words, as one may have",
+            ),
             HoldError::AlreadyCounted => forbidden("already_counted", "your word was counted already"),
             HoldError::NotInGroup => forbidden("not_in_group", "you are in none of the groups that are still needed"),
             HoldError::JustificationRequired => Self::new(

@@ -17,6 +17,7 @@ use crate::store::{HoldError, JudgeSample, Sample};
 use super::api::{self, Answer, Asked};
 use super::ask::Asker;
 use super::decide::REASONS;
+use super::filled::Filled;
 use super::openapi::ReasonCode;
 use super::page::{self, Visit};
 use super::problem::Problem;
@@ -203,22 +204,12 @@ pub(super) async fn samples_page(State(desk): State<Arc<Desk>>, visitor: Visitor
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Form {
-    csrf: String,
+pub(super) struct Form {
     verdict: Verdict,
     reason_code: Option<String>,
 }
 
-pub(super) async fn form(
-    State(desk): State<Arc<Desk>>,
-    visitor: Visitor,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> page::Answer {
-    let form: Form = edge::form(&headers, body).await?;
-    let visit = Visit::new(desk, visitor);
-    visit.own_form(&headers, &form.csrf)?;
+pub(super) async fn form(Path(id): Path<String>, Filled { visit, said: form }: Filled<Form>) -> page::Answer {
     let said = Said { verdict: form.verdict, reason_code: form.reason_code };
     match judge(&visit.desk, &visit.asker(), &id, said).await {
         Ok(_) => Ok(Redirect::to("/samples").into_response()),

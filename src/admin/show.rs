@@ -12,6 +12,7 @@ use super::exact::{Body, Exact, Field, fields, visible_bytes};
 use super::foreseen::{Foreseen, Row, Shown, rows};
 use super::grant_page::Granting;
 use super::problem::Problem;
+use super::talk::Talk;
 use super::undo::{ShownUndo, Undo};
 use super::view;
 use super::weigh::{Before, Weighed, budgets, doubts};
@@ -41,6 +42,8 @@ pub(super) struct Line {
     /// The same for scripts.
     until: String,
     needs: String,
+    /// Who has it in hand.
+    claimed: String,
 }
 
 impl Line {
@@ -58,6 +61,7 @@ impl Line {
             expires: record.expires.map(to_the_second).unwrap_or_default(),
             until: record.expires.map(|t| t.to_string()).unwrap_or_default(),
             needs: needs.map(|t| format!("{} of {}", record.people(), t.needs.people)).unwrap_or_default(),
+            claimed: record.claim_at(asker.now).map(|c| visible(&c.person)).unwrap_or_default(),
         }
     }
 }
@@ -201,6 +205,7 @@ pub(super) struct Record {
     edited: Vec<Row>,
     can_edit: bool,
     grant: Granting,
+    talk: Talk,
     editable: String,
     why: Vec<WhyLine>,
     policies: String,
@@ -297,6 +302,7 @@ impl Record {
             edited: record.edited.as_deref().map(|e| rows(&e.changes)).unwrap_or_default(),
             can_edit: is_hold && can.contains(&"edit"),
             grant: Granting::of(&asker, record, is_hold && can.contains(&"grant")),
+            talk: Talk::of(&asker, record, &can),
             editable: editable(&record.arguments),
             why: why(record),
             policies: record.policies.join(", "),

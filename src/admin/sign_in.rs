@@ -14,11 +14,12 @@ use crate::snapshot::Snapshot;
 use crate::store::AuditNote;
 
 use super::Desk;
+use super::filled::{Filled, Nothing};
 use super::oidc::{Came, Trouble};
-use super::page::{Answer, Visit, html, next_path};
+use super::page::{Answer, html, next_path};
 use super::problem::Problem;
 use super::show::SignIn;
-use super::who::{Visitor, Who, session_id};
+use super::who::{Who, session_id};
 use super::{cookies, edge};
 
 impl SignIn {
@@ -166,16 +167,7 @@ fn troubled(desk: &Desk, snapshot: &Snapshot, next: &str, trouble: &Trouble) -> 
     html(trouble.status(), &SignIn::new(snapshot, next_path(next), Some(trouble.to_string())))
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SignOutForm {
-    csrf: String,
-}
-
-pub(super) async fn out(State(desk): State<Arc<Desk>>, visitor: Visitor, headers: HeaderMap, body: Body) -> Answer {
-    let form: SignOutForm = edge::form(&headers, body).await?;
-    let visit = Visit::new(desk, visitor);
-    visit.own_form(&headers, &form.csrf)?;
+pub(super) async fn out(headers: HeaderMap, Filled { visit, .. }: Filled<Nothing>) -> Answer {
     if let Some(id) = session_id(&visit.snapshot, &headers) {
         visit.desk.sessions.end(&id);
     }

@@ -22,13 +22,13 @@ use super::api::{self, Asked};
 use super::decide::{Decision, REASONS, WORDS, words};
 use super::edge;
 use super::exact::Exact;
-use super::find;
+use super::filled::Filled;
 use super::foreseen::{Foreseen, Row, rows};
 use super::openapi::ReasonCode;
-use super::page::{self, Visit};
+use super::page;
 use super::problem::Problem;
 use super::view;
-use super::who::{Visitor, Who};
+use super::who::Who;
 
 /// How a call can be taken back.
 #[derive(Debug)]
@@ -202,30 +202,20 @@ pub(super) async fn undo(
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct WishForm {
-    csrf: String,
+pub(super) struct WishForm {
     justification: Option<String>,
     reason_code: Option<String>,
 }
 
-pub(super) async fn form(
-    State(desk): State<Arc<Desk>>,
-    visitor: Visitor,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> page::Answer {
-    let form: WishForm = edge::form(&headers, body).await?;
-    let visit = Visit::new(desk, visitor);
-    visit.own_form(&headers, &form.csrf)?;
-    let record = find::call(&visit.desk, &visit.asker(), &id).await?;
+pub(super) async fn form(Path(id): Path<String>, Filled { visit, said: form }: Filled<WishForm>) -> page::Answer {
+    let record = visit.call(&id).await?;
     let exact = visit.exact(&record).await;
     let reason_code = form.reason_code.filter(|c| !c.is_empty());
     let wish = Wish { justification: form.justification.unwrap_or_default(), reason_code };
     match visit.decision(&record).undo(wish, &exact).await {
         Ok(made) => Ok(Redirect::to(&format!("/calls/{}", made.id)).into_response()),
         Err(problem) => {
-            let record = find::call(&visit.desk, &visit.asker(), &id).await?;
+            let record = visit.call(&id).await?;
             visit.record(&record, false, Some(&problem)).await
         }
     }

@@ -7,9 +7,11 @@ use http::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 
 use super::api;
-use super::openapi::{self, All, Api, BatchDone, Cluster, Decided, Grant, Json, List, Me, Op, PausedTool, Policies};
+use super::openapi::{
+    self, All, Api, BatchDone, Cluster, Comment, Decided, Grant, Handled, Json, List, Me, Op, PausedTool, Policies,
+};
 use super::openapi::{Receiver, Record, Replayed, Sample, Summary, Undone};
-use super::{amend, decide, events, grants, group, listing, notices, policies, samples, tools, undo};
+use super::{amend, decide, events, grants, group, handling, listing, notices, policies, samples, tools, undo};
 
 const HOLD: &str = "A hold: its id; while it waits also a suffix of the id of 4 characters or more, or its code.";
 const CALL: &str = "A call, by its whole id; a hold's id is its call's, too.";
@@ -19,6 +21,7 @@ pub(super) fn api() -> Api {
     let api = service(Api::new());
     let api = holds(api);
     let api = decisions(api);
+    let api = handling(api);
     let api = calls(api);
     let api = grants(api);
     let api = samples(api);
@@ -98,7 +101,7 @@ fn decisions(api: Api) -> Api {
         .body::<decide::Approve>()
         .gated()
         .refuses(403, &["already_counted"])
-        .refuses(409, &["grant_needs_approval"])
+        .refuses(409, &["grant_needs_approval", "claimed_by_other"])
         .refuses(422, &["justification_required", "evidence_missing", "confirm_mismatch", "policy_forbids_now"])
         .refuses(422, &["grant_not_allowed", "grant_wider_than_hold"]);
     let reject = decision(Op::new::<Decided>(
@@ -111,6 +114,7 @@ fn decisions(api: Api) -> Api {
         .more("Earlier votes are void. The operation never changes.")
         .body::<amend::Amend>()
         .gated()
+        .refuses(409, &["claimed_by_other"])
         .refuses(422, &["policy_forbids_now"]);
     let withdraw = decision(Op::new::<Decided>("withdrawHold", "holds", "Takes it back, for the side that asked"))
         .body::<api::Withdraw>();
@@ -118,6 +122,48 @@ fn decisions(api: Api) -> Api {
         .post("/holds/{id}/reject", api::reject, reject)
         .post("/holds/{id}/edit", amend::edit, edit)
         .post("/holds/{id}/withdraw", api::withdraw, withdraw)
+}
+
+/// What may be done about a hold that decides nothing.
+fn beside(op: Op) -> Op {
+    op.about(HOLD)
+        .if_match()
+        .versioned()
+        .refuses(403, &["forbidden", "not_in_group", "step_up_required", "channel_not_allowed"])
+        .refuses(409, &["ambiguous_id", "already_decided", "expired", "stale"])
+}
+
+fn handling(api: Api) -> Api {
+    let claim = beside(Op::new::<Handled>("claimHold", "holds", "Takes it in hand for a while"))
+        .more("Others can neither vote on it nor change it meanwhile; they can reject it, or take it over.")
+        .body::<handling::TakeInHand>()
+        .refuses(403, &["self_review"])
+        .refuses(409, &["claimed_by_other"]);
+    let release = beside(Op::new::<Handled>("releaseHold", "holds", "Lets it go")).refuses(409, &["claimed_by_other"]);
+    let comments = Op::new::<All<Comment>>("listComments", "holds", "What reviewers said of it, oldest first")
+        .about(HOLD)
+        .versioned()
+        .refuses(409, &["ambiguous_id"]);
+    let comment = beside(Op::new::<Handled>("commentHold", "holds", "Says something to the other reviewers"))
+        .body::<handling::Say>()
+        .refuses(409, &["too_many"]);
+    let bring = beside(Op::new::<Handled>("attachEvidence", "holds", "Attaches evidence, which nobody has verified"))
+        .body::<handling::Bring>()
+        .refuses(409, &["too_many"]);
+    let ask = beside(Op::new::<Handled>("askForEvidence", "holds", "Asks the agent for evidence"))
+        .body::<handling::AskEvidence>()
+        .refuses(409, &["too_many"]);
+    let escalate = beside(Op::new::<Handled>("escalateHold", "holds", "Brings it before others"))
+        .more("Receivers of `hold.escalated` are told. Who may approve it stays what policy says.")
+        .body::<handling::Escalate>()
+        .refuses(409, &["too_many"]);
+    api.post("/holds/{id}/claim", handling::claim_it, claim)
+        .delete("/holds/{id}/claim", handling::release, release)
+        .get("/holds/{id}/comments", handling::comments, comments)
+        .post("/holds/{id}/comments", handling::comment, comment)
+        .post("/holds/{id}/evidence", handling::bring_evidence, bring)
+        .post("/holds/{id}/evidence-requests", handling::ask_evidence, ask)
+        .post("/holds/{id}/escalate", handling::escalate, escalate)
 }
 
 fn calls(api: Api) -> Api {

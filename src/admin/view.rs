@@ -9,6 +9,7 @@ use crate::store::{CallRecord, Edit, Edited, Evidence, State};
 use super::ask::{Asker, filled_by, missing_evidence, places};
 use super::exact::{Exact, text_or_base64};
 use super::foreseen::Foreseen;
+use super::handling;
 use super::undo::Undo;
 use super::weigh;
 
@@ -95,6 +96,7 @@ pub(super) fn summary(asker: &Asker<'_>, record: &CallRecord) -> Value {
         "call": {"op": record.operation, "tool": record.tool, "effects": record.effects},
         "impact": impact(record),
         "needs": needs(record),
+        "claim": handling::claim(asker, record),
         "me": me(asker, record),
     })
 }
@@ -143,13 +145,16 @@ pub(super) fn full(asker: &Asker<'_>, record: &CallRecord, parts: &Parts<'_>) ->
         "renewals": record.renewals,
         "release": if record.release_by_proxy { "approval" } else { "collect" },
         "note": record.note,
+        "deny_alike_until": record.deny_alike,
         "opinion": record.opinion.as_deref().map(|o| json!({"person": o.person, "outcome": o.outcome, "reason": o.reason, "at": o.at})),
         "quiet_at": record.quiet_at(),
         "answer": record.answer.as_ref().map(|a| json!({"status": a.status, "bytes": a.len, "sha256": a.digest})),
         "links": links(asker, record),
     });
-    if let (Some(out), Value::Object(more)) = (out.as_object_mut(), more) {
-        out.extend(more);
+    for more in [more, handling::json(asker, record)] {
+        if let (Some(out), Value::Object(more)) = (out.as_object_mut(), more) {
+            out.extend(more);
+        }
     }
     out
 }

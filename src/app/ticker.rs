@@ -111,6 +111,16 @@ async fn inquire(
     Ok(())
 }
 
+/// Holds that nobody decides are brought before those whom `reviews.escalate` names.
+async fn escalate(shared: &Shared) -> Result<(), Fault> {
+    let ladder = &shared.snapshots.current().config.reviews.escalate;
+    for record in shared.store.escalate_due(ladder).await? {
+        let to = record.handling.as_ref().and_then(|h| h.escalations.last()).map_or("", |e| e.to.as_str());
+        tracing::warn!(call.id = %record.id, to, "a hold waits longer than it should");
+    }
+    Ok(())
+}
+
 async fn once(
     shared: &Shared,
     resume: &mpsc::UnboundedSender<CallId>,
@@ -125,6 +135,7 @@ async fn once(
             shared.metrics.hold_ended(&record.operation, record.tier.as_str(), "expired");
         }
     }
+    escalate(shared).await?;
     for (tool, state) in shared.breakers.states() {
         let level = match state {
             State::Closed { .. } => 0,

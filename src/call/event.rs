@@ -5,6 +5,8 @@ pub const EVENTS: &[&str] = &[
     "hold.created",
     "hold.updated",
     "hold.edited",
+    "hold.claimed",
+    "hold.escalated",
     "hold.approved",
     "hold.rejected",
     "hold.withdrawn",

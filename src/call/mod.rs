@@ -12,6 +12,7 @@ mod grant;
 mod id;
 mod incoming;
 pub mod json;
+mod ladder;
 pub mod listen;
 pub mod method;
 mod money;
@@ -42,6 +43,7 @@ pub use incoming::{
     Call, CallContext, Checked, Credentials, Draft, Hints, Incoming, JsonRpcId, McpCall, Message, OutRequest,
     Preference, Protocol, RestCall, Target, call_digest, is_key,
 };
+pub use ladder::{After, Ladder, Rung};
 pub use money::{decimals, money_text};
 pub use operation::{
     Cost, Effects, HeldAs, IDLE, IdempotencyRule, Limits, Operation, Otherwise, Part, ProbeRule, QUIET, ReadRule,

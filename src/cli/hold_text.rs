@@ -133,6 +133,7 @@ pub(super) fn whole(hold: &Value, out: &mut dyn Write) -> io::Result<()> {
         let words = if words.is_empty() { words } else { format!(": {words}") };
         line(out, "approved by", &format!("{} for {}{words}", of(vote, "/by"), list(vote, "/groups")))?;
     }
+    talk(hold, out)?;
     for (verb, why) in hold.pointer("/me/cannot").and_then(Value::as_object).into_iter().flatten() {
         line(out, &format!("cannot {}", visible(verb)), &of(why, ""))?;
     }
@@ -299,6 +300,31 @@ pub(super) fn needs(hold: &Value, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
+/// Who has it in hand, and what was said, asked and escalated.
+pub(super) fn talk(hold: &Value, out: &mut dyn Write) -> io::Result<()> {
+    let claimed = of(hold, "/claim/by");
+    if !claimed.is_empty() {
+        line(out, "claimed by", &format!("{claimed} until {}", of(hold, "/claim/until")))?;
+    }
+    for comment in items(hold, "/comments") {
+        line(out, &of(comment, "/by"), &format!("{}  {}", of(comment, "/at"), of(comment, "/text")))?;
+    }
+    for request in items(hold, "/evidence_requests") {
+        let words = format!("{}  {}", list(request, "/kinds"), of(request, "/message"));
+        line(out, "asked for", words.trim_end())?;
+    }
+    for raised in items(hold, "/escalation") {
+        let by = of(raised, "/by");
+        let by = if by.is_empty() { format!("after {}", of(raised, "/after")) } else { format!("by {by}") };
+        line(
+            out,
+            "escalated to",
+            &format!("{} {by}, {}  {}", of(raised, "/to"), of(raised, "/at"), of(raised, "/reason")),
+        )?;
+    }
+    Ok(())
+}
+
 /// What the server refused, and why.
 pub(super) fn problem(problem: &Value, status: StatusCode, err: &mut dyn Write) -> io::Result<()> {
     let code = of(problem, "/code");
@@ -306,7 +332,13 @@ pub(super) fn problem(problem: &Value, status: StatusCode, err: &mut dyn Write) 
     for policy in items(problem, "/policies") {
         writeln!(err, "  {} (policy {})", of(policy, "/reason"), of(policy, "/id"))?;
     }
-    for (name, at) in [("state", "/state"), ("digest", "/digest"), ("missing", "/missing")] {
+    for (name, at) in [
+        ("state", "/state"),
+        ("digest", "/digest"),
+        ("missing", "/missing"),
+        ("claimed by", "/claimed_by"),
+        ("until", "/claimed_until"),
+    ] {
         line(err, name, &of(problem, at))?;
     }
     Ok(())

@@ -11,7 +11,7 @@ use crate::clock::{Clock, SystemClock};
 
 use super::Exit;
 use super::client::{Answer, At, Client};
-use super::{edit, grants, group, hold_text as text, watch};
+use super::{calls, edit, grants, group, handling, hold_text as text, watch};
 
 /// Lines that one request asks for, and how many requests one list makes.
 const PAGE: usize = 200;
@@ -92,6 +92,9 @@ pub enum Holds {
         /// Words to the agent.
         #[arg(long, value_name = "TEXT")]
         message: Option<String>,
+        /// For so long calls like it, of its agent and workflow, are refused at once, too.
+        #[arg(long, value_name = "MINUTES")]
+        deny_alike: Option<u64>,
         /// The digest that you have read; else whatever it is now.
         #[arg(long)]
         digest: Option<String>,
@@ -102,6 +105,8 @@ pub enum Holds {
     Watch(watch::Watch),
     /// List alike holds, or decide them together once the odd ones were read.
     Group(group::Group),
+    #[command(flatten)]
+    Handle(handling::Handle),
     /// Change the arguments of one: policy decides anew, approvals are cleared, the agent is told.
     Edit {
         /// Its id, a unique end of it, or its code.
@@ -123,79 +128,13 @@ pub enum Holds {
     },
 }
 
-/// What to do with calls, held or not.
-#[derive(Debug, clap::Subcommand)]
-pub enum Calls {
-    /// List calls, newest first.
-    #[command(alias = "list")]
-    Ls {
-        /// Only these states, such as `unknown`; `all` for every one.
-        #[arg(long, default_value = "all")]
-        state: String,
-        /// Only this tool.
-        #[arg(long)]
-        tool: Option<String>,
-        /// Only this operation.
-        #[arg(long)]
-        op: Option<String>,
-        /// Only this agent.
-        #[arg(long)]
-        agent: Option<String>,
-        #[command(flatten)]
-        common: Common,
-    },
-    /// Show one call in full.
-    Show {
-        /// Its id.
-        call: String,
-        #[command(flatten)]
-        common: Common,
-    },
-    /// Take an executed call back: by a call of its own, which policy may hold.
-    Undo {
-        /// Its id.
-        call: String,
-        /// Why; kept in the record.
-        #[arg(long, value_name = "TEXT")]
-        reason: String,
-        /// `wrong_target`, `wrong_amount`, `duplicate`, `not_needed`, `unsafe`, `suspected_injection`, `wrong_time` …
-        #[arg(long, value_name = "CODE")]
-        code: Option<String>,
-        #[command(flatten)]
-        common: Common,
-    },
-    /// Say what became of a call whose outcome is unknown; a second person must say the same.
-    Reconcile {
-        /// Its id.
-        call: String,
-        /// What became of it.
-        #[arg(long, value_enum)]
-        outcome: Settled,
-        /// How you know; kept in the record.
-        #[arg(long, value_name = "TEXT")]
-        reason: String,
-        #[command(flatten)]
-        common: Common,
-    },
-}
-
-/// What became of an unknown call.
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub enum Settled {
-    /// It was executed.
-    Succeeded,
-    /// It was not.
-    NotExecuted,
-}
-
 /// One verb of either kind.
 #[derive(Debug)]
 pub enum Asked {
     /// Of `holdpoint holds`.
     Holds(Holds),
     /// Of `holdpoint calls`.
-    Calls(Calls),
+    Calls(calls::Calls),
     /// Of `holdpoint grants`.
     Grants(grants::Grants),
 }
@@ -206,8 +145,8 @@ impl From<Holds> for Asked {
     }
 }
 
-impl From<Calls> for Asked {
-    fn from(verb: Calls) -> Self {
+impl From<calls::Calls> for Asked {
+    fn from(verb: calls::Calls) -> Self {
         Self::Calls(verb)
     }
 }
@@ -265,67 +204,8 @@ impl Console<'_> {
 async fn run_with(verb: Asked, console: Console<'_>, out: &mut impl Write) -> anyhow::Result<Exit> {
     match verb {
         Asked::Holds(verb) => run_holds(verb, console, out).await,
-        Asked::Calls(verb) => run_calls(verb, console, out).await,
+        Asked::Calls(verb) => calls::run(verb, console, out).await,
         Asked::Grants(verb) => grants::run(verb, console, out).await,
-    }
-}
-
-async fn run_calls(verb: Calls, mut console: Console<'_>, out: &mut impl Write) -> anyhow::Result<Exit> {
-    match verb {
-        Calls::Ls { state, tool, op, agent, common } => {
-            let state = Some(state).filter(|s| s != "all");
-            let filters = [("state", state), ("tool", tool), ("op", op), ("agent", agent)];
-            list("/v1/calls", &filters, &common, &mut console, out).await
-        }
-        Calls::Show { call, common } => {
-            let client = Client::new(&common.at)?;
-            let path = format!("/v1/calls/{}", encode_part(&call));
-            match ok(client.send(Method::GET, &path, None).await?, &common, &mut console, out)? {
-                Err(exit) => Ok(exit),
-                Ok(call) if common.json => printed(&call, out),
-                Ok(call) => {
-                    text::whole(&call, out)?;
-                    Ok(Exit::Ok)
-                }
-            }
-        }
-        Calls::Undo { call, reason, code, common } => {
-            let client = Client::new(&common.at)?;
-            let path = format!("/v1/calls/{}/undo", encode_part(&call));
-            let mut body = json!({"justification": reason});
-            add(&mut body, "reason_code", code);
-            let done = match ok(client.send(Method::POST, &path, Some(&body)).await?, &common, &mut console, out)? {
-                Ok(done) => done,
-                Err(exit) => return Ok(exit),
-            };
-            if common.json {
-                return printed(&done, out);
-            }
-            let (made, state) = (text::of(&done, "/call"), text::of(&done, "/state"));
-            let wait = if state == "held" { "; people must approve it" } else { "" };
-            writeln!(out, "{}: taken back by {made}, which is {state}{wait}", visible(&call))?;
-            Ok(Exit::Ok)
-        }
-        Calls::Reconcile { call, outcome, reason, common } => {
-            let client = Client::new(&common.at)?;
-            let outcome = match outcome {
-                Settled::Succeeded => "succeeded",
-                Settled::NotExecuted => "not_executed",
-            };
-            let path = format!("/v1/calls/{}/reconcile", encode_part(&call));
-            let body = json!({"outcome": outcome, "reason": reason});
-            let done = match ok(client.send(Method::POST, &path, Some(&body)).await?, &common, &mut console, out)? {
-                Ok(done) => done,
-                Err(exit) => return Ok(exit),
-            };
-            if common.json {
-                return printed(&done, out);
-            }
-            let state = text::of(&done, "/state");
-            let more = if state == "unknown" { "; a second person must say the same" } else { "" };
-            writeln!(out, "{}: {state}{more}", visible(&call))?;
-            Ok(Exit::Ok)
-        }
     }
 }
 
@@ -364,17 +244,18 @@ async fn run_holds(verb: Holds, mut console: Console<'_>, out: &mut impl Write) 
             let said = Said { id, digest, justify, group, may_ask: console.is_terminal && !no_input };
             approve(said, &common, &mut console, out).await
         }
-        Holds::Reject { id, reason, message, digest, common } => {
+        Holds::Reject { id, reason, message, deny_alike, digest, common } => {
             let client = Client::new(&common.at)?;
             let hold = match ok(hold(&client, &id).await?, &common, &mut console, out)? {
                 Ok(hold) => hold,
                 Err(exit) => return Ok(exit),
             };
             let digest = digest.unwrap_or_else(|| text::of(&hold, "/digest"));
-            let mut body = json!({"digest": digest, "reason_code": reason});
+            let mut body = json!({"digest": digest, "reason_code": reason, "deny_alike_minutes": deny_alike});
             add(&mut body, "message_to_agent", message);
             decide(&client, &hold, "reject", &body, &common, &mut console, out).await
         }
+        Holds::Handle(said) => handling::run(said, &mut console, out).await,
         Holds::Watch(said) => said.run(&mut console, out).await,
         Holds::Group(said) => group::run(said, &mut console, out).await,
         Holds::Edit { id, set, patch, note, digest, common } => {
@@ -391,7 +272,7 @@ async fn run_holds(verb: Holds, mut console: Console<'_>, out: &mut impl Write) 
     }
 }
 
-fn add(body: &mut Value, name: &str, value: Option<String>) {
+pub(super) fn add(body: &mut Value, name: &str, value: Option<String>) {
     if let (Some(members), Some(value)) = (body.as_object_mut(), value) {
         members.insert(name.to_owned(), value.into());
     }
@@ -424,7 +305,7 @@ pub(super) fn ok(
     Ok(Err(if answer.status.is_server_error() { Exit::Usage } else { Exit::Rejected }))
 }
 
-async fn list(
+pub(super) async fn list(
     of: &str,
     filters: &[(&str, Option<String>)],
     common: &Common,
@@ -511,7 +392,7 @@ pub(super) fn plain(code: &str) -> String {
     code.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_uppercase()
 }
 
-async fn decide(
+pub(super) async fn decide(
     client: &Client,
     hold: &Value,
     verb: &str,

@@ -22,7 +22,7 @@ struct Line {
 #[derive(Debug, Parser)]
 struct CallLine {
     #[command(subcommand)]
-    verb: Calls,
+    verb: calls::Calls,
 }
 
 struct Shell {

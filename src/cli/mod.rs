@@ -1,6 +1,7 @@
 //! One file for each verb (`contract.md` 1). Exit 0 ok, 1 usage or I/O, 2 rejected, 3 differs.
 
 mod audit;
+mod calls;
 mod check;
 mod client;
 mod diff;
@@ -9,6 +10,7 @@ mod edit;
 mod explain;
 mod grants;
 mod group;
+mod handling;
 mod hold_text;
 pub mod holds;
 mod init;
@@ -103,7 +105,7 @@ enum Verb {
     Holds(holds::Holds),
     /// Look at all calls, and say what became of those whose outcome is unknown.
     #[command(subcommand)]
-    Calls(holds::Calls),
+    Calls(calls::Calls),
     /// Let calls like an approved one pass by themselves, within bounds; look at what does, and take it back.
     #[command(subcommand)]
     Grants(grants::Grants),

@@ -421,8 +421,21 @@ pub(super) struct Reviews {
     pub(super) medium: Option<TierClocks>,
     /// Clocks of the high tier, and the sign-in that it needs.
     pub(super) high: Option<HighTier>,
+    /// Who is told of a hold that nobody decides, and when.
+    #[serde(default)]
+    pub(super) escalate: Vec<Escalate>,
     /// Caps.
     pub(super) max_held: Option<MaxHeld>,
+}
+
+/// One rung of the escalation ladder.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Escalate {
+    /// How long after the hold was parked: `2x` its `sla`, or a time such as `20m`.
+    pub(super) after: String,
+    /// Who is told: a name in the event `hold.escalated` and on the page.
+    pub(super) to: String,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]

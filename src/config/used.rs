@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::Uri;
 use http::header::HeaderName;
 
-use crate::call::{Digest, Operation, Tool};
+use crate::call::{Digest, Ladder, Operation, Tool};
 
 use super::Secret;
 use super::lock::Locked;
@@ -476,6 +476,8 @@ pub struct ReviewRules {
     pub medium: (Duration, Duration, Duration),
     /// High: sla, expires, window.
     pub high: (Duration, Duration, Duration),
+    /// Who is told of a hold that nobody decides.
+    pub escalate: Ladder,
     /// A vote on a high hold needs a fresh sign-in.
     pub step_up: bool,
     /// Caps: per agent, in all.

@@ -66,6 +66,7 @@ permit (
     Holdpoint::Action::"hold.approve",
     Holdpoint::Action::"hold.reject",
     Holdpoint::Action::"hold.comment",
+    Holdpoint::Action::"hold.escalate",
     Holdpoint::Action::"hold.edit"
   ],
   resource

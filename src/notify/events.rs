@@ -20,7 +20,8 @@ pub(super) fn of(news: &News, page: Option<&str>) -> Vec<Event> {
     match &news.told {
         Told::Step(step, record) => {
             let tier = record.terms.as_ref().map(|t| t.tier);
-            names(*step, record).into_iter().map(|name| Event { name, tier, data: summary(record, page) }).collect()
+            let event = |name| Event { name, tier, data: detailed(name, record, page) };
+            names(*step, record).into_iter().map(event).collect()
         }
         Told::Note(note) => noted(note).into_iter().collect(),
     }
@@ -41,6 +42,24 @@ fn names(step: Step, record: &CallRecord) -> Vec<&'static str> {
         names.push("call.undone");
     }
     names
+}
+
+/// The summary, and what this event alone is about.
+fn detailed(name: &str, record: &CallRecord, page: Option<&str>) -> Value {
+    let mut data = summary(record, page);
+    let handling = record.handling.as_deref();
+    let (member, about) = match (name, handling) {
+        ("hold.escalated", Some(h)) => {
+            let told = h.escalations.last().map(|e| json!({"to": e.to, "by": e.by, "after": e.after}));
+            ("escalated", told)
+        }
+        ("hold.claimed", Some(h)) => ("claimed", h.claim.as_ref().map(|c| json!({"by": c.person, "until": c.until}))),
+        _ => return data,
+    };
+    if let (Some(data), Some(about)) = (data.as_object_mut(), about) {
+        data.insert(member.to_owned(), about);
+    }
+    data
 }
 
 /// Ids and a summary; readers fetch what they may see.

@@ -1,6 +1,7 @@
 //! The requests and answers of the store's steps, and the records that are no calls.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -103,6 +104,53 @@ pub struct Reject {
     pub reason_code: String,
     /// Words to the agent.
     pub message: Option<String>,
+    /// For so long calls like it are refused at once, too.
+    pub deny_alike: Option<Duration>,
+}
+
+/// What a person wants to do about a hold beside deciding. Admin-plane policy was asked just before.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    /// The hold's call.
+    pub id: CallId,
+    /// `If-Match`, where given.
+    pub version: Option<u64>,
+    /// The person after linking accounts.
+    pub person: String,
+    /// Identities that are this person.
+    pub aliases: Vec<String>,
+    /// What is wanted.
+    pub wish: Wish,
+}
+
+/// What a person may do about a hold beside deciding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wish {
+    /// Take it in hand.
+    Claim {
+        /// For so long.
+        lasts: Duration,
+        /// Even when another person has it in hand.
+        take_over: bool,
+    },
+    /// Let it go.
+    Release,
+    /// Say something to the others.
+    Comment(String),
+    /// Ask for evidence.
+    AskEvidence {
+        /// Which kinds.
+        kinds: Vec<String>,
+        /// Words to the agent, scrubbed.
+        message: Option<String>,
+    },
+    /// Bring it before others.
+    Escalate {
+        /// Before whom.
+        to: String,
+        /// Why.
+        reason: String,
+    },
 }
 
 /// Who takes a hold back.
@@ -168,6 +216,9 @@ pub enum ParkError {
     /// The key, or the same call, came meanwhile: look up again.
     #[error("the key is taken")]
     KeyTaken(CallId),
+    /// A reviewer rejected this call, and calls like it for a while.
+    #[error("calls like it are refused for a while")]
+    DeniedAlike(CallId),
     /// The store cannot write.
     #[error("the store cannot record")]
     Unavailable,
@@ -242,6 +293,12 @@ pub enum HoldError {
     /// The voter changed the call: on the high tier the second vote is another person's.
     #[error("you changed this call; another person has the last word")]
     OwnEdit,
+    /// Another person has it in hand.
+    #[error("another person has it in hand")]
+    ClaimedByOther(Box<CallRecord>),
+    /// As much was said and asked as one hold keeps.
+    #[error("as much was said and asked as one hold keeps")]
+    Full,
     /// This person was counted.
     #[error("this person was counted already")]
     AlreadyCounted,

@@ -10,7 +10,8 @@ use serde_json::Value;
 use crate::call::{Digest, Terms, Tier, Timestamp};
 
 use super::{
-    Approval, CallRecord, Charge, Edited, Evidence, Note, Opinion, Preview, Resend, State, StoredAnswer, StoredRequest,
+    Approval, CallRecord, Charge, Edited, Evidence, Handling, Note, Opinion, Preview, Resend, State, StoredAnswer,
+    StoredRequest,
 };
 
 /// A member that is there, be it `null`.
@@ -71,6 +72,8 @@ changed! {
     policies: Vec<String>,
     terms: Option<Terms>,
     preview: Option<Box<Preview>>,
+    handling: Option<Box<Handling>>,
+    deny_alike: Option<Timestamp>,
     approvals: Vec<Approval>,
     evidence: Vec<Evidence>,
     updated: Timestamp,

@@ -93,6 +93,8 @@ pub(crate) fn record(state: State, fingerprint: &str, key: Option<&str>) -> Call
         terms: held.then(|| terms(Tier::Medium, &[(&["ops", "lead"], false)], 1)),
         release_by_proxy: false,
         title: "Refund".into(),
+        handling: None,
+        deny_alike: None,
         approvals: vec![],
         evidence: vec![],
         created: START,

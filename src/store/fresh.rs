@@ -80,6 +80,8 @@ impl CallRecord {
             edited: None,
             terms: made.terms,
             release_by_proxy: operation.release == Release::Approval,
+            handling: None,
+            deny_alike: None,
             approvals: Vec::new(),
             evidence: Vec::new(),
             created: made.now,

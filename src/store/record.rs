@@ -11,6 +11,8 @@ use crate::call::{
     Timestamp, Would, seen_digest,
 };
 
+use super::Handling;
+
 /// The state of a call with effects (`lifecycle.md`, section 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -285,6 +287,12 @@ pub struct CallRecord {
     pub release_by_proxy: bool,
     /// A title for people, from the operation's template and checked arguments.
     pub title: String,
+    /// What people did about it beside deciding.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handling: Option<Box<Handling>>,
+    /// Until then calls like it are refused: so said who rejected it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deny_alike: Option<Timestamp>,
     /// Counted votes on the current digest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub approvals: Vec<Approval>,

@@ -4,6 +4,7 @@
 //! record of an event that the diagram allows. Whether a *vote* counts is in [`super::votes`].
 //!
 //! ```text
+//! held ──claim, comment, ask, escalate──► held     unknown ──comment──► unknown
 //! held ──vote──► held │ last vote ──► approved ──begin──► dispatching ──► succeeded* │ failed* │ not_executed* │ unknown
 //! held ──► rejected* │ expired* │ withdrawn* │ revoked*      approved ──► expired* │ withdrawn* │ revoked*
 //! held, approved ──renew──► held, held ──edit──► held, the fourth time of both ──► stale*
@@ -25,7 +26,7 @@ use serde_json::Value;
 use crate::call::{Change, Digest, Terms, Timestamp};
 
 use super::{
-    Approval, CallRecord, Charge, Edit, Edited, Evidence, Note, Opinion, Preview, Resend, State, StoredAnswer,
+    Approval, CallRecord, Charge, Edit, Edited, Evidence, Handled, Note, Opinion, Preview, Resend, State, StoredAnswer,
     StoredRequest,
 };
 
@@ -43,10 +44,12 @@ pub enum Event {
     Renew(Box<Renewal>),
     /// A reviewer changes its arguments: approvals are void.
     Edit(Box<Editing>),
+    /// People do something about it beside deciding.
+    Handle(Handled),
     /// An approved call must wait, and this is why.
     Wait(Note),
-    /// A reviewer says no.
-    Reject(Note),
+    /// A reviewer says no, and perhaps to calls like it, too, until then.
+    Reject(Note, Option<Timestamp>),
     /// Agent or owner takes it back.
     Withdraw(Note),
     /// Policy denies now, or the principal is gone.
@@ -156,6 +159,16 @@ pub enum Step {
     Edited,
     /// Back to `held` with new terms, or stale.
     Renewed,
+    /// A person has it in hand.
+    Claimed,
+    /// Nobody has it in hand any more.
+    Unclaimed,
+    /// A person said something to the others.
+    Commented,
+    /// A reviewer asks for evidence.
+    EvidenceAsked,
+    /// It was brought before others.
+    Escalated,
     /// An approved call says why it waits.
     Waiting,
     /// Rejected by a reviewer, before or after the quorum.
@@ -191,6 +204,8 @@ impl Step {
             Self::Parked => "hold.created",
             Self::Edited | Self::Renewed if matches!(state, State::Stale) => "hold.stale",
             Self::Edited => "hold.edited",
+            Self::Claimed => "hold.claimed",
+            Self::Escalated => "hold.escalated",
             Self::Approved => "hold.approved",
             Self::Rejected if matches!(state, State::Revoked) => "hold.revoked",
             Self::Rejected => "hold.rejected",
@@ -225,8 +240,13 @@ impl Event {
             Self::Attach(_) => Step::Attached,
             Self::Edit(_) => Step::Edited,
             Self::Renew(_) => Step::Renewed,
+            Self::Handle(Handled::Claimed(_)) => Step::Claimed,
+            Self::Handle(Handled::Released) => Step::Unclaimed,
+            Self::Handle(Handled::Commented(_)) => Step::Commented,
+            Self::Handle(Handled::EvidenceAsked(_)) => Step::EvidenceAsked,
+            Self::Handle(Handled::Escalated(_)) => Step::Escalated,
             Self::Wait(_) => Step::Waiting,
-            Self::Reject(_) => Step::Rejected,
+            Self::Reject(..) => Step::Rejected,
             Self::Withdraw(_) => Step::Withdrawn,
             Self::Revoke(_) => Step::Revoked,
             Self::Expire => Step::Expired,
@@ -250,12 +270,13 @@ pub(super) fn allowed(record: &CallRecord, event: &Event, now: Timestamp) -> Opt
     let state = record.state_at(now);
     match (state, event) {
         (Held, Event::Vote { last, .. }) => Some(if *last { Approved } else { Held }),
-        (Held, Event::Attach(_)) => Some(Held),
+        (Held, Event::Attach(_) | Event::Handle(_)) => Some(Held),
+        (Unknown, Event::Handle(Handled::Commented(_))) => Some(Unknown),
         (Held, Event::Edit(_)) => Some(if record.renewals < MAX_RENEWALS { Held } else { Stale }),
         (Held | Approved, Event::Renew(_)) if record.renewals < MAX_RENEWALS => Some(Held),
         (Held | Approved, Event::Renew(_)) => Some(Stale),
-        (Held, Event::Reject(_)) => Some(Rejected),
-        (Approved, Event::Reject(_)) | (Held | Approved, Event::Revoke(_)) => Some(Revoked),
+        (Held, Event::Reject(..)) => Some(Rejected),
+        (Approved, Event::Reject(..)) | (Held | Approved, Event::Revoke(_)) => Some(Revoked),
         (Held | Approved, Event::Withdraw(_)) => Some(Withdrawn),
         (Expired, Event::Expire) if !record.state.is_final() => Some(Expired),
         (Approved, Event::Wait(_)) => Some(Approved),
@@ -319,11 +340,15 @@ pub(super) fn apply(record: &CallRecord, event: Event, now: Timestamp) -> Result
                 approve(&mut next, now);
             }
             next.approvals.push(approval);
+            // Whoever had it in hand has spoken.
+            next.handling.iter_mut().for_each(|h| h.claim = None);
         }
         Event::Attach(evidence) => next.evidence.push(evidence),
         Event::Renew(renewal) => renew(&mut next, *renewal, now),
         Event::Edit(editing) => edit(&mut next, *editing, now),
-        Event::Wait(note) | Event::Reject(note) | Event::Withdraw(note) | Event::Revoke(note) => {
+        Event::Handle(handled) => next.handling.get_or_insert_default().take(handled),
+        Event::Reject(note, deny_alike) => (next.note, next.deny_alike) = (Some(note), deny_alike),
+        Event::Wait(note) | Event::Withdraw(note) | Event::Revoke(note) => {
             next.note = Some(note);
         }
         Event::Expire => next.note = Some(expiry_note(record.state)),

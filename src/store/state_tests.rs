@@ -30,8 +30,10 @@ fn events() -> Vec<(&'static str, Event)> {
         ("last vote", Event::Vote { approval: approval("a"), last: true }),
         ("renew", renew()),
         ("edit", edit()),
+        ("comment", Event::Handle(comment())),
+        ("claim", Event::Handle(Handled::Released)),
         ("wait", Event::Wait(note(None))),
-        ("reject", Event::Reject(note(None))),
+        ("reject", Event::Reject(note(None), None)),
         ("withdraw", Event::Withdraw(note(None))),
         ("revoke", Event::Revoke(note(None))),
         ("begin", Event::Begin { epoch: 1, charges: vec![], ruling: Ruling::of(&record(State::Approved, "f", None)) }),
@@ -46,6 +48,10 @@ fn events() -> Vec<(&'static str, Event)> {
         ("not found", Event::NotFound { asked: START.plus(MINUTE * 60), note: note(None) }),
         ("expire", Event::Expire),
     ]
+}
+
+fn comment() -> Handled {
+    Handled::Commented(crate::store::Comment { by: "eve".into(), at: START, text: "seen".into() })
 }
 
 fn renewal() -> super::Renewal {
@@ -121,6 +127,9 @@ fn the_diagram_has_these_arrows_and_no_others() {
         (Held, "last vote", Approved),
         (Held, "renew", Held),
         (Held, "edit", Held),
+        (Held, "comment", Held),
+        (Held, "claim", Held),
+        (Unknown, "comment", Unknown),
         (Held, "reject", Rejected),
         (Held, "withdraw", Withdrawn),
         (Held, "revoke", Revoked),
@@ -266,6 +275,9 @@ const ARROWS: &[(&str, &str, &str)] = &[
     ("held", "vote", "held"),
     ("held", "last vote", "approved"),
     ("held", "attach", "held"),
+    ("held", "claim", "held"),
+    ("held", "comment", "held"),
+    ("unknown", "comment", "unknown"),
     ("held", "renew", "held"),
     ("held", "edit", "held"),
     ("held", "reject", "rejected"),
@@ -361,10 +373,12 @@ impl Model {
     }
 }
 
-const NAMES: [&str; 24] = [
+const NAMES: [&str; 26] = [
     "vote",
     "last vote",
     "attach",
+    "claim",
+    "comment",
     "renew",
     "edit",
     "reject",
@@ -400,10 +414,12 @@ fn event(name: &str, said: Said, r: &CallRecord) -> Event {
         "attach" => Event::Attach(evidence()),
         "renew" => renew(),
         "edit" => edit(),
-        "reject" => Event::Reject(note(None)),
+        "reject" => Event::Reject(note(None), None),
         "withdraw" => Event::Withdraw(note(None)),
         "revoke" => Event::Revoke(note(None)),
         "expire" => Event::Expire,
+        "claim" => Event::Handle(Handled::Released),
+        "comment" => Event::Handle(comment()),
         "wait" => Event::Wait(note(None)),
         "begin" => Event::Begin { epoch: 1, charges: vec![], ruling: Ruling::of(r) },
         "again" => Event::Again { attempt: said.attempt, epoch: said.epoch, by: 1 },

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::call::{Needs, Principal, Tier, Timestamp};
 
+use super::handling::check_unclaimed;
 use super::state::Event;
 use super::{Approval, CallRecord, HoldError, Note, Opinion, Reconcile, State, Vote};
 
@@ -50,6 +51,7 @@ pub(super) fn count(record: &CallRecord, vote: &Vote, now: Timestamp) -> Result<
     if counted.into_iter().any(|c| names(vote).any(|n| same(n, c))) {
         return Err(HoldError::AlreadyCounted);
     }
+    check_unclaimed(record, || names(vote), now)?;
     // Who has changed it looked already: the last word of two is another person's.
     let editors = record.edited.iter().flat_map(|e| &e.edits).flat_map(|e| e.aliases.iter().chain([&e.person]));
     if terms.tier == Tier::High
@@ -86,7 +88,7 @@ fn names(vote: &Vote) -> impl Iterator<Item = &str> {
 }
 
 /// To exclude, identities are compared without regard to case: e-mail addresses often differ in it.
-fn same(a: &str, b: &str) -> bool {
+pub(super) fn same(a: &str, b: &str) -> bool {
     a == b || a.to_lowercase() == b.to_lowercase()
 }
 

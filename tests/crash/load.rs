@@ -20,6 +20,8 @@ pub enum Focus {
     Ticket,
     Reject,
     Edit,
+    /// What people do about a hold beside deciding.
+    Handle,
     Withdraw,
     Export,
     Unknown,
@@ -232,6 +234,9 @@ impl Load<'_> {
             let edit = json!({"digest": digest, "patch": patch, "note": "another customer"});
             return client.decide(name, "holds", call, "edit", edit).await.map(drop);
         }
+        if chance.percent(if self.focus == Focus::Handle { 70 } else { 8 }) {
+            return handle(&client, name, call, chance).await;
+        }
         let (rejects, withdraws) = match self.focus {
             Focus::Reject => (50, 5),
             Focus::Withdraw => (5, 50),
@@ -279,6 +284,21 @@ impl Load<'_> {
     }
 }
 
+/// A claim, a word, a question, an escalation.
+async fn handle(client: &Client<'_>, name: &str, call: &str, chance: &mut Chance) -> Option<()> {
+    let (action, said) = match chance.below(6) {
+        0..=1 => ("claim", json!({"minutes": 1, "take_over": chance.percent(50)})),
+        2 => ("comments", json!({"text": "seen"})),
+        3 => ("evidence-requests", json!({"kinds": ["ticket"], "message_to_agent": "which one?"})),
+        4 => ("escalate", json!({"to": "leads", "reason": "unsure"})),
+        _ => {
+            let hold = call.replacen("call_", "hold_", 1);
+            return client.reviewer(name, "DELETE", &format!("/v1/holds/{hold}/claim"), None).await.map(drop);
+        }
+    };
+    client.decide(name, "holds", call, action, said).await.map(drop)
+}
+
 impl Focus {
     /// A kind of call, as `make` numbers them.
     fn kind(self, chance: &mut Chance) -> u64 {
@@ -287,7 +307,7 @@ impl Focus {
             Self::Declared => (100, 114),
             Self::Read => (100, 120),
             Self::Brief => (0, 60),
-            Self::Held | Self::Reject | Self::Edit | Self::Withdraw => (60, 72),
+            Self::Held | Self::Reject | Self::Edit | Self::Handle | Self::Withdraw => (60, 72),
             Self::Dual => (72, 80),
             Self::Waiting => (80, 85),
             Self::Short => (85, 88),
@@ -308,6 +328,7 @@ impl Focus {
             "attach" | "attached" | "artifact" => Self::Ticket,
             "reject" | "rejected" => Self::Reject,
             "edit" | "edited" => Self::Edit,
+            "handle" | "claimed" | "unclaimed" | "commented" | "evidence_asked" | "escalated" => Self::Handle,
             "withdraw" | "withdrawn" => Self::Withdraw,
             "flow" => Self::Export,
             "again" | "begun_again" => Self::Declared,

@@ -22,6 +22,7 @@ mod edit;
 mod exact;
 mod faults;
 mod grants;
+mod handling;
 mod hangup;
 mod harness;
 mod holds;

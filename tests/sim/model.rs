@@ -60,6 +60,8 @@ const ARROWS: &[(St, &str, St)] = &[
     (Held, "vote", Held),
     (Held, "vote", Approved),
     (Held, "attach", Held),
+    (Held, "handle", Held),
+    (Unknown, "handle", Unknown),
     (Held, "edit", Held),
     (Held, "edit", Stale),
     (Held, "renew", Held),
@@ -153,6 +155,19 @@ pub struct Call {
     pub opinion: Option<(u8, St)>,
     pub collected: Option<Ms>,
     pub wait: Option<&'static str>,
+    /// Who has it in hand, and until when.
+    pub claim: Option<(u8, Ms)>,
+    /// How much was said of it.
+    pub words: usize,
+}
+
+/// What a person does about a hold beside deciding.
+#[derive(Debug, Clone, Copy)]
+pub enum Deed {
+    Claim(Ms, bool),
+    Release,
+    Say,
+    Ask,
 }
 
 /// What a call looks like from outside; the same is read from the store's record.
@@ -173,6 +188,8 @@ pub struct Seen {
     pub evidence: usize,
     pub opinion: bool,
     pub collected: Option<Ms>,
+    pub claimed: Option<Ms>,
+    pub words: usize,
 }
 
 /// The answer to a step: the call after it, nothing, or the name of a refusal.
@@ -202,7 +219,11 @@ pub const EVE_ELSEWHERE: u8 = 6;
 pub const KEY: u8 = 7;
 
 fn human(person: u8) -> u8 {
-    if person == EVE_ELSEWHERE { 0 } else { person }
+    match person {
+        EVE_ELSEWHERE => 0,
+        ANNA_BY_MAIL => ANNA,
+        person => person,
+    }
 }
 
 /// The caller at this index acts for Anna, or is run by Olga.
@@ -233,6 +254,8 @@ pub struct Model {
     pub artifacts: Vec<(usize, bool, Ms)>,
     /// What forgotten calls have used.
     pub spent: Vec<Cost>,
+    /// Rejections that stand for other calls: whose, of which operation, until when.
+    pub denials: Vec<(usize, u8, Ms)>,
 }
 
 impl Call {
@@ -266,6 +289,8 @@ impl Call {
             evidence: self.evidence.len(),
             opinion: self.opinion.is_some(),
             collected: self.collected,
+            claimed: self.claim.map(|c| c.1),
+            words: self.words,
         }
     }
 
@@ -478,6 +503,9 @@ impl Model {
             return no("key_taken");
         }
         let now = self.high;
+        if !call.free && self.denials.iter().any(|d| (d.0, d.1) == (call.who, call.operation) && now < d.2) {
+            return no("denied");
+        }
         let waiting: Vec<_> = self.calls.iter().filter(|c| matches!(c.at(now), Held | Approved)).collect();
         if waiting.len() >= total {
             return no("too_many");
@@ -621,6 +649,7 @@ impl Model {
         if call.votes.iter().any(|v| human(v.person) == human(cast.person)) {
             return no("counted");
         }
+        self.unclaimed(id, cast.person)?;
         let editor = |p: &u8| human(*p) == human(cast.person);
         if demand.high && !call.votes.is_empty() && call.editors.iter().any(editor) {
             return no("own_edit");
@@ -642,17 +671,49 @@ impl Model {
         let now = self.high;
         let call = self.step(id, "vote", if last { Approved } else { Held });
         call.votes.push(ballot);
+        call.claim = None;
         if last {
             call.approve(now);
         }
         self.shown(id)
     }
 
-    pub fn reject(&mut self, id: u128, version: Option<u64>, digest: u32) -> Answer {
+    /// Nobody else has it in hand.
+    fn unclaimed(&self, id: u128, person: u8) -> Result<(), String> {
+        let claim = self.call(id).claim.filter(|c| self.high < c.1);
+        if claim.is_some_and(|c| human(c.0) != human(person)) { Err("claimed".into()) } else { Ok(()) }
+    }
+
+    pub fn handle(&mut self, id: u128, cast: &Cast, deed: Deed) -> Answer {
+        self.settle(id);
+        let open: &[St] = if matches!(deed, Deed::Say) { &[Held, Unknown] } else { &[Held] };
+        self.current(id, cast.version, None, open)?;
+        let (now, state, call) = (self.high, self.call(id).state, self.call(id).clone());
+        match deed {
+            Deed::Claim(..) if barred(call.who, cast.person) => return no("self"),
+            Deed::Claim(lasts, take_over) => {
+                if !take_over {
+                    self.unclaimed(id, cast.person)?;
+                }
+                self.step(id, "handle", state).claim = Some((cast.person, now + lasts.min(60 * 60 * 1000)));
+            }
+            Deed::Release if call.claim.is_none_or(|c| now >= c.1) => {}
+            Deed::Release => {
+                self.unclaimed(id, cast.person)?;
+                self.step(id, "handle", state).claim = None;
+            }
+            Deed::Say | Deed::Ask => self.step(id, "handle", state).words += 1,
+        }
+        self.shown(id)
+    }
+
+    pub fn reject(&mut self, id: u128, version: Option<u64>, digest: u32, deny: Option<Ms>) -> Answer {
         self.settle(id);
         self.current(id, version, Some(digest), &[Held, Approved])?;
         let to = if self.call(id).state == Held { Rejected } else { Revoked };
         self.step(id, "reject", to);
+        let (call, now) = (self.call(id).clone(), self.high);
+        self.denials.extend(deny.map(|lasts| (call.who, call.operation, now + lasts)));
         self.shown(id)
     }
 
@@ -680,6 +741,7 @@ impl Model {
         if barred(self.call(id).who, cast.person) {
             return no("self");
         }
+        self.unclaimed(id, cast.person)?;
         let call = self.anew(id, "edit", demand, digest);
         call.editors.push(cast.person);
         call.wait = Some("edited");

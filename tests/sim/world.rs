@@ -11,14 +11,15 @@ use holdpoint::call::{
 use holdpoint::clock::{Clock, ManualClock};
 use holdpoint::store::{
     AnswerBody, AuditNote, Begin, BeginError, Begun, CallRecord, Charge, Conclusion, Edit, EditHold, Editing, Filter,
-    HoldError, Keep, Known, LedgerKey, NewArtifact, Note, Options, Park, ParkError, Preview, Question, Reconcile,
-    Recovery, Reject, Renew, Renewal, Resend, ResendBy, State, Store, StoredRequest, Vote, WithdrawnBy,
+    Handle, HoldError, Keep, Known, LedgerKey, NewArtifact, Note, Options, Park, ParkError, Preview, Question,
+    Reconcile, Recovery, Reject, Renew, Renewal, Resend, ResendBy, State, Store, StoredRequest, Vote, Wish,
+    WithdrawnBy,
 };
 use tokio::runtime::Runtime;
 
 use crate::model::{
-    Answer, Asked, Call, Cast, Cost, DAY, Demand, EVE_ELSEWHERE, Found, HOUR, MINUTE, Model, Ms, PEOPLE, Seen, St,
-    by_olga, for_anna,
+    Answer, Asked, Call, Cast, Cost, DAY, Deed, Demand, EVE_ELSEWHERE, Found, HOUR, MINUTE, Model, Ms, PEOPLE, Seen,
+    St, by_olga, for_anna,
 };
 
 pub const START: Ms = 1_795_440_600_000;
@@ -174,6 +175,8 @@ pub fn see(r: &CallRecord) -> Seen {
         evidence: r.evidence.len(),
         opinion: r.opinion.is_some(),
         collected: ms(r.collected),
+        claimed: ms(r.handling.as_ref().and_then(|h| h.claim.as_ref()).map(|c| c.until)),
+        words: r.handling.as_ref().map_or(0, |h| h.comments.len() + h.requests.len()),
     }
 }
 
@@ -187,6 +190,8 @@ fn refusal(error: &HoldError) -> String {
         HoldError::SelfReview => "self",
         HoldError::OwnEdit => "own_edit",
         HoldError::AlreadyCounted => "counted",
+        HoldError::ClaimedByOther(_) => "claimed",
+        HoldError::Full => "full",
         HoldError::NotInGroup => "group",
         HoldError::JustificationRequired => "justification",
         HoldError::NotApproved => "not_approved",
@@ -351,6 +356,8 @@ impl<'a> World<'a> {
             delay: (c.delay > 0).then(|| span(c.delay)),
             not_before: None,
             edited: None,
+            handling: None,
+            deny_alike: None,
             terms: c.demand.as_ref().map(terms),
             release_by_proxy: false,
             title: "Refund".into(),
@@ -454,6 +461,8 @@ impl<'a> World<'a> {
             opinion: None,
             collected: None,
             wait: None,
+            claim: None,
+            words: 0,
         }
     }
 
@@ -489,7 +498,7 @@ impl<'a> World<'a> {
 
     pub fn step(&mut self) {
         self.sum.steps += 1;
-        match self.dice.below(if self.restarts { 34 } else { 33 }) {
+        match self.dice.below(if self.restarts { 36 } else { 35 }) {
             0..=1 => self.look_up(),
             2..=5 => self.park(),
             6..=11 => self.vote(),
@@ -510,6 +519,7 @@ impl<'a> World<'a> {
             30 => self.all_agree(),
             31 => self.smaller(),
             32 => self.edit(),
+            33..=34 => self.handle(),
             _ => self.restart(),
         }
     }
@@ -568,6 +578,7 @@ impl<'a> World<'a> {
                 ParkError::TooManyAgent => "too_many_agent",
                 ParkError::TooManyTotal => "too_many",
                 ParkError::KeyTaken(_) => "key_taken",
+                ParkError::DeniedAlike(_) => "denied",
                 ParkError::Unavailable => "unavailable",
             }
             .to_owned()
@@ -615,6 +626,7 @@ impl<'a> World<'a> {
             let model = self.model.revoke(call.id);
             return self.agree("revoke", &store, &model);
         }
+        let deny = self.dice.one_in(3).then(|| self.dice.of(&[MINUTE, 20 * MINUTE]));
         let reject = Reject {
             id,
             version: cast.version,
@@ -622,10 +634,33 @@ impl<'a> World<'a> {
             person: "eve".into(),
             reason_code: "not_needed".into(),
             message: None,
+            deny_alike: deny.map(span),
         };
         let store = held(self.place.block(self.place.store().reject(reject)));
-        let model = self.model.reject(call.id, cast.version, cast.digest);
+        let model = self.model.reject(call.id, cast.version, cast.digest, deny);
         self.agree("reject", &store, &model);
+    }
+
+    fn handle(&mut self) {
+        let wanted = self.dice.of(&[St::Held, St::Held, St::Held, St::Unknown]);
+        let Some(call) = self.a_hold(wanted) else { return };
+        let cast = self.cast(&call);
+        let (name, aliases, subject) = person(cast.person);
+        let (deed, wish) = match self.dice.below(6) {
+            0..=2 => {
+                let (lasts, take_over) = (self.dice.of(&[MINUTE, 10 * MINUTE, DAY]), self.dice.one_in(3));
+                (Deed::Claim(lasts, take_over), Wish::Claim { lasts: span(lasts), take_over })
+            }
+            3 => (Deed::Release, Wish::Release),
+            4 => (Deed::Say, Wish::Comment("seen".into())),
+            _ => (Deed::Ask, Wish::AskEvidence { kinds: vec!["ticket".into()], message: None }),
+        };
+        let aliases = aliases.into_iter().chain([subject]).collect();
+        let asked = Handle { id: CallId::from_bits(call.id), version: cast.version, person: name, aliases, wish };
+        let store = held(self.place.block(self.place.store().handle(asked)));
+        self.model.tick(self.clock());
+        let model = self.model.handle(call.id, &cast, deed);
+        self.agree("handle", &store, &model);
     }
 
     fn withdraw(&mut self) {

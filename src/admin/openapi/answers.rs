@@ -42,6 +42,12 @@ pub(super) struct ProblemDocument {
     /// Kinds of evidence that are missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     missing: Option<Vec<String>>,
+    /// Who has it in hand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    claimed_by: Option<String>,
+    /// Until when.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    claimed_until: Option<Timestamp>,
     /// Holds that must be opened first.
     #[serde(skip_serializing_if = "Option::is_none")]
     open: Option<Vec<HoldId>>,
@@ -171,6 +177,8 @@ struct Head {
     impact: Impact,
     /// `null` for what was never held.
     needs: Option<Needs>,
+    /// Who has it in hand.
+    claim: Option<Claim>,
     me: Allowed,
 }
 
@@ -430,11 +438,76 @@ pub(in crate::admin) struct Record {
     renewals: u32,
     release: ReleasedBy,
     note: Option<Note>,
+    /// Until then calls like it are refused: so said who rejected it.
+    deny_alike_until: Option<Timestamp>,
+    #[serde(flatten)]
+    talk: Talk,
     opinion: Option<Opinion>,
     /// Before this nobody can know that it had no effect.
     quiet_at: Option<Timestamp>,
     answer: Option<UpstreamAnswer>,
     links: Links,
+}
+
+/// One person has it in hand.
+#[derive(JsonSchema)]
+struct Claim {
+    by: String,
+    at: Timestamp,
+    until: Timestamp,
+}
+
+/// What one reviewer said to the others.
+#[derive(JsonSchema)]
+pub(in crate::admin) struct Comment {
+    by: String,
+    at: Timestamp,
+    text: String,
+}
+
+/// What a reviewer wants to see. The agent is told.
+#[derive(JsonSchema)]
+struct EvidenceRequest {
+    by: String,
+    at: Timestamp,
+    kinds: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+}
+
+/// It was brought before others: by a person, or by the clock.
+#[derive(JsonSchema)]
+struct Escalation {
+    to: String,
+    at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<String>,
+    /// The rung of `reviews.escalate`, as written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    after: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+/// What people did about it beside deciding.
+#[derive(JsonSchema)]
+struct Talk {
+    escalation: Vec<Escalation>,
+    evidence_requests: Vec<EvidenceRequest>,
+    comments: Vec<Comment>,
+}
+
+/// A hold after something was done about it that decides nothing.
+#[derive(JsonSchema)]
+pub(in crate::admin) struct Handled {
+    state: State,
+    version: u64,
+    /// While it is held.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    needs: Option<Needs>,
+    claim: Option<Claim>,
+    #[serde(flatten)]
+    talk: Talk,
 }
 
 /// What a decision made of it.

@@ -18,7 +18,7 @@ async fn one_approval_releases_a_medium_call_and_tells_who_sends() {
     assert_eq!((got.status, got.headers["etag"].to_str().unwrap()), (StatusCode::OK, "\"1\""));
     let json = got.json();
     assert_eq!(json["title"], "Refund 88.00 EUR on order o_881");
-    assert_eq!(json["me"]["can"], json!(["approve", "reject", "edit", "grant"]));
+    assert_eq!(json["me"]["can"], json!(["approve", "reject", "edit", "claim", "comment", "escalate", "grant"]));
     assert!(json["me"]["cannot"]["withdraw"].as_str().unwrap().starts_with("forbidden"));
     assert_eq!(json["why"][0]["policy"], "refund-review");
     assert_eq!(json["evidence"]["missing"], json!([]));

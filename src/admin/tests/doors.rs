@@ -21,6 +21,13 @@ fn table(hold: &CallRecord, call: &CallRecord) -> Vec<(&'static str, String, Opt
         ("POST", "/v1/holds/batch".to_owned(), Some(batch), "nobody", 404),
         ("GET", format!("/v1/clusters/{cluster}"), None, "nobody", 404),
         ("POST", format!("/v1/calls/{c}/undo"), Some(json!({"justification": "x"})), "maya", 404),
+        ("POST", format!("/v1/holds/{h}/claim"), Some(json!({})), "nobody", 404),
+        ("DELETE", format!("/v1/holds/{h}/claim"), None, "nobody", 404),
+        ("GET", format!("/v1/holds/{h}/comments"), None, "nobody", 404),
+        ("POST", format!("/v1/holds/{h}/comments"), Some(json!({"text": "x"})), "nobody", 404),
+        ("POST", format!("/v1/holds/{h}/evidence"), Some(json!({"kind": "k", "text": "x"})), "nobody", 404),
+        ("POST", format!("/v1/holds/{h}/evidence-requests"), Some(json!({"kinds": ["k"]})), "nobody", 404),
+        ("POST", format!("/v1/holds/{h}/escalate"), Some(json!({"to": "x", "reason": "x"})), "nobody", 404),
         ("POST", format!("/v1/holds/{h}/withdraw"), Some(json!({"reason": "x"})), "maya", 403),
         ("GET", format!("/v1/calls/{c}"), None, "maya", 404),
         ("POST", format!("/v1/calls/{c}/reconcile"), Some(json!({"outcome": "succeeded", "reason": "x"})), "maya", 404),
@@ -60,6 +67,9 @@ async fn every_route_of_the_api_needs_a_reviewer_of_the_right_role() {
             assert_eq!(got.status.as_u16(), want, "{method} {path} as {role}: {}", got.text);
         }
         let other = if method == "GET" { "POST" } else { "GET" };
+        if path.ends_with("/comments") {
+            continue; // It takes both.
+        }
         let got = w.send(request(other, &path, None, Some(&bearer("maya")))).await;
         assert_eq!(got.status, StatusCode::METHOD_NOT_ALLOWED, "{other} {path}");
     }

@@ -4,6 +4,7 @@ mod api;
 mod described;
 mod doors;
 mod events;
+mod handling;
 mod pages;
 
 use std::path::Path;

@@ -326,3 +326,36 @@ async fn policies_are_shown_to_those_whom_policy_lets_see_them() {
     assert!(!page.text.contains("Nothing is enforced"));
     assert_eq!(sign_in(&w, "maya").await.get("/policies").await.status, StatusCode::FORBIDDEN);
 }
+
+#[tokio::test]
+async fn people_claim_talk_and_escalate_by_forms() {
+    let w = World::new();
+    let hold = w.hold(8800).await;
+    let (maya, noor) = (sign_in(&w, "maya").await, sign_in(&w, "noor").await);
+    let at = format!("/holds/{}", hold.id.hold());
+    let form = |verb: &str| format!("{at}/{verb}");
+    assert_eq!(maya.post(&form("claim"), &[]).await.status, StatusCode::SEE_OTHER);
+    assert!(maya.get(&at).await.text.contains("You have it in hand"));
+    let other = noor.get(&at).await.text;
+    assert!(other.contains("Take it over from maya") && !other.contains("class=\"approve\""), "{other}");
+    assert!(noor.get("/").await.text.contains("claimed by maya"));
+    let refused = noor.post(&form("approve"), &[("digest", &hold.digest.to_string())]).await;
+    assert_eq!(refused.status, StatusCode::CONFLICT, "{}", refused.text);
+    assert_eq!(noor.post(&form("claim"), &[("take_over", "on")]).await.status, StatusCode::SEE_OTHER);
+    assert_eq!(maya.post(&form("release"), &[]).await.status, StatusCode::CONFLICT);
+    assert_eq!(noor.post(&form("release"), &[]).await.status, StatusCode::SEE_OTHER);
+    let said = "<script>alert(1)</script> to\u{202e}day\nnext";
+    assert_eq!(noor.post(&form("comments"), &[("text", said)]).await.status, StatusCode::SEE_OTHER);
+    let asked = [("kinds", "ticket, order"), ("message_to_agent", "which?")];
+    assert_eq!(noor.post(&form("evidence-requests"), &asked).await.status, StatusCode::SEE_OTHER);
+    let brought = [("kind", "note"), ("title", "a title"), ("text", "<i>seen</i>")];
+    assert_eq!(noor.post(&form("evidence"), &brought).await.status, StatusCode::SEE_OTHER);
+    let raised = [("to", "finance"), ("reason", "large")];
+    assert_eq!(noor.post(&form("escalate"), &raised).await.status, StatusCode::SEE_OTHER);
+    let page = maya.get(&at).await.text;
+    assert!(!page.contains("<script>alert") && !page.contains('\u{202e}') && !page.contains("<i>seen"), "{page}");
+    for words in ["asks the agent for evidence: ticket, order", "brings it before finance", "reviewer noor"] {
+        assert!(page.contains(words), "{words}: {page}");
+    }
+    assert_eq!(maya.post(&form("comments"), &[("text", "  ")]).await.status, StatusCode::UNPROCESSABLE_ENTITY);
+}

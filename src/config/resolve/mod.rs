@@ -8,6 +8,7 @@ mod operations;
 mod preview;
 mod reads;
 mod reconcile;
+mod reviews;
 mod tools;
 mod undo;
 mod upstream;
@@ -22,8 +23,8 @@ use crate::call::Digest;
 use super::file;
 use super::units;
 use super::used::{
-    BudgetRule, BudgetScope, Config, IdentityConfig, KeepFor, ListenConfig, RatePer, RateRule, ReviewRules,
-    StateConfig, TlsFiles, Workflow,
+    BudgetRule, BudgetScope, Config, IdentityConfig, KeepFor, ListenConfig, RatePer, RateRule, StateConfig, TlsFiles,
+    Workflow,
 };
 
 pub(super) use upstream::lone as lone_upstream;
@@ -126,7 +127,7 @@ pub(super) fn resolve(file: file::File, base: &Path, text: &str, unlocked: bool)
     }
     let rates = file.rates.iter().enumerate().filter_map(|(i, r)| rate(&mut ctx, i, r, &known)).collect();
     let notify = notify::notify(&mut ctx, &file.notify);
-    let reviews = reviews(&mut ctx, &file.reviews);
+    let reviews = reviews::reviews(&mut ctx, &file.reviews);
     if reviews.step_up && file.identity.reviewers.oidc.is_none() {
         ctx.err("/reviews/high/step_up", "`oidc` needs `identity.reviewers.oidc`");
     }
@@ -328,34 +329,4 @@ fn rate(ctx: &mut Ctx<'_>, i: usize, r: &file::Rate, known: &[&str]) -> Option<R
         ctx.err(format!("{at}/burst"), "must be at least 1");
     }
     Some(RateRule { per, operations, limit, period, burst: r.burst.unwrap_or(limit).max(1) })
-}
-
-fn reviews(ctx: &mut Ctx<'_>, r: &file::Reviews) -> ReviewRules {
-    let minutes = |m: u64| Duration::from_secs(60 * m);
-    let mut clocks = |tier: &str, given: [Option<&String>; 3], defaults: (u64, u64, u64)| {
-        let at = |key: &str| format!("/reviews/{tier}/{key}");
-        let [sla, expires, window] = given;
-        (
-            ctx.duration(&at("sla"), sla, minutes(defaults.0)),
-            ctx.duration(&at("expires"), expires, minutes(defaults.1)),
-            ctx.duration(&at("window"), window, minutes(defaults.2)),
-        )
-    };
-    let (m, h) = (r.medium.as_ref(), r.high.as_ref());
-    let of_medium =
-        [m.and_then(|m| m.sla.as_ref()), m.and_then(|m| m.expires.as_ref()), m.and_then(|m| m.window.as_ref())];
-    let of_high =
-        [h.and_then(|h| h.sla.as_ref()), h.and_then(|h| h.expires.as_ref()), h.and_then(|h| h.window.as_ref())];
-    let medium = clocks("medium", of_medium, (15, 240, 240));
-    let high = clocks("high", of_high, (10, 30, 30));
-    let caps = r.max_held.as_ref();
-    ReviewRules {
-        url: r.url.clone().map(|u| u.trim_end_matches('/').to_owned()),
-        inline_wait: ctx.duration("/reviews/inline_wait", r.inline_wait.as_ref(), Duration::from_secs(3)),
-        mrtr_poll: r.mrtr_poll,
-        medium,
-        high,
-        step_up: h.is_some_and(|h| h.step_up == Some(file::StepUp::Oidc)),
-        max_held: (caps.and_then(|c| c.per_agent).unwrap_or(100), caps.and_then(|c| c.total).unwrap_or(10_000)),
-    }
 }

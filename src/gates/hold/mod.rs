@@ -88,8 +88,21 @@ impl Holds {
             Err(ParkError::KeyTaken(id)) => Ok(Err(id)),
             Err(ParkError::TooManyAgent) => Err(full("this agent has as many calls waiting for people as it may have")),
             Err(ParkError::TooManyTotal) => Err(full("as many calls wait for people as may wait at once")),
+            Err(ParkError::DeniedAlike(id)) => Err(self.denied_alike(id).await?),
             Err(ParkError::Unavailable) => Err(Fault::new("the hold could not be recorded").into()),
         }
+    }
+
+    /// A reviewer rejected a call like this one, and said so of all like it for a while.
+    async fn denied_alike(&self, id: CallId) -> Result<Refusal, Refusal> {
+        let record = self.get(id).await?;
+        let until = record.deny_alike.unwrap_or(record.updated);
+        let text = format!("a reviewer refuses calls like this one until {until}; do not retry with other arguments");
+        let refusal = Refusal::new(Code::Rejected, text)
+            .with_retry_after(until.since(self.clock.now()))
+            .with("alike_to", id.hold().to_string())
+            .with("until", until.to_string());
+        Ok(record.note.map_or(refusal.clone(), |n| refusal.with("reason_code", n.code)))
     }
 
     /// Waits in place for a while, then says how it stands. `Prefer: wait` may shorten the wait or stretch it to 60 s.

@@ -169,6 +169,16 @@ fn not_executed(record: &CallRecord) -> Refusal {
     Refusal::new(code.unwrap_or(Code::UpstreamUnreachable), text)
 }
 
+/// Kinds of evidence that reviewers asked for and that nobody has brought since.
+fn evidence_asked(record: &CallRecord) -> Vec<String> {
+    let mut open = std::collections::BTreeSet::new();
+    for request in record.handling.iter().flat_map(|h| &h.requests) {
+        let brought = |kind: &&String| record.evidence.iter().any(|e| e.kind == **kind && e.at >= request.at);
+        open.extend(request.kinds.iter().filter(|kind| !brought(kind)).cloned());
+    }
+    open.into_iter().collect()
+}
+
 fn held(record: &CallRecord, state: State, now: Timestamp, page: Option<&str>) -> Refusal {
     let expires = if state == State::Held { record.expires } else { record.window_closes };
     let after = Duration::from_secs(30).min(expires.map_or(Duration::from_secs(30), |e| e.since(now)));
@@ -192,6 +202,12 @@ fn held(record: &CallRecord, state: State, now: Timestamp, page: Option<&str>) -
     if let Some(edited) = record.edited.as_deref() {
         text.push_str(&format!(" {}", note_to_agent(edited, state)));
     }
+    let asked = evidence_asked(record);
+    if !asked.is_empty() {
+        let last = record.handling.iter().flat_map(|h| h.requests.iter().rev()).find_map(|r| r.message.as_deref());
+        let words = last.unwrap_or("Attach it to this hold.");
+        text.push_str(&format!(" A reviewer asks for evidence ({}). {words}", asked.join(", ")));
+    }
     let mut refusal = Refusal::new(Code::Held, text)
         .with_retry_after(after)
         .with("state", state.as_str())
@@ -214,6 +230,9 @@ fn held(record: &CallRecord, state: State, now: Timestamp, page: Option<&str>) -
     }
     if let Some(evidence) = terms.map(|t| &t.needs.evidence).filter(|e| !e.is_empty()) {
         refusal = refusal.with("evidence_required", evidence.clone());
+    }
+    if !asked.is_empty() {
+        refusal = refusal.with("evidence_asked", asked);
     }
     if let Some(page) = page {
         refusal = refusal.with("approval_url", format!("{page}/holds/{}", record.id.hold()));

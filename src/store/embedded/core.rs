@@ -11,6 +11,7 @@ use crate::call::{ArtifactId, CallId, Digest, Timestamp};
 use crate::journal::Reader;
 use crate::store::{Artifact, CallRecord, Known, Question, State, Step};
 
+use super::denials::Denials;
 use super::entry::{Entry, Image, fold, followed};
 use super::forgotten::Forgotten;
 use super::grants::Grants;
@@ -44,6 +45,7 @@ pub(super) struct Core {
     pub(super) ledgers: Ledgers,
     pub(super) tally: Tally,
     pub(super) grants: Grants,
+    pub(super) denials: Denials,
     pub(super) samples: Samples,
     pub(super) forgotten: Forgotten,
     keys: HashMap<Digest, CallId>,
@@ -78,6 +80,7 @@ impl Core {
             ledgers: Ledgers::default(),
             tally: Tally::default(),
             grants: Grants::default(),
+            denials: Denials::default(),
             samples: Samples::default(),
             forgotten: Forgotten::default(),
             keys: HashMap::new(),
@@ -158,6 +161,7 @@ impl Core {
             self.ledgers.follow(old.as_deref(), record, at);
             self.tally.step(step, record, at);
         }
+        self.denials.follow(record);
         self.seen.extend(keys::seen_by(record));
         let key = self.insert(record)?;
         Ok(vec![Change::Call(Arc::clone(record), key, step)])
@@ -290,6 +294,7 @@ impl Core {
             ledgers: self.ledgers.image(),
             tally: self.tally.image(),
             grants,
+            denials: self.denials.image(self.high),
             samples: self.samples.image(self.high),
             forgotten: self.forgotten,
         }
@@ -303,6 +308,7 @@ impl Core {
         self.ledgers = Ledgers::restore(&image.ledgers);
         self.tally = Tally::restore(&image.tally);
         self.grants = Grants::restore(&image.grants);
+        self.denials = Denials::restore(&image.denials);
         self.samples = Samples::restore(&image.samples);
         self.forgotten = image.forgotten;
         image.calls.iter().try_for_each(|record| self.insert(record).map(drop))

@@ -10,6 +10,7 @@ use crate::store::changed::Changed;
 use crate::store::{Artifact, AuditNote, CallRecord, Grant, Sample, Step};
 
 use super::Recovery;
+use super::denials::Denial;
 use super::forgotten::Forgotten;
 use super::ledger::LedgersImage;
 use super::tally::TallyImage;
@@ -58,6 +59,8 @@ pub(super) struct Image {
     pub(super) tally: TallyImage,
     #[serde(default)]
     pub(super) grants: Vec<Arc<Grant>>,
+    #[serde(default)]
+    pub(super) denials: Vec<Denial>,
     #[serde(default)]
     pub(super) samples: Vec<Arc<Sample>>,
     #[serde(default)]

@@ -2,12 +2,13 @@
 
 use std::sync::{Arc, PoisonError};
 
-use crate::call::{ArtifactId, CallId, Fault, Timestamp};
+use crate::call::{ArtifactId, CallId, Fault, Ladder, Timestamp};
 use crate::failpoint;
 use crate::journal::Sealed;
+use crate::store::handling::{check_unclaimed, handle};
 use crate::store::state::{Event, Renewal};
 use crate::store::votes::{check_current, count, is_own_call};
-use crate::store::{CallRecord, EditHold, HoldError, Note, Reject, Renew, State, Vote, WithdrawnBy};
+use crate::store::{CallRecord, EditHold, Handle, Handled, HoldError, Note, Reject, Renew, State, Vote, WithdrawnBy};
 
 use super::core::Core;
 use super::{Inner, Refused, Store, Unavailable};
@@ -80,6 +81,23 @@ impl Inner {
         Ok(due)
     }
 
+    fn escalate(&self, ladder: &Ladder) -> Result<Vec<Arc<CallRecord>>, Unavailable> {
+        let (mut core, now) = self.lock_healthy()?;
+        let due = |r: &Arc<CallRecord>| r.rung_due(ladder, now).map(|escalation| (Arc::clone(r), escalation));
+        let mut all: Vec<_> = core.calls.values().filter_map(due).collect();
+        all.sort_by_key(|(record, _)| record.id);
+        let mut done = Vec::new();
+        for (record, escalation) in all {
+            let event = Event::Handle(Handled::Escalated(escalation));
+            match self.step(&mut core, &record, event, now, Vec::new()) {
+                Ok(next) => done.push(next),
+                Err(Refused::Illegal(_)) => {}
+                Err(Refused::Unavailable) => return Err(Unavailable),
+            }
+        }
+        Ok(done)
+    }
+
     fn expire(&self, now: Timestamp) -> Result<(Vec<CallId>, u64), Unavailable> {
         let (mut core, _) = self.lock_healthy()?;
         let now = core.now(now);
@@ -119,9 +137,36 @@ impl Store {
             check_current(record, now, reject.version, Some(reject.digest), &WAITING)?;
             let text = reject.message.clone().unwrap_or_default();
             let note = Note { code: reject.reason_code.clone(), text, by: Some(reject.person.clone()) };
-            Ok(Some(Event::Reject(note)))
+            Ok(Some(Event::Reject(note, reject.deny_alike.map(|lasts| now.plus(lasts)))))
         });
         failpoint::after("reject.durable", self.inner.told(stepped).await)
+    }
+
+    /// Does something about a hold that decides nothing: a claim, a word, a question, an escalation. Atomic; durable when
+    /// it returns.
+    ///
+    /// # Errors
+    /// When the hold is not as the asker saw it, another person has it in hand, or it keeps no more.
+    pub async fn handle(&self, asked: Handle) -> Result<CallRecord, HoldError> {
+        failpoint::hit("handle.before");
+        let stepped = self.inner.on_hold(asked.id, |_, record, now| handle(record, &asked, now));
+        failpoint::after("handle.durable", self.inner.told(stepped).await)
+    }
+
+    /// Brings every hold that has reached a rung of the ladder before those whom the rung names, each once. Durable when
+    /// it returns.
+    ///
+    /// # Errors
+    /// When nothing can be recorded.
+    pub async fn escalate_due(&self, ladder: &Ladder) -> Result<Vec<CallRecord>, Fault> {
+        if ladder.rungs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut told = Vec::new();
+        for record in self.inner.escalate(ladder)? {
+            told.push(self.inner.tell(record).await?);
+        }
+        Ok(told)
     }
 
     /// Takes a hold back. An agent can only take back its own; another's does not exist for it. Atomic;
@@ -181,6 +226,7 @@ impl Store {
             if is_own_call(record, || names.iter().map(String::as_str)) {
                 return Err(HoldError::SelfReview);
             }
+            check_unclaimed(record, || names.iter().map(String::as_str), now)?;
             Ok(Some(Event::Edit(Box::new(editing))))
         });
         failpoint::after("edit.durable", self.inner.told(stepped).await)

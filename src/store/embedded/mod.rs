@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod core;
+mod denials;
 mod entry;
 mod forgotten;
 mod grants;

@@ -164,6 +164,9 @@ impl Inner {
         if let Some(id) = self.taken(&core, &record, hint.as_ref(), now)? {
             return Err(ParkError::KeyTaken(id));
         }
+        if let Some(id) = core.denials.of(&record, now) {
+            return Err(ParkError::DeniedAlike(id));
+        }
         let waits = |r: &&Arc<CallRecord>| matches!(r.state_at(now), State::Held | State::Approved);
         let own = |r: &&Arc<CallRecord>| {
             r.principal.agent == record.principal.agent && r.principal.org == record.principal.org

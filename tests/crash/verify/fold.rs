@@ -371,7 +371,10 @@ fn arrow(from: &str, step: &str, to: &str) -> bool {
     match step {
         "parked" => from.is_empty() && matches!(to, "held" | "approved"),
         "begun" => matches!(from, "" | "approved") && to == "dispatching",
-        "voted" | "attached" => (from, to) == ("held", "held"),
+        "voted" | "attached" | "claimed" | "unclaimed" | "evidence_asked" | "escalated" => {
+            (from, to) == ("held", "held")
+        }
+        "commented" => matches!(from, "held" | "unknown") && from == to,
         "approved" => (from, to) == ("held", "approved"),
         "edited" => from == "held" && matches!(to, "held" | "stale"),
         "renewed" => matches!(from, "held" | "approved") && matches!(to, "held" | "stale"),

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value;
+
 use super::fold::{Call, Folded};
 use super::{Answer, Findings, History, What, is_final, list, number, text};
 
@@ -138,6 +140,11 @@ impl Checker<'_> {
 }
 
 /// A decision that was confirmed stands in the record with that version.
+/// One of these was written by this person.
+fn by(record: &Value, at: &str, person: &str) -> bool {
+    list(record, at).iter().any(|one| text(one, "/by") == person)
+}
+
 fn decision(
     folded: &Folded,
     epoch: u64,
@@ -157,6 +164,10 @@ fn decision(
         "approve" => list(&told.record, "/approvals").iter().any(|v| text(v, "/person") == person),
         "reject" | "withdraw" => text(&told.record, "/note/by") == person,
         "edit" => list(&told.record, "/edited/edits").iter().any(|e| text(e, "/person") == person),
+        "claim" => text(&told.record, "/handling/claim/person") == person,
+        "comments" => by(&told.record, "/handling/comments", person),
+        "evidence-requests" => by(&told.record, "/handling/requests", person),
+        "escalate" => by(&told.record, "/handling/escalations", person),
         "reconcile" => text(&told.record, "/opinion/person") == person || text(&told.record, "/note/by") == person,
         _ => true,
     };

@@ -128,6 +128,7 @@ fn a_rejection_or_an_undo_of_a_call_like_those_ends_it_for_good() {
         person: "max".into(),
         reason_code: "unsafe".into(),
         message: None,
+        deny_alike: None,
     };
     block(b.store().reject(reject(&elsewhere))).unwrap();
     assert_eq!(ended(&b, &first), None, "another operation's rejection");

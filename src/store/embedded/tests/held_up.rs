@@ -38,6 +38,7 @@ fn reject(r: &CallRecord) -> Reject {
         person: "eve".into(),
         reason_code: "wrong_amount".into(),
         message: None,
+        deny_alike: None,
     }
 }
 

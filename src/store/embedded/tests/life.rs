@@ -254,6 +254,7 @@ fn a_denial_is_told_and_repeated_for_two_minutes() {
         person: "eve".into(),
         reason_code: "wrong_amount".into(),
         message: None,
+        deny_alike: None,
     };
     assert_eq!(block(b.store().reject(reject)).unwrap().state, State::Rejected);
     b.pass(MINUTE * 30);
@@ -377,6 +378,7 @@ fn a_renewed_hold_needs_new_votes_and_rejecting_an_approved_one_revokes_it() {
         person: "eve".into(),
         reason_code: "other".into(),
         message: None,
+        deny_alike: None,
     };
     assert_eq!(block(b.store().reject(reject)).unwrap().state, State::Revoked);
 }

@@ -1,6 +1,7 @@
 //! The store on real files. `Bench::killed` is what a kill leaves: a copy of the files, opened again.
 
 mod grants;
+mod handling;
 mod held_up;
 mod life;
 mod log;
@@ -99,7 +100,8 @@ impl Bench {
                 + &serde_json::to_string(&image.ledgers).unwrap()
                 + &serde_json::to_string(&image.tally).unwrap()
                 + &serde_json::to_string(&image.grants).unwrap()
-                + &serde_json::to_string(&image.samples).unwrap(),
+                + &serde_json::to_string(&image.samples).unwrap()
+                + &serde_json::to_string(&image.denials).unwrap(),
             index,
         )
     }

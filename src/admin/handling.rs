@@ -1,0 +1,404 @@
+//! What people do about a held call beside deciding: claims, comments, evidence, escalations. API and forms alike.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use bytes::Bytes;
+use http::header::{HeaderMap, IF_MATCH};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::call::{ArtifactId, is_hidden};
+use crate::store::{CallRecord, Handle, HoldError, MAX_CLAIM, MAX_EVIDENCE, NewArtifact, Wish};
+
+use super::Desk;
+use super::api::{self, Answer, Asked};
+use super::decide::{Decision, WORDS, words};
+use super::exact::Exact;
+use super::filled::{Filled, Nothing};
+use super::page;
+use super::problem::Problem;
+use super::who::Who;
+use super::{edge, view};
+
+/// How long a claim lasts when nobody says.
+const CLAIM: u64 = 10;
+/// Kinds of evidence that one request names.
+const KINDS: usize = 10;
+/// Longest name of those before whom a hold is brought, in characters.
+const NAME: usize = 100;
+/// A kind of evidence.
+const KIND: &str = r"^[A-Za-z0-9_-]{1,64}$";
+/// Longest title of a piece of evidence, in characters.
+const TITLE: usize = 200;
+
+/// What a person says who takes a hold in hand.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TakeInHand {
+    /// 10 by default, 60 at most.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 60))]
+    minutes: Option<u64>,
+    /// Even when another person has it in hand.
+    #[serde(default)]
+    take_over: bool,
+}
+
+/// What a person says to the others.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Say {
+    #[schemars(length(max = WORDS), pattern(r"\S"))]
+    text: String,
+}
+
+/// What a person asks to see.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AskEvidence {
+    #[schemars(length(min = 1, max = KINDS), inner(pattern(KIND)))]
+    kinds: Vec<String>,
+    #[serde(default)]
+    #[schemars(length(max = WORDS))]
+    message_to_agent: Option<String>,
+}
+
+/// What a person brings.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Bring {
+    #[schemars(pattern(KIND))]
+    kind: String,
+    /// The kind by default.
+    #[serde(default)]
+    #[schemars(length(max = TITLE))]
+    title: Option<String>,
+    /// Either this.
+    #[serde(default)]
+    text: Option<String>,
+    /// Or where it is. It is not fetched.
+    #[serde(default)]
+    url: Option<String>,
+}
+
+/// Before whom a person brings it, and why.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Escalate {
+    /// The next rung of `reviews.escalate` by default.
+    #[serde(default)]
+    #[schemars(length(max = NAME))]
+    to: Option<String>,
+    #[schemars(length(max = WORDS), pattern(r"\S"))]
+    reason: String,
+}
+
+/// Text that is there, and not too long.
+fn given(what: &str, text: &str) -> Result<String, Problem> {
+    words(what, Some(&text.to_owned()))?;
+    match text.trim() {
+        "" => Err(Problem::invalid(format!("`{what}` is empty"))),
+        text => Ok(text.to_owned()),
+    }
+}
+
+fn is_kind(kind: &str) -> bool {
+    (1..=64).contains(&kind.len()) && kind.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
+impl TakeInHand {
+    fn wish(&self) -> Result<Wish, Problem> {
+        let most = MAX_CLAIM.as_secs() / 60;
+        let minutes = self.minutes.unwrap_or(CLAIM);
+        if !(1..=most).contains(&minutes) {
+            return Err(Problem::invalid(format!("`minutes` is 1 to {most}")));
+        }
+        Ok(Wish::Claim { lasts: Duration::from_secs(60 * minutes), take_over: self.take_over })
+    }
+}
+
+impl AskEvidence {
+    fn wish(self, exact: &Exact) -> Result<Wish, Problem> {
+        words("message_to_agent", self.message_to_agent.as_ref())?;
+        if self.kinds.is_empty() || self.kinds.len() > KINDS || !self.kinds.iter().all(|k| is_kind(k)) {
+            return Err(Problem::invalid(format!("`kinds` names 1 to {KINDS} kinds of evidence, such as `ticket`")));
+        }
+        let message = self.message_to_agent.filter(|m| !m.trim().is_empty()).map(|m| exact.scrub(&m));
+        Ok(Wish::AskEvidence { kinds: self.kinds, message })
+    }
+}
+
+impl Decision<'_> {
+    /// Does something about a hold that decides nothing.
+    async fn handle(&self, action: &'static str, wish: Result<Wish, Problem>) -> Result<CallRecord, Problem> {
+        let done = self.try_handle(action, wish).await;
+        self.noted(action, done).await
+    }
+
+    async fn try_handle(&self, action: &'static str, wish: Result<Wish, Problem>) -> Result<CallRecord, Problem> {
+        let wish = wish?;
+        self.asker().permit(action, self.record)?;
+        let aliases = self.who.aliases.iter().chain([&self.who.subject]).cloned().collect();
+        let (id, person) = (self.record.id, self.who.person.clone());
+        let asked = Handle { id, version: self.version, person, aliases, wish };
+        self.admin.store.handle(asked).await.map_err(|e| self.problem(e))
+    }
+
+    fn problem(&self, error: HoldError) -> Problem {
+        Problem::of_hold(error, self.admin.clock.now())
+    }
+
+    async fn bring(&self, said: Bring) -> Result<CallRecord, Problem> {
+        let done = self.try_bring(said).await;
+        self.noted("hold.comment", done).await
+    }
+
+    /// Evidence that a person brings stands beside the agent's, and is verified by nobody.
+    async fn try_bring(&self, said: Bring) -> Result<CallRecord, Problem> {
+        let Bring { kind, title, text, url } = said;
+        if !is_kind(&kind) {
+            return Err(Problem::invalid("`kind` is a word such as `ticket`"));
+        }
+        let title = title.filter(|t| !t.trim().is_empty()).unwrap_or_else(|| kind.clone());
+        if title.chars().count() > TITLE {
+            return Err(Problem::invalid(format!("`title` is over {TITLE} characters")));
+        }
+        let content = match (text.filter(|t| !t.is_empty()), url.filter(|u| !u.is_empty())) {
+            (Some(text), None) | (None, Some(text)) => Bytes::from(text),
+            _ => return Err(Problem::invalid("give exactly one of `text` and `url`")),
+        };
+        self.asker().permit("hold.comment", self.record)?;
+        self.is_version()?;
+        if self.record.evidence.len() >= MAX_EVIDENCE {
+            return Err(self.problem(HoldError::Full));
+        }
+        let (id, by) = (ArtifactId::new(), format!("reviewer {}", self.who.person));
+        let artifact = NewArtifact { id, kind, title, by, principal_key: self.record.principal.key(), content };
+        self.admin.store.put_artifact(artifact).await?;
+        self.admin.store.attach_evidence(self.record.id, id).await.map_err(|e| self.problem(e))
+    }
+
+    /// Before whom it is brought when nobody says: the first rung that it has not been brought to.
+    fn next_rung(&self) -> Option<String> {
+        let rungs = &self.snapshot.config.reviews.escalate.rungs;
+        let told = |to: &str| self.record.handling.iter().flat_map(|h| &h.escalations).any(|e| e.to == to);
+        rungs.iter().find(|r| !told(&r.to)).or(rungs.last()).map(|r| r.to.clone())
+    }
+
+    fn escalation(&self, said: &Escalate, exact: &Exact) -> Result<Wish, Problem> {
+        let reason = exact.scrub(&given("reason", &said.reason)?);
+        let to = said.to.clone().filter(|t| !t.trim().is_empty()).or_else(|| self.next_rung());
+        let to = to.ok_or_else(|| Problem::invalid("no `reviews.escalate` is configured: say before whom in `to`"))?;
+        if to.chars().count() > NAME || to.chars().any(is_hidden) {
+            return Err(Problem::invalid(format!("`to` is a name of at most {NAME} visible characters")));
+        }
+        Ok(Wish::Escalate { to, reason })
+    }
+}
+
+/// For how long from now, who, or whom it was brought before: as JSON.
+pub(super) fn json(asker: &super::ask::Asker<'_>, record: &CallRecord) -> Value {
+    let handling = record.handling.as_deref().cloned().unwrap_or_default();
+    json!({
+        "claim": claim(asker, record),
+        "escalation": handling.escalations,
+        "evidence_requests": handling.requests,
+        "comments": handling.comments,
+    })
+}
+
+/// Who has it in hand.
+pub(super) fn claim(asker: &super::ask::Asker<'_>, record: &CallRecord) -> Value {
+    let claim = record.claim_at(asker.now);
+    claim.map_or(Value::Null, |c| json!({"by": c.person, "at": c.at, "until": c.until}))
+}
+
+struct Taken {
+    asked: Asked,
+    record: CallRecord,
+    version: Option<u64>,
+}
+
+impl Taken {
+    async fn new(admin: Arc<Desk>, who: Who, id: &str, headers: &HeaderMap) -> Result<Self, Problem> {
+        let version = api::version(headers, IF_MATCH)?;
+        let asked = Asked::new(admin, who);
+        let record = asked.hold(id).await?;
+        Ok(Self { asked, record, version })
+    }
+
+    fn decision(&self) -> Decision<'_> {
+        self.asked.decision(&self.record, self.version)
+    }
+
+    fn answer(&self, done: &CallRecord) -> Answer {
+        let mut out = view::decided(done, self.asked.asker().now);
+        if let (Some(out), Value::Object(more)) = (out.as_object_mut(), json(&self.asked.asker(), done)) {
+            out.extend(more);
+        }
+        Ok(api::ok(&out, Some(done.version)))
+    }
+}
+
+pub(super) async fn claim_it(
+    State(admin): State<Arc<Desk>>,
+    who: Who,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let said: TakeInHand = edge::json(&headers, body).await?;
+    let taken = Taken::new(admin, who, &id, &headers).await?;
+    let done = taken.decision().handle("hold.claim", said.wish()).await?;
+    taken.answer(&done)
+}
+
+pub(super) async fn release(
+    State(admin): State<Arc<Desk>>,
+    who: Who,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Answer {
+    let taken = Taken::new(admin, who, &id, &headers).await?;
+    let done = taken.decision().handle("hold.claim", Ok(Wish::Release)).await?;
+    taken.answer(&done)
+}
+
+pub(super) async fn comments(State(admin): State<Arc<Desk>>, who: Who, Path(id): Path<String>) -> Answer {
+    let asked = Asked::new(admin, who);
+    let record = asked.hold(&id).await?;
+    let items = record.handling.map(|h| h.comments).unwrap_or_default();
+    Ok(api::ok(&json!({"items": items, "next": null}), Some(record.version)))
+}
+
+pub(super) async fn comment(
+    State(admin): State<Arc<Desk>>,
+    who: Who,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let said: Say = edge::json(&headers, body).await?;
+    let taken = Taken::new(admin, who, &id, &headers).await?;
+    let wish = given("text", &said.text).map(Wish::Comment);
+    let done = taken.decision().handle("hold.comment", wish).await?;
+    taken.answer(&done)
+}
+
+pub(super) async fn ask_evidence(
+    State(admin): State<Arc<Desk>>,
+    who: Who,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let said: AskEvidence = edge::json(&headers, body).await?;
+    let taken = Taken::new(admin, who, &id, &headers).await?;
+    let wish = said.wish(&taken.asked.exact(&taken.record).await);
+    let done = taken.decision().handle("hold.comment", wish).await?;
+    taken.answer(&done)
+}
+
+pub(super) async fn bring_evidence(
+    State(admin): State<Arc<Desk>>,
+    who: Who,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let said: Bring = edge::json(&headers, body).await?;
+    let taken = Taken::new(admin, who, &id, &headers).await?;
+    let done = taken.decision().bring(said).await?;
+    taken.answer(&done)
+}
+
+pub(super) async fn escalate(
+    State(admin): State<Arc<Desk>>,
+    who: Who,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let said: Escalate = edge::json(&headers, body).await?;
+    let taken = Taken::new(admin, who, &id, &headers).await?;
+    let decision = taken.decision();
+    let wish = decision.escalation(&said, &taken.asked.exact(&taken.record).await);
+    let done = decision.handle("hold.escalate", wish).await?;
+    taken.answer(&done)
+}
+
+/// The page's form: which kinds, as a person types them.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AskForm {
+    kinds: Option<String>,
+    message_to_agent: Option<String>,
+}
+
+/// The page's form: a box that was ticked, or not.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TakeForm {
+    take_over: Option<String>,
+}
+
+/// The page's form.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SayForm {
+    text: Option<String>,
+}
+
+/// The page's form.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EscalateForm {
+    to: Option<String>,
+    reason: Option<String>,
+}
+
+pub(super) async fn claim_form(Path(id): Path<String>, Filled { visit, said }: Filled<TakeForm>) -> page::Answer {
+    let record = visit.hold(&id).await?;
+    let wish = TakeInHand { minutes: None, take_over: said.take_over.is_some() }.wish();
+    visit.after(record.id, visit.decision(&record).handle("hold.claim", wish).await).await
+}
+
+pub(super) async fn release_form(Path(id): Path<String>, Filled { visit, .. }: Filled<Nothing>) -> page::Answer {
+    let record = visit.hold(&id).await?;
+    visit.after(record.id, visit.decision(&record).handle("hold.claim", Ok(Wish::Release)).await).await
+}
+
+pub(super) async fn comment_form(Path(id): Path<String>, Filled { visit, said }: Filled<SayForm>) -> page::Answer {
+    let record = visit.hold(&id).await?;
+    let wish = given("text", &said.text.unwrap_or_default()).map(Wish::Comment);
+    visit.after(record.id, visit.decision(&record).handle("hold.comment", wish).await).await
+}
+
+pub(super) async fn ask_form(Path(id): Path<String>, Filled { visit, said }: Filled<AskForm>) -> page::Answer {
+    let record = visit.hold(&id).await?;
+    let kinds = said.kinds.unwrap_or_default();
+    let kinds = kinds.split([',', ' ']).filter(|k| !k.is_empty()).map(str::to_owned).collect();
+    let asked = AskEvidence { kinds, message_to_agent: said.message_to_agent };
+    let wish = asked.wish(&visit.exact(&record).await);
+    visit.after(record.id, visit.decision(&record).handle("hold.comment", wish).await).await
+}
+
+pub(super) async fn bring_form(Path(id): Path<String>, Filled { visit, said }: Filled<Bring>) -> page::Answer {
+    let record = visit.hold(&id).await?;
+    visit.after(record.id, visit.decision(&record).bring(said).await).await
+}
+
+pub(super) async fn escalate_form(
+    Path(id): Path<String>,
+    Filled { visit, said }: Filled<EscalateForm>,
+) -> page::Answer {
+    let record = visit.hold(&id).await?;
+    let said = Escalate { to: said.to, reason: said.reason.unwrap_or_default() };
+    let decision = visit.decision(&record);
+    let wish = decision.escalation(&said, &visit.exact(&record).await);
+    visit.after(record.id, decision.handle("hold.escalate", wish).await).await
+}
