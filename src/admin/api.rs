@@ -16,6 +16,7 @@ use crate::snapshot::Snapshot;
 use crate::store::{CallRecord, State as CallState};
 
 use super::Desk;
+use super::alike::Like;
 use super::ask::Asker;
 use super::decide::{Approve, Decision, Refuse, WORDS};
 use super::edge;
@@ -105,7 +106,9 @@ impl Asked {
         let contents = find::contents(&self.admin, &self.asker(), record).await?;
         let foreseen = Foreseen::of(&self.snapshot, &self.admin.store, record, &exact).await;
         let undo = Undo::of(&self.snapshot, &self.admin.store, record, foreseen.as_ref()).await;
-        let parts = view::Parts { exact: &exact, contents: &contents, foreseen: foreseen.as_ref(), undo: &undo };
+        let like = Like::of(&self.admin, &self.asker(), record).await?;
+        let foreseen = foreseen.as_ref();
+        let parts = view::Parts { exact: &exact, contents: &contents, foreseen, undo: &undo, like: &like };
         Ok(ok(&view::full(&self.asker(), record, &parts), Some(record.version)))
     }
 

@@ -4,9 +4,11 @@
 //! plane, `decide` takes a decision to the store. `api` and `page` are two doors to the same steps. Nothing here
 //! runs a call: an approved one is told to whoever sends, by its id.
 
+mod alike;
 mod amend;
 mod api;
 mod ask;
+mod audit;
 mod cookies;
 mod decide;
 mod edge;
@@ -21,6 +23,7 @@ mod group;
 mod handling;
 mod health;
 mod listing;
+mod me;
 mod notices;
 mod oidc;
 mod once;
@@ -28,6 +31,7 @@ mod openapi;
 mod page;
 mod policies;
 mod problem;
+mod run;
 mod samples;
 mod serve;
 mod sessions;
@@ -182,6 +186,10 @@ fn pages() -> Router<Arc<Desk>> {
         .route("/grants", get(grant_page::list))
         .route("/grants/{id}/revoke", post(grant_page::revoke))
         .route("/policies", get(page::policies))
+        .route("/audit", get(audit::shown))
+        .route("/me", get(me::me))
+        .route("/me/sign-out-elsewhere", post(me::elsewhere))
+        .route("/runs/{run}", get(run::shown))
         .route("/calls", get(page::calls))
         .route("/calls/{id}", get(page::call))
         .route("/calls/{id}/reconcile", post(page::reconcile))

@@ -143,8 +143,9 @@ impl Visit {
         let foreseen = foreseen.as_ref();
         let undo = Undo::of(&self.snapshot, &self.desk.store, record, foreseen).await;
         let path = super::weigh::path(&self.desk, &self.asker(), record).await?;
+        let like = &super::alike::Like::of(&self.desk, &self.asker(), record).await?;
         let (asker, undo, exact) = (self.asker(), &undo, &exact);
-        let parts = Parts { asker, record, exact, foreseen, undo, path, evidence, is_hold, problem, again };
+        let parts = Parts { asker, record, exact, foreseen, undo, like, path, evidence, is_hold, problem, again };
         let status = problem.map_or(StatusCode::OK, Problem::status);
         Ok(html(status, &Record::new(self.head(), parts)))
     }

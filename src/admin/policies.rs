@@ -29,6 +29,8 @@ pub(super) struct Row {
     pub(super) at: String,
     pub(super) reason: String,
     pub(super) shadow: bool,
+    /// Calls that it decided since the process started.
+    pub(super) hits: u64,
     /// Calls that it would have tightened or loosened since the process started, for policies in shadow and while the
     /// whole set observes.
     pub(super) tightened: u64,
@@ -54,6 +56,7 @@ impl Row {
             at: policy.at.clone(),
             reason: policy.reason.clone(),
             shadow: policy.shadow,
+            hits: metrics.policy_hits.get_metric_with_label_values(&[policy.id.as_str()]).map_or(0, |c| c.get()),
             tightened: count("tightens"),
             loosened: count("loosens"),
         }
@@ -62,7 +65,7 @@ impl Row {
     fn json(&self) -> Value {
         json!({
             "id": self.id, "effect": self.effect, "lifted_by": self.lift, "plane": self.plane, "at": self.at,
-            "reason": self.reason, "mode": if self.shadow { "shadow" } else { "enforce" },
+            "reason": self.reason, "hits": self.hits, "mode": if self.shadow { "shadow" } else { "enforce" },
             "would_have_tightened": self.tightened, "would_have_loosened": self.loosened,
         })
     }

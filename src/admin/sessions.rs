@@ -84,6 +84,17 @@ impl Sessions {
         Some(Live { account: session.account.clone(), csrf: session.csrf.clone() })
     }
 
+    /// How many of this account are in force.
+    pub(super) fn count(&self, account: &Account, now: Instant) -> usize {
+        self.lock().values().filter(|s| s.lives(now) && s.account.is_of(account)).count()
+    }
+
+    /// Ends those of this account but for this one.
+    pub(super) fn end_others(&self, id: &str, account: &Account) {
+        let own = Digest::of(id.as_bytes());
+        self.lock().retain(|digest, s| *digest == own || !s.account.is_of(account));
+    }
+
     pub(super) fn end(&self, id: &str) {
         self.lock().remove(&Digest::of(id.as_bytes()));
     }

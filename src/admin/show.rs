@@ -5,6 +5,7 @@ use askama::Template;
 use crate::call::{Beside, Timestamp, duration_text, money_text, short_code, visible};
 use crate::store::{CallRecord, State};
 
+use super::alike::Like;
 use super::amend::editable;
 use super::ask::{Asker, filled_by, missing_evidence, places};
 use super::decide::REASONS;
@@ -15,7 +16,7 @@ use super::problem::Problem;
 use super::talk::Talk;
 use super::undo::{ShownUndo, Undo};
 use super::view;
-use super::weigh::{Before, Weighed, budgets, doubts};
+use super::weigh::{Before, Weighed};
 
 /// Who is signed in, for the head of a page and for its forms.
 #[derive(Debug)]
@@ -32,12 +33,12 @@ pub(super) struct Head {
 #[derive(Debug)]
 pub(super) struct Line {
     pub(super) href: String,
-    tier: &'static str,
-    state: &'static str,
+    pub(super) tier: &'static str,
+    pub(super) state: &'static str,
     pub(super) title: String,
     agent: String,
     pub(super) code: String,
-    created: String,
+    pub(super) created: String,
     pub(super) expires: String,
     /// The same for scripts.
     until: String,
@@ -245,6 +246,7 @@ pub(super) struct Record {
     intent: Option<String>,
     confidence: Option<String>,
     run: String,
+    run_href: String,
     step: Option<String>,
 }
 
@@ -256,6 +258,7 @@ pub(super) struct Parts<'a> {
     pub(super) exact: &'a Exact,
     pub(super) foreseen: Option<&'a Foreseen>,
     pub(super) undo: &'a Undo,
+    pub(super) like: &'a Like,
     pub(super) path: Vec<Before>,
     pub(super) evidence: Vec<Piece>,
     pub(super) is_hold: bool,
@@ -266,7 +269,7 @@ pub(super) struct Parts<'a> {
 
 impl Record {
     pub(super) fn new(head: Head, parts: Parts<'_>) -> Self {
-        let Parts { asker, record, exact, foreseen, undo, path, evidence, is_hold, problem, again } = parts;
+        let Parts { asker, record, exact, foreseen, undo, like, path, evidence, is_hold, problem, again } = parts;
         let (can, mut cannot) = asker.can(record);
         cannot.retain(|(name, _)| {
             let of_calls = matches!(*name, "reconcile" | "undo");
@@ -296,7 +299,7 @@ impl Record {
             change: foreseen.map(Shown::new),
             edits: edits(record),
             undo: undo.shown(),
-            weighed: Weighed { doubts: doubts(record, foreseen), budgets: budgets(record), path },
+            weighed: Weighed::of(record, foreseen, like, path),
             can_undo: !is_hold && can.contains(&"undo"),
             can_withdraw: is_hold && can.contains(&"withdraw"),
             edited: record.edited.as_deref().map(|e| rows(&e.changes)).unwrap_or_default(),
@@ -340,6 +343,7 @@ impl Record {
             intent: record.context.intent.as_deref().map(visible),
             confidence: record.context.confidence.map(|c| c.to_string()),
             run: visible(&record.context.run),
+            run_href: super::run::href(record),
             step: record.context.step.as_deref().map(visible),
             head,
         }

@@ -8,10 +8,13 @@ use serde_json::{Value, json};
 
 use super::api;
 use super::openapi::{
-    self, All, Api, BatchDone, Cluster, Comment, Decided, Grant, Handled, Json, List, Me, Op, PausedTool, Policies,
+    self, All, Api, AuditLog, BatchDone, Cluster, Comment, Decided, Grant, Handled, Json, List, Me, Op, PausedTool,
+    Policies,
 };
-use super::openapi::{Receiver, Record, Replayed, Sample, Summary, Undone};
-use super::{amend, decide, events, grants, group, handling, listing, notices, policies, samples, tools, undo};
+use super::openapi::{Receiver, Record, Replayed, Runs, Sample, Summary, Undone};
+use super::{
+    amend, audit, decide, events, grants, group, handling, listing, notices, policies, run, samples, tools, undo,
+};
 
 const HOLD: &str = "A hold: its id; while it waits also a suffix of the id of 4 characters or more, or its code.";
 const CALL: &str = "A call, by its whole id; a hold's id is its call's, too.";
@@ -25,6 +28,7 @@ pub(super) fn api() -> Api {
     let api = calls(api);
     let api = grants(api);
     let api = samples(api);
+    let api = audit(api);
     policies(api)
 }
 
@@ -190,7 +194,12 @@ fn calls(api: Api) -> Api {
         .refuses(403, &["forbidden", "step_up_required", "channel_not_allowed", "not_in_group"])
         .refuses(409, &["not_executed", "not_undoable", "undo_too_late"])
         .refuses(422, &["justification_required", "policy_forbids_now"]);
-    api.get("/calls", api::calls, list)
+    let run = Op::new::<Runs>("showRun", "calls", "One run: its steps, calls and evidence, as a graph")
+        .more("A run's name is the agent's own: the same name of another caller is another run.")
+        .about("The run, as its agent named it.")
+        .query("agent", "Of this agent only.", text());
+    api.get("/runs/{id}", run::show, run)
+        .get("/calls", api::calls, list)
         .get("/calls/{id}", api::call, show)
         .post("/calls/{id}/reconcile", api::reconcile, reconcile)
         .post("/calls/{id}/undo", undo::undo, undo)
@@ -237,6 +246,19 @@ fn samples(api: Api) -> Api {
         .refuses(403, &["forbidden", "self_review"])
         .refuses(409, &["already_judged"]);
     api.get("/samples", samples::list, list).post("/samples/{id}", samples::verdict, judge)
+}
+
+fn audit(api: Api) -> Api {
+    let list = Op::new::<AuditLog>("listRecords", "audit", "Records of the journal, newest first")
+        .more("What each says in a line; `holdpoint audit export` has them whole. Looks at 20,000 records at most: `next` \
+               goes on from there.")
+        .query("kind", "Such as `voted`; a last `*` stands for anything.", json!({"type": "string", "examples": ["admin.*"]}))
+        .query("who", "By who did it.", text())
+        .query("call", "About this call or hold.", text())
+        .pages()
+        .refuses(403, &["forbidden"])
+        .refuses(500, &["journal_damaged"]);
+    api.get("/audit", audit::list, list)
 }
 
 fn policies(api: Api) -> Api {

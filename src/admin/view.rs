@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::call::{Timestamp, short_code};
 use crate::store::{CallRecord, Edit, Edited, Evidence, State};
 
+use super::alike::Like;
 use super::ask::{Asker, filled_by, missing_evidence, places};
 use super::exact::{Exact, text_or_base64};
 use super::foreseen::Foreseen;
@@ -108,6 +109,7 @@ pub(super) struct Parts<'a> {
     pub(super) contents: &'a [Option<Bytes>],
     pub(super) foreseen: Option<&'a Foreseen>,
     pub(super) undo: &'a Undo,
+    pub(super) like: &'a Like,
 }
 
 /// Everything about one hold or call.
@@ -136,10 +138,10 @@ pub(super) fn full(asker: &Asker<'_>, record: &CallRecord, parts: &Parts<'_>) ->
         "config_digest": record.config_digest,
         "change": parts.foreseen.map(Foreseen::json),
         "evidence": evidence(record, parts.contents),
-        "uncertainty": weigh::doubts_json(&weigh::doubts(record, parts.foreseen)),
+        "uncertainty": weigh::doubts_json(&weigh::doubts(record, parts.foreseen, parts.like)),
         "claims": {"intent": record.context.intent, "confidence": record.context.confidence},
         "undo": parts.undo.json(),
-        "alike": super::group::cluster(record).map(|id| json!({"cluster": id})),
+        "alike": parts.like.json(),
         "edited": record.edited.as_deref().map(edited),
         "approvals": approvals(record),
         "renewals": record.renewals,

@@ -7,6 +7,7 @@ use crate::call::{Certainty, visible};
 use crate::store::{CallRecord, Filter};
 
 use super::Admin;
+use super::alike::Like;
 use super::ask::Asker;
 use super::find;
 use super::foreseen::Foreseen;
@@ -29,7 +30,7 @@ fn doubt(code: &'static str, text: impl Into<String>) -> Doubt {
 }
 
 /// Reasons to look twice, the weightiest first.
-pub(super) fn doubts(record: &CallRecord, foreseen: Option<&Foreseen>) -> Vec<Doubt> {
+pub(super) fn doubts(record: &CallRecord, foreseen: Option<&Foreseen>, like: &Like) -> Vec<Doubt> {
     let history = record.facts.as_ref().map(|f| f.history).unwrap_or_default();
     let hidden = record.arguments.to_string();
     let all = [
@@ -43,6 +44,7 @@ pub(super) fn doubts(record: &CallRecord, foreseen: Option<&Foreseen>) -> Vec<Do
         history
             .first_time_target
             .then(|| doubt("first_time_target", "Nothing has succeeded before with this operation on this target.")),
+        like.doubt(record).map(|text| doubt("outlier_amount", text)),
         (history.denied_last_hour > 0).then(|| {
             let text = format!("Policy refused {} of this agent's calls in the hour before.", history.denied_last_hour);
             doubt("denied_before", text)
@@ -82,6 +84,17 @@ pub(super) struct Weighed {
     pub(super) doubts: Vec<Doubt>,
     pub(super) budgets: Vec<(&'static str, i64)>,
     pub(super) path: Vec<Before>,
+    /// What people said of calls like it.
+    pub(super) alike: String,
+    /// The one that was rejected last: where, and why.
+    pub(super) last: Option<(String, String)>,
+}
+
+impl Weighed {
+    pub(super) fn of(record: &CallRecord, foreseen: Option<&Foreseen>, like: &Like, path: Vec<Before>) -> Self {
+        let (doubts, budgets) = (doubts(record, foreseen, like), budgets(record));
+        Self { doubts, budgets, path, alike: like.words(), last: like.last() }
+    }
 }
 
 /// One call of the same run.
@@ -102,11 +115,14 @@ pub(super) async fn path(admin: &Admin, asker: &Asker<'_>, record: &CallRecord) 
         limit: STEPS,
         ..Filter::default()
     };
-    let (mut records, _) = find::list(admin, asker, "call.view", filter).await?;
+    let (mut records, _) = find::either(admin, asker, filter).await?;
     records
         .retain(|r| r.principal.org == record.principal.org && r.principal.acting_for == record.principal.acting_for);
     let before = |r: &CallRecord| Before {
-        href: format!("/calls/{}", r.id),
+        href: match &r.terms {
+            Some(_) if !asker.may("call.view", r) => format!("/holds/{}", r.id.hold()),
+            _ => format!("/calls/{}", r.id),
+        },
         title: visible(&r.title),
         state: r.state_at(asker.now).as_str(),
         at: r.created.to_string(),
@@ -125,7 +141,7 @@ mod tests {
     #[test]
     fn what_is_hidden_stands_first_and_what_is_known_is_no_doubt() {
         let mut call = record(State::Held, "f", None);
-        let codes = |call: &CallRecord| doubts(call, None).iter().map(|d| d.code).collect::<Vec<_>>();
+        let codes = |call: &CallRecord| doubts(call, None, &Like::default()).iter().map(|d| d.code).collect::<Vec<_>>();
         assert_eq!(codes(&call), ["no_preview"]);
         call.arguments = Arc::new(json!({"note": "pay\u{202e}eman"}));
         call.renewals = 1;

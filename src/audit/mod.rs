@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::call::{Digest, Timestamp};
 use crate::journal::{self, Frame, Frames, PayloadMeta};
-use crate::store::SHORTENED;
+use crate::store::{SHORTENED, kind_of};
 
 pub use crate::journal::note::Verifier;
 pub use crate::journal::{Bad, ReadError, Report};
@@ -92,11 +92,7 @@ impl Line {
     /// note or the type of the event.
     #[must_use]
     pub fn kind(&self) -> String {
-        let event: Value = serde_json::from_str(self.event.get()).unwrap_or_default();
-        let text = |v: &Value| v.as_str().map(str::to_owned);
-        let found = text(event.get("step").unwrap_or(&Value::Null));
-        let found = found.or_else(|| text(event.pointer("/note/kind")?));
-        found.or_else(|| text(event.get("type")?)).unwrap_or_default()
+        kind_of(&serde_json::from_str(self.event.get()).unwrap_or_default())
     }
 }
 

@@ -237,7 +237,14 @@ fn reasons(hold: &Value, out: &mut dyn Write) -> io::Result<()> {
     for why in items(hold, "/why") {
         writeln!(out, "  {}  {}  ({})", of(why, "/policy"), of(why, "/reason"), of(why, "/at"))?;
     }
-    line(out, "policies", &of(hold, "/policy_digest"))
+    line(out, "policies", &of(hold, "/policy_digest"))?;
+    for doubt in items(hold, "/uncertainty") {
+        line(out, "unsure", &of(doubt, "/text"))?;
+    }
+    let count = |at: &str| of(hold, &format!("/alike/d30/{at}"));
+    let (approved, rejected, edited) = (count("approved"), count("rejected"), count("edited"));
+    let alike = format!("{approved} approved, {rejected} rejected, {edited} changed first, in 30 days");
+    line(out, "alike", if approved.is_empty() { "" } else { &alike })
 }
 
 fn evidence(hold: &Value, out: &mut dyn Write) -> io::Result<()> {

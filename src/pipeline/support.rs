@@ -73,6 +73,7 @@ impl Pipeline {
         let Judged { verdict, judgement, would } = a.s.policies.judge(a.principal, a.call, &facts);
         let took = self.clock.instant().saturating_duration_since(asked);
         self.metrics.policy_seconds.with_label_values::<&str>(&[]).observe(took.as_secs_f64());
+        self.count_hits(&verdict);
         for other in &would {
             // A set that observes would have stopped what runs; one in shadow is compared with what rules.
             let ruled = if other.by == Beside::Shadow { judgement } else { Judgement::Low };
@@ -87,6 +88,16 @@ impl Pipeline {
             }
         }
         (verdict, Told { facts, judgement, would })
+    }
+
+    /// Each policy that decided.
+    fn count_hits(&self, verdict: &Result<Verdict, Refusal>) {
+        let hit = |policy: &str| self.metrics.policy_hits.with_label_values(&[policy]).inc();
+        match verdict {
+            Ok(Verdict::Allow(permit)) => permit.policies().iter().for_each(|p| hit(p)),
+            Ok(Verdict::Hold(terms)) => terms.why.iter().for_each(|w| hit(&w.policy)),
+            Err(refusal) => refusal.policies().iter().for_each(|p| hit(&p.id)),
+        }
     }
 
     /// Claim, reservations and intent in one durable step; nothing for a plain read.

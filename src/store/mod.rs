@@ -22,8 +22,8 @@ mod votes;
 pub use ask::*;
 pub(crate) use embedded::SHORTENED;
 pub use embedded::{
-    Counts, Gap, Health, HoldStep, Keep, MIN_FREE, News, OpenError, Options, Recovery, Shortened, Store, Told,
-    free_bytes,
+    Alike, Counts, Gap, Health, HoldStep, Keep, Logged, MIN_FREE, News, OpenError, Options, Recovery, Shortened, Store,
+    Told, free_bytes, kind_of,
 };
 pub use fresh::{Made, arguments_of, stored_request, target_of, undo_key};
 pub use grant::{Grant, GrantEnd, GrantUse, is_grants};

@@ -45,6 +45,8 @@ metrics! {
     near_misses: IntCounterVec = "holdpoint_near_misses_total", "Calls that policy denied", ["op", "policy"];
     /// What policy would have said where it does not rule.
     shadow_decisions: IntCounterVec = "holdpoint_shadow_decisions_total", "Calls that policies in shadow, or a set that observes, judge otherwise", ["policy", "change"];
+    /// Which policies decide how often.
+    policy_hits: IntCounterVec = "holdpoint_policy_hits_total", "Calls that a policy decided", ["policy"];
     /// Policies that could not be evaluated.
     policy_errors: IntCounterVec = "holdpoint_policy_errors_total", "Policies that failed to evaluate; the call was refused", ["policy"];
     /// Time to decide.

@@ -332,7 +332,29 @@ struct UndoOf {
 
 #[derive(JsonSchema)]
 struct Alike {
-    cluster: String,
+    /// While it is held on the medium tier: those that can be decided together.
+    cluster: Option<String>,
+    /// What people said in the last 30 days of calls of the same caller, operation and workflow.
+    d30: Decisions,
+    last_rejected: Option<LastRejected>,
+}
+
+#[derive(JsonSchema)]
+struct Decisions {
+    approved: u64,
+    rejected: u64,
+    /// Approved once they were changed.
+    edited: u64,
+    /// How long they waited for the last word.
+    median_s: Option<u64>,
+}
+
+#[derive(JsonSchema)]
+struct LastRejected {
+    hold: HoldId,
+    reason_code: String,
+    by: String,
+    at: Timestamp,
 }
 
 /// What reviewers changed.
@@ -431,7 +453,7 @@ pub(in crate::admin) struct Record {
     uncertainty: Vec<Doubt>,
     claims: Claims,
     undo: Undo,
-    alike: Option<Alike>,
+    alike: Alike,
     edited: Option<Edited>,
     approvals: Vec<Approval>,
     /// How often it returned to `held` because something moved.

@@ -4,7 +4,8 @@
 use schemars::JsonSchema;
 use serde_json::Value;
 
-use crate::call::{CallId, Digest, GrantId, GrantOver, HoldId, Timestamp, Verdict};
+use crate::call::{ArtifactId, CallId, Digest, GrantId, GrantOver, HoldId, Tier, Timestamp, Verdict};
+use crate::store::State;
 
 use super::Json;
 
@@ -182,6 +183,8 @@ struct Policy {
     at: String,
     reason: String,
     mode: PolicyMode,
+    /// Calls that it decided since the process started.
+    hits: u64,
     /// Calls since the process started.
     would_have_tightened: u64,
     would_have_loosened: u64,
@@ -237,4 +240,105 @@ struct Dead {
 pub(in crate::admin) struct Replayed {
     /// How many events are sent again.
     replayed: u64,
+}
+
+/// Records of the journal.
+#[derive(JsonSchema)]
+pub(in crate::admin) struct AuditLog {
+    items: Vec<AuditRecord>,
+    next: Option<String>,
+    /// The first record that is still there.
+    first: u64,
+    newest: u64,
+    /// How many the newest signed checkpoint covers.
+    signed: u64,
+}
+
+/// One record of the journal.
+#[derive(JsonSchema)]
+struct AuditRecord {
+    /// No gaps.
+    seq: u64,
+    at: Timestamp,
+    /// Its chain hash.
+    hash: Digest,
+    kind: String,
+    call: Option<CallId>,
+    op: Option<String>,
+    who: Option<String>,
+    code: Option<String>,
+}
+
+/// Runs of one name.
+#[derive(JsonSchema)]
+pub(in crate::admin) struct Runs {
+    id: String,
+    /// One for each caller.
+    items: Vec<Run>,
+}
+
+#[derive(JsonSchema)]
+struct Run {
+    agent: String,
+    org: String,
+    on_behalf_of: Option<String>,
+    workflow: String,
+    nodes: Vec<Node>,
+    edges: Vec<Edge>,
+    /// All of its calls are here.
+    complete: bool,
+    /// Money that was moved.
+    cost: Vec<Cost>,
+}
+
+#[derive(JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum Node {
+    /// As the agent named it.
+    Step {
+        id: String,
+        title: String,
+    },
+    Call {
+        id: CallId,
+        title: String,
+        op: String,
+        state: State,
+        tier: Tier,
+        at: Timestamp,
+        hold: Option<HoldId>,
+        approved_by: Vec<String>,
+    },
+    Evidence {
+        id: ArtifactId,
+        title: String,
+        evidence_kind: String,
+        by: String,
+    },
+}
+
+#[derive(JsonSchema)]
+struct Edge {
+    from: String,
+    to: String,
+    kind: EdgeKind,
+}
+
+#[derive(JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum EdgeKind {
+    /// A step, and a call in it.
+    Contains,
+    /// The call before, and the next one.
+    Next,
+    /// Evidence, and its call.
+    Supports,
+    /// A call, and the one that it takes back.
+    Undoes,
+}
+
+#[derive(JsonSchema)]
+struct Cost {
+    minor: i64,
+    currency: String,
 }

@@ -116,3 +116,32 @@ async fn a_rejection_may_stand_for_calls_like_it() {
     let yes = json!({"digest": spare.digest});
     assert_eq!(w.post("maya", &path(&spare, "approve"), yes).await.json()["state"], "approved");
 }
+
+#[tokio::test]
+async fn what_people_said_of_calls_like_it_stands_beside_it() {
+    let w = World::new();
+    let rejected = w.hold(8000).await;
+    let no = json!({"digest": rejected.digest, "reason_code": "duplicate"});
+    w.post("maya", &path(&rejected, "reject"), no).await;
+    for minor in [8100, 8200, 8300, 8400, 8500] {
+        let hold = w.hold(minor).await;
+        w.clock.advance(std::time::Duration::from_secs(74));
+        assert_eq!(
+            w.post("maya", &path(&hold, "approve"), json!({"digest": hold.digest})).await.status,
+            StatusCode::OK
+        );
+    }
+    let (usual, large) = (w.hold(8400).await, w.hold(8600).await);
+    let shown = |hold: CallRecord| {
+        let at = format!("/v1/holds/{}", hold.id.hold());
+        let w = &w;
+        async move { w.get("noor", &at).await.json() }
+    };
+    let usual = shown(usual).await;
+    let d30 = json!({"approved": 5, "rejected": 1, "edited": 0, "median_s": 74});
+    assert_eq!(usual["alike"]["d30"], d30, "{usual}");
+    let last = &usual["alike"]["last_rejected"];
+    assert_eq!((&last["reason_code"], &last["by"]), (&json!("duplicate"), &json!("maya")));
+    let odd = |hold: &Value| hold["uncertainty"].as_array().unwrap().iter().any(|d| d["code"] == "outlier_amount");
+    assert!(!odd(&usual) && odd(&shown(large).await));
+}

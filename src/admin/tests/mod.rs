@@ -5,6 +5,7 @@ mod described;
 mod doors;
 mod events;
 mod handling;
+mod looking;
 mod pages;
 
 use std::path::Path;

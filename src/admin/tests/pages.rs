@@ -359,3 +359,23 @@ async fn people_claim_talk_and_escalate_by_forms() {
     }
     assert_eq!(maya.post(&form("comments"), &[("text", "  ")]).await.status, StatusCode::UNPROCESSABLE_ENTITY);
 }
+
+#[tokio::test]
+async fn audit_run_and_me_are_pages() {
+    let w = World::new();
+    w.hold(8800).await;
+    let (maya, pat) = (sign_in(&w, "maya").await, sign_in(&w, "pat").await);
+    assert_eq!(maya.get("/audit").await.status, StatusCode::FORBIDDEN);
+    let log = pat.get("/audit?kind=parked").await.text;
+    assert!(log.contains("<code>parked</code>") && log.contains("support-bot"), "{log}");
+    let run = maya.get("/runs/run%3Cscript%3E1?agent=support-bot").await;
+    assert!(run.status == StatusCode::OK && !run.text.contains("<script>1"), "{}", run.text);
+    assert!(run.text.contains("Refund 88.00 EUR on order o_881") && run.text.contains("evidence ticket, order"));
+    let other = sign_in(&w, "maya").await;
+    let me = maya.get("/me").await.text;
+    assert!(me.contains("maya@acme.dev") && me.contains("In 2 browsers"), "{me}");
+    assert_eq!(maya.post("/me/sign-out-elsewhere", &[]).await.status, StatusCode::SEE_OTHER);
+    assert_eq!(other.get("/").await.status, StatusCode::SEE_OTHER, "signed out");
+    assert!(maya.get("/me").await.text.contains("Only here"));
+    assert_eq!(pat.get("/me").await.status, StatusCode::OK, "another person's session goes on");
+}

@@ -11,6 +11,7 @@ use crate::call::{ArtifactId, CallId, Digest, Timestamp};
 use crate::journal::Reader;
 use crate::store::{Artifact, CallRecord, Known, Question, State, Step};
 
+use super::alike::Decisions;
 use super::denials::Denials;
 use super::entry::{Entry, Image, fold, followed};
 use super::forgotten::Forgotten;
@@ -46,6 +47,7 @@ pub(super) struct Core {
     pub(super) tally: Tally,
     pub(super) grants: Grants,
     pub(super) denials: Denials,
+    pub(super) decisions: Decisions,
     pub(super) samples: Samples,
     pub(super) forgotten: Forgotten,
     keys: HashMap<Digest, CallId>,
@@ -81,6 +83,7 @@ impl Core {
             tally: Tally::default(),
             grants: Grants::default(),
             denials: Denials::default(),
+            decisions: Decisions::default(),
             samples: Samples::default(),
             forgotten: Forgotten::default(),
             keys: HashMap::new(),
@@ -160,6 +163,7 @@ impl Core {
             let old = self.calls.get(&record.id).cloned();
             self.ledgers.follow(old.as_deref(), record, at);
             self.tally.step(step, record, at);
+            self.decisions.step(step, record, at);
         }
         self.denials.follow(record);
         self.seen.extend(keys::seen_by(record));
@@ -295,6 +299,7 @@ impl Core {
             tally: self.tally.image(),
             grants,
             denials: self.denials.image(self.high),
+            decisions: self.decisions.image(self.high),
             samples: self.samples.image(self.high),
             forgotten: self.forgotten,
         }
@@ -309,6 +314,7 @@ impl Core {
         self.tally = Tally::restore(&image.tally);
         self.grants = Grants::restore(&image.grants);
         self.denials = Denials::restore(&image.denials);
+        self.decisions = Decisions::restore(&image.decisions);
         self.samples = Samples::restore(&image.samples);
         self.forgotten = image.forgotten;
         image.calls.iter().try_for_each(|record| self.insert(record).map(drop))

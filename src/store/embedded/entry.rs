@@ -10,6 +10,7 @@ use crate::store::changed::Changed;
 use crate::store::{Artifact, AuditNote, CallRecord, Grant, Sample, Step};
 
 use super::Recovery;
+use super::alike::DecisionsImage;
 use super::denials::Denial;
 use super::forgotten::Forgotten;
 use super::ledger::LedgersImage;
@@ -61,6 +62,8 @@ pub(super) struct Image {
     pub(super) grants: Vec<Arc<Grant>>,
     #[serde(default)]
     pub(super) denials: Vec<Denial>,
+    #[serde(default)]
+    pub(super) decisions: DecisionsImage,
     #[serde(default)]
     pub(super) samples: Vec<Arc<Sample>>,
     #[serde(default)]

@@ -1,5 +1,6 @@
 //! The store of one process: the journal is the commit point, sled the index over it, memory the rest.
 
+mod alike;
 mod checkpoint;
 mod core;
 mod denials;
@@ -13,6 +14,7 @@ mod indexer;
 mod keys;
 mod ledger;
 mod lock;
+mod logged;
 mod news;
 mod open;
 mod packed;
@@ -45,7 +47,9 @@ use super::changed::Changed;
 use super::state::{self, Event, Illegal};
 use super::{CallRecord, State, Step};
 
+pub use alike::Alike;
 pub use health::{Health, MIN_FREE, free_bytes};
+pub use logged::{Logged, kind_of};
 pub use news::{Gap, HoldStep};
 pub use open::OpenError;
 pub(crate) use retain::NOTE as SHORTENED;

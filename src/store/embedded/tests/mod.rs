@@ -101,7 +101,8 @@ impl Bench {
                 + &serde_json::to_string(&image.tally).unwrap()
                 + &serde_json::to_string(&image.grants).unwrap()
                 + &serde_json::to_string(&image.samples).unwrap()
-                + &serde_json::to_string(&image.denials).unwrap(),
+                + &serde_json::to_string(&image.denials).unwrap()
+                + &serde_json::to_string(&image.decisions).unwrap(),
             index,
         )
     }

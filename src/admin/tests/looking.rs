@@ -1,0 +1,48 @@
+//! What can be looked at beside holds: the journal, runs, oneself.
+
+use super::*;
+
+#[tokio::test]
+async fn the_journal_is_for_those_whom_policy_lets_read_it() {
+    let w = World::new();
+    let hold = w.hold(8800).await;
+    w.post("maya", &format!("/v1/holds/{}/approve", hold.id.hold()), json!({"digest": hold.digest})).await;
+    assert_eq!(w.get("maya", "/v1/audit").await.code(), (403, "forbidden".into()));
+    let log = w.get("pat", &format!("/v1/audit?call={}", hold.id)).await.json();
+    let kinds: Vec<&str> = log["items"].as_array().unwrap().iter().map(|l| l["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["approved", "parked"]);
+    assert_eq!((&log["items"][0]["who"], &log["items"][1]["op"]), (&json!("maya"), &json!("crm.refund")));
+    assert!(!log.to_string().contains("c_204_secret"));
+    let all = w.get("pat", "/v1/audit?limit=2").await.json();
+    let next = all["next"].as_str().unwrap();
+    let more = w.get("pat", &format!("/v1/audit?limit=200&cursor={next}")).await.json();
+    let seq = |l: &Value| l["seq"].as_u64().unwrap();
+    let (first, last) = (&all["items"], &more["items"]);
+    assert_eq!(seq(&first[1]), seq(&last[0]) + 1, "no record is passed over");
+    assert_eq!((seq(last.as_array().unwrap().last().unwrap()), &more["next"]), (1, &Value::Null));
+    let mine = w.get("pat", "/v1/audit?who=maya&kind=appr*").await.json();
+    assert_eq!(mine["items"].as_array().unwrap().len(), 1);
+    for wrong in ["limit=0", "call=x", "cursor=x"] {
+        assert_eq!(w.get("pat", &format!("/v1/audit?{wrong}")).await.status.as_u16(), 422, "{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn a_run_is_shown_with_its_steps_evidence_and_decisions() {
+    let w = World::new();
+    let (hold, unknown) = (w.hold(8800).await, w.unknown().await);
+    w.post("maya", &format!("/v1/holds/{}/approve", hold.id.hold()), json!({"digest": hold.digest})).await;
+    let at = "/v1/runs/run%3Cscript%3E1?agent=support-bot";
+    let run = w.get("maya", at).await.json();
+    assert_eq!((run["id"].as_str(), run["items"].as_array().unwrap().len()), (Some("run<script>1"), 1), "{run}");
+    let run = &run["items"][0];
+    let kinds = |kind: &str| run["nodes"].as_array().unwrap().iter().filter(|n| n["kind"] == kind).count();
+    assert_eq!((kinds("step"), kinds("evidence")), (1, 2), "{run}");
+    let call = run["nodes"].as_array().unwrap().iter().find(|n| n["id"] == hold.id.to_string()).unwrap();
+    assert_eq!((&call["approved_by"], &call["state"]), (&json!(["maya"]), &json!("approved")));
+    let sees_both = w.get("pat", at).await.json();
+    let next = json!({"from": hold.id, "to": unknown.id, "kind": "next"});
+    assert!(sees_both["items"][0]["edges"].as_array().unwrap().contains(&next), "{sees_both}");
+    assert_eq!(w.get("nobody", at).await.code(), (404, "not_found".into()));
+    assert_eq!(w.get("maya", "/v1/runs/other").await.code(), (404, "not_found".into()));
+}
