@@ -49,7 +49,7 @@ def decide(case, verb):
 
 def subject(case, path):
     _, _, kind, *more = path.split("/")
-    if "id" in (case.path_parameters or {}):
+    if "id" in (case.path_parameters or {}) and kind in REAL:
         verb = more[1] if case.method == "POST" and kind == "holds" else None
         case.path_parameters["id"] = decide(case, verb) if verb else DICE.choice(REAL[kind])[0]
     elif path == "/v1/grants" and isinstance(case.body, dict):

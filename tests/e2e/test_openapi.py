@@ -64,6 +64,7 @@ class Description(unittest.TestCase):
             "approved": [[done, digest]],
             "fresh": {verb: [self.fresh() for _ in range(12)] for verb in ("approve", "reject", "edit", "withdraw")},
             "calls": calls,
+            "runs": [[self.api("GET", f"/holds/{done}")["who"]["run"], None]],
             "clusters": [[self.api("GET", f"/holds/{holds[0][0]}")["alike"]["cluster"], None]],
             "grants": [[approved["grant"]["id"], None]],
             "samples": samples or calls,
