@@ -60,7 +60,7 @@ pub(super) async fn list(
     action: &str,
     filter: Filter,
 ) -> Result<(Vec<CallRecord>, Option<CallId>), Problem> {
-    list_of(admin, filter, |record| asker.may(action, record)).await
+    listed(admin, filter, |record| asker.may(action, record)).await
 }
 
 /// The same of whatever this person may see as a call or as a hold.
@@ -70,11 +70,11 @@ pub(super) async fn either(
     filter: Filter,
 ) -> Result<(Vec<CallRecord>, Option<CallId>), Problem> {
     let may = |r: &CallRecord| asker.may("call.view", r) || (r.terms.is_some() && asker.may("hold.view", r));
-    list_of(admin, filter, may).await
+    listed(admin, filter, may).await
 }
 
 /// One page of what is to be kept, newest first, and where the next one begins.
-pub(super) async fn list_of(
+pub(super) async fn listed(
     admin: &Admin,
     mut filter: Filter,
     keep: impl Fn(&CallRecord) -> bool,

@@ -179,7 +179,7 @@ impl Listing {
             Order::Created => {
                 let asker = asked.asker();
                 let keep = |r: &CallRecord| asker.may(action, r) && self.fits(&asker, r);
-                let (records, next) = find::list_of(&asked.admin, self.filter.clone(), keep).await?;
+                let (records, next) = find::listed(&asked.admin, self.filter.clone(), keep).await?;
                 (records, next.map(|id| id.to_string()))
             }
             _ => self.sorted(asked, action).await?,
@@ -195,7 +195,7 @@ impl Listing {
         loop {
             let asker = asked.asker();
             let keep = |r: &CallRecord| asker.may(action, r) && self.fits(&asker, r);
-            let (records, next) = find::list_of(&asked.admin, filter.clone(), keep).await?;
+            let (records, next) = find::listed(&asked.admin, filter.clone(), keep).await?;
             all.extend(
                 records.into_iter().map(|r| (self.place(&r), r)).filter(|(at, _)| after.is_none_or(|a| *at > a)),
             );

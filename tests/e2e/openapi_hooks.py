@@ -15,6 +15,7 @@ DICE, NAMES = random.Random(1), itertools.count()
 FRESH = {verb: iter(holds) for verb, holds in REAL["fresh"].items()}
 # What only fits if one knows what it is about.
 ODD = {"grant", "confirm", "group"}
+DECIDE = {"approve", "reject", "edit"}
 
 
 def likely(chance):
@@ -35,19 +36,20 @@ def decide(case, verb):
         case.headers.pop("If-Match", None)
     if not isinstance(case.body, dict):
         return known[0]
-    case.body["digest"] = known[1]
+    if verb in DECIDE:
+        case.body["digest"] = known[1]
     if likely(0.7):
         case.body = {member: value for member, value in case.body.items() if member not in ODD}
     if verb == "edit" and likely(0.7):
         case.body["patch"] = [{"op": "replace", "path": "/amountMinor", "value": DICE.randint(5001, 9000)}]
-    if verb == "withdraw":
-        case.body.pop("digest")
+    if verb == "escalate":
+        case.body["to"] = "finance"
     return known[0]
 
 
 def subject(case, path):
     _, _, kind, *more = path.split("/")
-    if "id" in (case.path_parameters or {}):
+    if "id" in (case.path_parameters or {}) and kind in REAL:
         verb = more[1] if case.method == "POST" and kind == "holds" else None
         case.path_parameters["id"] = decide(case, verb) if verb else DICE.choice(REAL[kind])[0]
     elif path == "/v1/grants" and isinstance(case.body, dict):

@@ -64,6 +64,7 @@ class Description(unittest.TestCase):
             "approved": [[done, digest]],
             "fresh": {verb: [self.fresh() for _ in range(12)] for verb in ("approve", "reject", "edit", "withdraw")},
             "calls": calls,
+            "runs": [[self.api("GET", f"/holds/{done}")["who"]["run"], None]],
             "clusters": [[self.api("GET", f"/holds/{holds[0][0]}")["alike"]["cluster"], None]],
             "grants": [[approved["grant"]["id"], None]],
             "samples": samples or calls,
@@ -92,7 +93,7 @@ class Description(unittest.TestCase):
         done = self.fuzz("maya")
         wanted = {"GET /v1/me", "GET /v1/holds", "GET /v1/holds/{id}", "GET /v1/clusters/{id}"}
         wanted |= {"GET /v1/grants", "GET /v1/grants/{id}", "POST /v1/grants"}
-        wanted |= {f"POST /v1/holds/{{id}}/{verb}" for verb in ("approve", "reject", "edit")}
+        wanted |= {f"POST /v1/holds/{{id}}/{verb}" for verb in ("approve", "reject", "edit", "claim", "comments", "escalate")}
         self.assertLessEqual(wanted, done)
 
     def test_so_does_who_runs_the_service(self):

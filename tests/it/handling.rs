@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use holdpoint::app;
 use holdpoint::call::Timestamp;
 use holdpoint::clock::ManualClock;
 use http::StatusCode;
@@ -118,12 +117,7 @@ async fn what_is_like_a_rejected_call_is_refused_for_a_while_also_after_a_restar
     let other = json!({"customerId": "c_1", "amountMinor": 8800, "currency": "EUR"});
     let got = p.agent_as(OTHER_KEY, "POST", "/crm/orders/o_3/refunds", &[], Some(&other)).await;
     assert_ne!(got.code(), "rejected", "another agent: {got:?}");
-    let Proxy { dir, running, .. } = p;
-    running.stop().await;
-    let path = dir.path().join("holdpoint.yaml");
-    let upstream = Upstream::start().await;
-    let running = app::start(path.clone(), app::load(&path).unwrap(), clock.clone(), 2).await.unwrap();
-    let p = Proxy { dir, running, upstream };
+    let p = p.restarted(clock.clone()).await;
     assert_eq!(p.refund("o_4", 8900, &[]).await.code(), "rejected");
     clock.advance(Duration::from_secs(30 * 60));
     assert_eq!(p.refund("o_4", 8900, &[]).await.code(), "held");

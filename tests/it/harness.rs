@@ -484,7 +484,7 @@ impl Proxy {
     }
 
     /// The same proxy, stopped and started: what was in memory alone is gone.
-    pub async fn restarted(self) -> Self {
+    pub async fn restarted(self, clock: Arc<dyn Clock>) -> Self {
         let Self { dir, running, upstream } = self;
         running.stop().await;
         let path = dir.path().join("holdpoint.yaml");
@@ -492,7 +492,7 @@ impl Proxy {
         let started = async {
             loop {
                 let config = app::load(&path).unwrap_or_else(|e| panic!("{e}"));
-                if let Ok(running) = app::start(path.clone(), config, Arc::new(SystemClock), 2).await {
+                if let Ok(running) = app::start(path.clone(), config, Arc::clone(&clock), 2).await {
                     break running;
                 }
                 tokio::task::yield_now().await;

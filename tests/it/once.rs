@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use holdpoint::clock::SystemClock;
 use holdpoint::store::State;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
@@ -64,7 +65,7 @@ async fn after_a_restart_the_same_key_undoes_nothing_twice() {
     let path = format!("/v1/calls/{call}/undo");
     let first = p.keyed("omar", &path, "k-1", &wish()).await;
     assert_eq!((first.status, changes(&p)), (200, 2), "{:?}", first.json());
-    let p = p.restarted().await;
+    let p = p.restarted(Arc::new(SystemClock)).await;
     let again = p.keyed("omar", &path, "k-1", &wish()).await;
     assert_eq!(
         (again.json()["call"].clone(), again.json()["state"].clone()),
@@ -95,7 +96,7 @@ async fn after_a_restart_a_grant_is_not_given_twice_and_a_hold_is_not_edited_twi
     let (again, same) = both(&p).await;
     assert_eq!((&again.body, &same.body), (&given.body, &edited.body));
     assert_eq!((same.header("etag"), same.header("idempotent-replayed")), (edited.header("etag"), "true"));
-    let p = p.restarted().await;
+    let p = p.restarted(Arc::new(SystemClock)).await;
     let (again, same) = both(&p).await;
     assert_eq!((again.status, again.code().as_str()), (409, "already_granted"), "{:?}", again.json());
     assert_eq!(again.json()["grant"], given.json()["id"]);

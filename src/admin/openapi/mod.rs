@@ -130,7 +130,8 @@ between is not decided by accident.
 
 Every POST and DELETE takes an `Idempotency-Key`. The same request of the same account under the same key gets the first \
 answer again, with `Idempotent-Replayed: true`, for an hour; a refusal is such an answer, too, unless it says when to come \
-again. Answers are kept in memory: after a restart, versions, digests and an undo's own key still keep a second effect away.";
+again. Answers are kept in memory. After a restart, digests, votes that count once and an undo's own key still keep a second \
+effect away; what is bound to none of these, such as a comment, is kept from standing twice by `If-Match`.";
 
 /// The schemas of both kinds, without a name that stands for two things.
 fn united(requests: Map<String, Value>, answers: Map<String, Value>) -> Map<String, Value> {
