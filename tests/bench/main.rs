@@ -1,5 +1,5 @@
 //! What Holdpoint costs, as ratios taken side by side in one run: `cargo bench --bench bench [-- --full] [-- --json FILE]`;
-//! `-- store` the store alone, `-- million [N]` a start, memory and retention with so many calls recorded.
+//! `-- store` the store alone, `-- review [N]` what approvers wait for with so many holds pending, `-- million [N]` a start, memory and retention with so many calls recorded.
 //!
 //! Every server under test runs alone on core 0; the upstream and the load stand on core 1. Rounds are interleaved and
 //! shuffled; the table shows medians with the lowest and highest round. Only ratios mean anything on another machine.
@@ -17,6 +17,7 @@ mod load;
 mod million;
 mod raw;
 mod replay;
+mod review;
 mod setup;
 mod store;
 
@@ -42,6 +43,8 @@ fn main() {
         Some("upstream") => load::upstream(&args.next().unwrap()),
         Some("load") => load::child(&args.collect::<Vec<_>>()),
         Some("million") => million::run(args.next().map_or(1_000_000, |n| n.parse().unwrap())),
+        Some("review") => drop(review::run(args.next().map_or(1_000, |n| n.parse().unwrap()))),
+        Some("reviewing") => review::child(args.next().unwrap().parse().unwrap()),
         Some("replay") => replay::run(args.next().map_or(100_000, |n| n.parse().unwrap())),
         Some("store") => {
             let clients = args.next().map_or(vec![1, 64], |n| vec![n.parse().unwrap()]);
@@ -81,8 +84,9 @@ fn bench(args: &Args) {
     println!("\ndurable calls over HTTP (two records each), beside a raw journal that writes two records of 1 KiB");
     let durable = durable(&world, rounds, seconds);
     let store = store_alone(&world.dir, &[1, 64], rounds, seconds);
+    let review = review::run(1_000);
     if let Some(path) = &args.json {
-        let all = json!({"saturated": summary(&results), "paced": summary(&paced), "durable": durable, "store": store});
+        let all = json!({"review": review, "saturated": summary(&results), "paced": summary(&paced), "durable": durable, "store": store});
         std::fs::write(path, serde_json::to_string_pretty(&all).unwrap()).unwrap();
     }
 }

@@ -83,7 +83,8 @@ pub(crate) struct World {
     _temp: tempfile::TempDir,
 }
 
-const KEY: &str = "bench-agent-key-0123456789";
+pub(crate) const KEY: &str = "bench-agent-key-0123456789";
+pub(crate) const TOKEN: &str = "bench-reviewer-token-0123456789";
 
 impl World {
     /// The upstream alone.
@@ -137,13 +138,13 @@ impl World {
     }
 }
 
-fn pinned(core: &str) -> Command {
+pub(crate) fn pinned(core: &str) -> Command {
     let mut command = Command::new("taskset");
     command.args(["-c", core]);
     command
 }
 
-fn note(unique: bool) -> Value {
+pub(crate) fn note(unique: bool) -> Value {
     let tail = if unique { "00000000" } else { "" };
     json!({"author": "bench", "amountMinor": 1200, "urgent": false, "text": format!("{}{tail}", "y".repeat(900))})
 }
@@ -189,15 +190,20 @@ enum Call {
     Write,
 }
 
-fn holdpoint(dir: &Path, upstream: SocketAddr, name: &str, policies: usize, call: &Call) -> Target {
-    let home = dir.join(name.replace([' ', ','], "_"));
+/// Starts a proxy on core 0, with this many policies and these lines at the end of its configuration.
+pub(crate) fn started(
+    home: &Path,
+    upstream: SocketAddr,
+    policies: &str,
+    more: &str,
+) -> (Process, SocketAddr, SocketAddr) {
     std::fs::create_dir_all(home.join("policies")).unwrap();
     let put = |file: &str, text: &str| std::fs::write(home.join(file), text).unwrap();
-    put("holdpoint.yaml", &config(upstream));
-    put("policies/bench.cedar", &cedar(policies));
+    put("holdpoint.yaml", &format!("{}{more}", config(upstream)));
+    put("policies/bench.cedar", policies);
     put("note.json", &schema().to_string());
     put("key", KEY);
-    put("token", "bench-reviewer-token-0123456789");
+    put("token", TOKEN);
     let definition = json!({"name": "add", "description": "Adds a line", "inputSchema": schema()});
     let lock = holdpoint::config::lock::Lock::of("tool", vec![definition]);
     put("tool.lock.json", &lock.text());
@@ -210,7 +216,13 @@ fn holdpoint(dir: &Path, upstream: SocketAddr, name: &str, policies: usize, call
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let at = serving(&mut child);
+    let (agents, admin) = serving(&mut child);
+    (Process(child), agents, admin)
+}
+
+fn holdpoint(dir: &Path, upstream: SocketAddr, name: &str, policies: usize, call: &Call) -> Target {
+    let home = dir.join(name.replace([' ', ','], "_"));
+    let (process, at, _) = started(&home, upstream, &cedar(policies), "");
     let auth = format!("Authorization: Bearer {KEY}\r\n");
     let request_file = match call {
         Call::Rest => request(dir, name, "/bench/notes/n_1/lines", at, &note(false), &auth),
@@ -222,18 +234,19 @@ fn holdpoint(dir: &Path, upstream: SocketAddr, name: &str, policies: usize, call
         }
     };
     let durable = matches!(call, Call::Write);
-    Target { name: name.to_owned(), at, request_file, process: Some(Process(child)), durable, unique: durable }
+    Target { name: name.to_owned(), at, request_file, process: Some(process), durable, unique: durable }
 }
 
-/// Reads the log until it says where it serves, then lets it flow away.
-fn serving(child: &mut Child) -> SocketAddr {
+/// Reads the log until it says where it serves agents and people, then lets it flow away.
+fn serving(child: &mut Child) -> (SocketAddr, SocketAddr) {
     let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
     for line in log.by_ref().map_while(Result::ok) {
         if let Ok(entry) = serde_json::from_str::<Value>(&line)
             && entry["message"] == "serving"
         {
             std::thread::spawn(move || log.for_each(drop));
-            return entry["agents"].as_str().unwrap().parse().unwrap();
+            let at = |name: &str| entry[name].as_str().unwrap().parse().unwrap();
+            return (at("agents"), at("admin"));
         }
         eprintln!("{line}");
     }
@@ -293,7 +306,7 @@ budgets: [ {{ per: run, calls: 1000000000 }} ]
 }
 
 /// One permit, and forbids that look at the arguments, spread over all operations: of 100 policies about 12 apply.
-fn cedar(count: usize) -> String {
+pub(crate) fn cedar(count: usize) -> String {
     let mut text = String::from(
         "@id(\"all\") permit (principal in Holdpoint::AgentGroup::\"bench\", action in Holdpoint::Action::\"call\", resource);\n\
          @id(\"see\") permit (principal in Holdpoint::Team::\"leads\", action == Holdpoint::Action::\"hold.view\", resource);\n",
