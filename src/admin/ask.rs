@@ -129,6 +129,13 @@ impl<'a> Asker<'a> {
             || acted_for(&self.snapshot.config.identity, p).is_some_and(|person| self.who.is_any_of([person]))
     }
 
+    /// Whether this person's vote would count now, as far as it can be seen from here.
+    pub(super) fn can_approve(&self, record: &'a CallRecord) -> bool {
+        record.terms.is_some()
+            && self.decidable("approve", record).is_ok()
+            && self.permit("hold.approve", record).is_ok()
+    }
+
     /// What this person can do with it now, and why not the rest.
     pub(super) fn can(&self, record: &'a CallRecord) -> (Vec<&'static str>, Vec<(&'static str, String)>) {
         let (mut can, mut cannot) = (Vec::new(), Vec::new());

@@ -121,7 +121,26 @@ pub(super) fn unknown(limit: usize) -> Filter {
     Filter { states: vec![State::Unknown], limit, ..Filter::default() }
 }
 
-/// Holds that wait, newest first.
-pub(super) fn waiting(limit: usize) -> Filter {
-    Filter { states: vec![State::Held, State::Approved], holds_only: true, limit, ..Filter::default() }
+/// Holds that wait and that this person may see, the one that expires first ahead; at most `limit`, and whether there are more.
+pub(super) async fn waiting(
+    admin: &Admin,
+    asker: &Asker<'_>,
+    limit: usize,
+) -> Result<(Vec<CallRecord>, bool), Problem> {
+    // All of them are in memory, and capped.
+    let states = vec![State::Held, State::Approved];
+    let filter = Filter { states, holds_only: true, limit: usize::MAX, ..Filter::default() };
+    let mut records = admin.store.list(filter).await?;
+    records.sort_by_key(|r| (r.expires, r.id));
+    let mut seen: Vec<CallRecord> = Vec::new();
+    for record in records {
+        if !asker.may("hold.view", &record) {
+            continue;
+        }
+        if seen.len() >= limit {
+            return Ok((seen, true));
+        }
+        seen.push(record);
+    }
+    Ok((seen, false))
 }

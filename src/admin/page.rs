@@ -29,8 +29,8 @@ const STYLE: &str = include_str!("../../templates/style.css");
 const SCRIPT: &str = include_str!("../../templates/holdpoint.js");
 /// Calls on one page.
 const LINES: usize = 100;
-/// Open holds on the inbox, so that those that expire first can stand first.
-const INBOX: usize = 500;
+/// Open holds on the inbox, those that expire first.
+const INBOX: usize = 2_000;
 /// Calls on the inbox whose outcome is unknown.
 const UNKNOWN: usize = 100;
 
@@ -192,18 +192,15 @@ pub(super) async fn script() -> Response {
 
 pub(super) async fn inbox(State(desk): State<Arc<Desk>>, visitor: Visitor) -> Answer {
     let visit = Visit::new(desk, visitor);
-    let (records, next) = find::list(&visit.desk, &visit.asker(), "hold.view", find::waiting(INBOX)).await?;
+    let (records, older) = find::waiting(&visit.desk, &visit.asker(), INBOX).await?;
     let asker = visit.asker();
     let (mut mine, mut others) = (Vec::new(), Vec::new());
-    // The one that expires first stands first.
-    let mut records = records;
-    records.sort_by_key(|r| (r.expires, r.id));
     for record in &records {
         let line = Line::new(&asker, record, true);
-        if asker.can(record).0.contains(&"approve") { mine.push(line) } else { others.push(line) }
+        if asker.can_approve(record) { mine.push(line) } else { others.push(line) }
     }
     let (unknown, more) = find::list(&visit.desk, &asker, "call.view", find::unknown(UNKNOWN)).await?;
-    let more = next.is_some() || more.is_some();
+    let more = older || more.is_some();
     let unknown = unknown.iter().map(|r| Line::new(&asker, r, false)).collect();
     Ok(html(
         StatusCode::OK,

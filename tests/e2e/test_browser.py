@@ -340,18 +340,40 @@ class Pages(unittest.TestCase):
         self.press(driver, Keys.ESCAPE, "?")
         self.assertTrue(driver.find_element(By.ID, "keys").is_displayed())
 
+    def test_two_people_talk_about_one_hold_and_leave_each_other_alone(self):
+        hold = self.world.refund(f"o_{secrets.token_hex(3)}", 88000)
+        maya, li = self.visit("maya", f"/holds/{hold}"), self.visit("li", f"/holds/{hold}")
+        self.press(maya, "l")
+        self.until(maya, lambda d: "You have it in hand" in d.find_element(By.TAG_NAME, "main").text)
+        self.until(li, lambda d: d.find_element(By.ID, "news").is_displayed(), "the other one is not told")
+        self.press(li, ".")
+        self.until(li, lambda d: "maya has it in hand" in d.find_element(By.TAG_NAME, "main").text)
+        self.assertEqual(li.find_elements(By.CSS_SELECTOR, "form[data-approve]"), [], "claimed by another person")
+        self.press(maya, "c")
+        self.press(maya, "Bank line 4471 says <b>the same</b>.")
+        maya.find_element(By.XPATH, "//button[text()='Comment']").click()
+        self.until(maya, lambda d: "<b>the same</b>" in d.find_element(By.CSS_SELECTOR, ".talk").text)
+        self.press(maya, "q")
+        self.assertEqual(maya.switch_to.active_element.get_attribute("id"), "ask-message")
+        self.press(maya, Keys.ESCAPE, "x")
+        self.assertEqual(maya.switch_to.active_element.get_attribute("id"), "escalate-why")
+        self.press(maya, Keys.ESCAPE, "l")
+        self.until(maya, lambda d: "You have it in hand" not in d.find_element(By.TAG_NAME, "main").text)
+
     def test_every_page_is_accessible_light_dark_and_on_a_phone(self):
         hold = self.world.refund(f"o_{secrets.token_hex(3)}", 8800, reason="pay\u202eeman " + "x" * 300)
         driver = self.visit("maya", size="1280,1000")
-        pages = ["/", f"/holds/{hold}", "/sign-in"]
+        run = self.world.hold(hold)["who"]["run"]
+        pages = ["/", f"/holds/{hold}", "/sign-in", "/me", f"/runs/{run}", "/samples", "/grants"]
         for scheme in ("light", "dark"):
             media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
             driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
             for path in pages:
                 driver.get(f"http://{self.world.admin}{path}")
                 self.assertEqual(self.axe(driver), [], f"{path}, {scheme}")
-                name = {"/": "inbox", "/sign-in": "sign-in"}.get(path, "hold-medium")
-                driver.save_screenshot(str(SCREENS / f"{name}-{scheme}.png"))
+                name = {"/": "inbox", "/sign-in": "sign-in", pages[1]: "hold-medium"}.get(path)
+                if name:
+                    driver.save_screenshot(str(SCREENS / f"{name}-{scheme}.png"))
         for path in pages:
             driver.execute_cdp_cmd(
                 "Emulation.setDeviceMetricsOverride", {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
@@ -361,6 +383,13 @@ class Pages(unittest.TestCase):
             self.assertLessEqual(wide, 0, f"{path} is wider than a phone")
             if path == pages[1]:
                 driver.save_screenshot(str(SCREENS / "hold-phone.png"))
+
+    def test_what_operators_look_at_is_accessible(self):
+        driver = self.visit("omar")
+        for path in ["/audit", "/policies", "/calls", "/me"]:
+            driver.get(f"http://{self.world.admin}{path}")
+            self.assertEqual(self.axe(driver), [], path)
+            self.assertTrue(driver.find_elements(By.CSS_SELECTOR, "h1"), path)
 
     def axe(self, driver):
         driver.execute_script(AXE.read_text())

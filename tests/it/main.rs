@@ -11,6 +11,7 @@
     reason = "tests may use what the product may not, helpers outside of test functions too"
 )]
 
+mod attacks;
 mod auditor;
 mod bad_input;
 mod bad_policies;

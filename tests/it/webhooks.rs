@@ -136,6 +136,26 @@ async fn what_becomes_of_a_hold_is_told_signed_and_without_what_is_redacted() {
 }
 
 #[tokio::test]
+async fn who_checks_signatures_finds_a_forged_or_an_old_one() {
+    let w = world("").await;
+    assert_eq!(w.p.refund("o_1", 8800, &[]).await.code(), "held");
+    w.told(1).await;
+    let seen = w.receiver.seen().remove(0);
+    let holds = |seen: &Seen, now: i64| std::panic::catch_unwind(|| checked(seen, now)).is_ok();
+    assert!(holds(&seen, NOW));
+    let mut other = seen.clone();
+    other.body = Bytes::from(String::from_utf8_lossy(&seen.body).replace("medium", "high"));
+    assert!(!holds(&other, NOW), "another body");
+    let mut later = seen.clone();
+    later.headers.insert("webhook-timestamp", (NOW + 1).into());
+    assert!(!holds(&later, NOW), "another time");
+    let mut renamed = seen.clone();
+    renamed.headers.insert("webhook-id", "evt_1_0_0000000000000000".parse().unwrap());
+    assert!(!holds(&renamed, NOW), "another event");
+    assert!(!holds(&seen, NOW + 301), "sent again after five minutes");
+}
+
+#[tokio::test]
 async fn only_what_was_asked_for_is_told() {
     let w = world(", tiers: [high], events: [\"hold.*\", near_miss]").await;
     assert_eq!(w.p.refund("o_1", 8800, &[]).await.code(), "held");
