@@ -201,6 +201,7 @@ const keys = {
   x: () => focus("#escalate-why"),
   g: () => $("a[data-group]")?.click(),
   i: () => (location.href = "/"),
+  "/": () => focus("#search"),
   ".": () => location.reload(),
   "?": help,
 };

@@ -8,6 +8,7 @@ use crate::store::{CallRecord, Filter, State};
 
 use super::Admin;
 use super::ask::Asker;
+use super::listing::Listing;
 use super::problem::Problem;
 
 /// Records read from the store at a time, and how many times, for one page of a list.
@@ -121,20 +122,21 @@ pub(super) fn unknown(limit: usize) -> Filter {
     Filter { states: vec![State::Unknown], limit, ..Filter::default() }
 }
 
-/// Holds that wait and that this person may see, the one that expires first ahead; at most `limit`, and whether there are more.
+/// Holds that wait, that are sought, and that this person may see, the one that expires first ahead; at most `limit`, and whether there are more.
 pub(super) async fn waiting(
     admin: &Admin,
     asker: &Asker<'_>,
+    sought: &Listing,
     limit: usize,
 ) -> Result<(Vec<CallRecord>, bool), Problem> {
     // All of them are in memory, and capped.
     let states = vec![State::Held, State::Approved];
-    let filter = Filter { states, holds_only: true, limit: usize::MAX, ..Filter::default() };
+    let filter = Filter { states, holds_only: true, limit: usize::MAX, before: None, ..sought.filter().clone() };
     let mut records = admin.store.list(filter).await?;
     records.sort_by_key(|r| (r.expires, r.id));
     let mut seen: Vec<CallRecord> = Vec::new();
     for record in records {
-        if !asker.may("hold.view", &record) {
+        if !asker.may("hold.view", &record) || !sought.fits(asker, &record) {
             continue;
         }
         if seen.len() >= limit {

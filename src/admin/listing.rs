@@ -51,6 +51,8 @@ pub(super) struct Listing {
 /// What both lists take.
 const BOTH: [&str; 12] =
     ["state", "tier", "tool", "op", "agent", "workflow", "run", "q", "since", "until", "limit", "cursor"];
+/// What the pages ask for.
+const PAGE: [&str; 8] = ["q", "tier", "state", "op", "agent", "workflow", "overdue", "cursor"];
 /// What only holds have.
 const HOLDS: [&str; 6] = ["mine", "overdue", "evidence", "group", "cluster", "sort"];
 
@@ -109,6 +111,18 @@ impl Listing {
         Ok(listing)
     }
 
+    /// Of a page's search: a field left empty is a field not given.
+    pub(super) fn of_page(query: Option<&str>) -> Result<Self, Problem> {
+        let mut pairs = parameters(query, &PAGE)?;
+        pairs.retain(|(_, value)| !value.trim().is_empty());
+        Self::read(pairs)
+    }
+
+    /// What the store looks at.
+    pub(super) fn filter(&self) -> &Filter {
+        &self.filter
+    }
+
     fn read(pairs: Vec<(String, String)>) -> Result<Self, Problem> {
         let mut listing = Self { filter: Filter { limit: DEFAULT_LINES, ..Filter::default() }, ..Self::default() };
         for (name, value) in pairs {
@@ -154,7 +168,7 @@ impl Listing {
     }
 
     /// What the store does not look at.
-    fn fits(&self, asker: &Asker<'_>, record: &CallRecord) -> bool {
+    pub(super) fn fits(&self, asker: &Asker<'_>, record: &CallRecord) -> bool {
         let held = || record.state_at(asker.now) == State::Held;
         (!self.mine || asker.can(record).0.contains(&"approve"))
             && (!self.overdue || (held() && view::sla(record).is_some_and(|sla| sla <= asker.now)))

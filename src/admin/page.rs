@@ -20,8 +20,9 @@ use super::exact::Exact;
 use super::filled::Filled;
 use super::find;
 use super::foreseen::Foreseen;
+use super::listing::Listing;
 use super::problem::Problem;
-use super::show::{Calls, Head, Inbox, Line, Message, Parts, Piece, Record};
+use super::show::{Calls, Head, Inbox, Line, Message, Parts, Piece, Record, Sought};
 use super::undo::Undo;
 use super::who::{Visitor, Who};
 
@@ -190,9 +191,10 @@ pub(super) async fn script() -> Response {
     (StatusCode::OK, [(CONTENT_TYPE, "text/javascript; charset=utf-8")], SCRIPT).into_response()
 }
 
-pub(super) async fn inbox(State(desk): State<Arc<Desk>>, visitor: Visitor) -> Answer {
+pub(super) async fn inbox(State(desk): State<Arc<Desk>>, visitor: Visitor, RawQuery(query): RawQuery) -> Answer {
+    let sought = Listing::of_page(query.as_deref())?;
     let visit = Visit::new(desk, visitor);
-    let (records, older) = find::waiting(&visit.desk, &visit.asker(), INBOX).await?;
+    let (records, older) = find::waiting(&visit.desk, &visit.asker(), &sought, INBOX).await?;
     let asker = visit.asker();
     let (mut mine, mut others) = (Vec::new(), Vec::new());
     for record in &records {
@@ -206,6 +208,7 @@ pub(super) async fn inbox(State(desk): State<Arc<Desk>>, visitor: Visitor) -> An
         StatusCode::OK,
         &Inbox {
             head: visit.head(),
+            sought: Sought::new(query.as_deref()),
             paused: super::tools::waiting(&visit.desk, &asker),
             unknown,
             groups: super::group::groups(&records, &asker),
@@ -241,15 +244,16 @@ pub(super) async fn policies(State(desk): State<Arc<Desk>>, visitor: Visitor) ->
 }
 
 pub(super) async fn calls(State(desk): State<Arc<Desk>>, visitor: Visitor, RawQuery(query): RawQuery) -> Answer {
-    let before = query.as_deref().and_then(|q| q.strip_prefix("before=")).map(str::parse::<CallId>).transpose();
-    let before = before.map_err(|_| Problem::malformed("`before` is not a call's id"))?;
+    let listing = Listing::of_page(query.as_deref())?;
     let visit = Visit::new(desk, visitor);
-    let filter = Filter { before, limit: LINES, ..Filter::default() };
-    let (records, next) = find::list(&visit.desk, &visit.asker(), "call.view", filter).await?;
     let asker = visit.asker();
+    let filter = Filter { limit: LINES, ..listing.filter().clone() };
+    let keep = |r: &CallRecord| asker.may("call.view", r) && listing.fits(&asker, r);
+    let (records, next) = find::listed(&visit.desk, filter, keep).await?;
     let lines = records.iter().map(|r| Line::new(&asker, r, false)).collect();
-    let next = next.map(|id| id.to_string()).unwrap_or_default();
-    Ok(html(StatusCode::OK, &Calls { head: visit.head(), lines, next }))
+    let sought = Sought::new(query.as_deref());
+    let next = next.map(|id| sought.next(&id.to_string())).unwrap_or_default();
+    Ok(html(StatusCode::OK, &Calls { head: visit.head(), sought, lines, next }))
 }
 
 #[derive(Deserialize)]

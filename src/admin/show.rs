@@ -2,7 +2,7 @@
 
 use askama::Template;
 
-use crate::call::{Beside, Timestamp, duration_text, money_text, short_code, visible};
+use crate::call::{Beside, Timestamp, duration_text, encode_part, money_text, short_code, visible};
 use crate::store::{CallRecord, State};
 
 use super::alike::Like;
@@ -72,10 +72,57 @@ fn to_the_second(time: Timestamp) -> String {
     time.to_string().chars().take(19).map(|c| if c == 'T' { ' ' } else { c }).collect()
 }
 
+/// What a search form says, to stand in it again.
+#[derive(Debug, Default)]
+pub(super) struct Sought {
+    pub(super) q: String,
+    tier: String,
+    state: String,
+    overdue: bool,
+    /// As a query, without where it goes on.
+    query: String,
+}
+
+impl Sought {
+    pub(super) fn new(query: Option<&str>) -> Self {
+        let mut sought = Self::default();
+        for (name, value) in crate::wire::path::query(query).unwrap_or_default() {
+            match name.as_str() {
+                "q" => sought.q.clone_from(&value),
+                "tier" => sought.tier.clone_from(&value),
+                "state" => sought.state.clone_from(&value),
+                "overdue" => sought.overdue = value == "1",
+                "cursor" => continue,
+                _ => {}
+            }
+            if !value.is_empty() {
+                sought.query.push_str(&format!("&{}={}", encode_part(&name), encode_part(&value)));
+            }
+        }
+        sought.q = visible(&sought.q);
+        sought
+    }
+
+    /// The query of the next page.
+    pub(super) fn next(&self, cursor: &str) -> String {
+        format!("cursor={cursor}{}", self.query)
+    }
+
+    /// All states.
+    fn states(&self) -> [&'static str; 12] {
+        State::ALL.map(State::as_str)
+    }
+
+    fn is_some(&self) -> bool {
+        !self.query.is_empty()
+    }
+}
+
 #[derive(Debug, Template)]
 #[template(path = "inbox.html")]
 pub(super) struct Inbox {
     pub(super) head: Head,
+    pub(super) sought: Sought,
     pub(super) paused: Vec<super::tools::Paused>,
     pub(super) unknown: Vec<Line>,
     /// Alike holds: id, name, how many, how much.
@@ -98,6 +145,7 @@ pub(super) struct Policies {
 #[template(path = "calls.html")]
 pub(super) struct Calls {
     pub(super) head: Head,
+    pub(super) sought: Sought,
     pub(super) lines: Vec<Line>,
     pub(super) next: String,
 }

@@ -379,3 +379,32 @@ async fn audit_run_and_me_are_pages() {
     assert!(maya.get("/me").await.text.contains("Only here"));
     assert_eq!(pat.get("/me").await.status, StatusCode::OK, "another person's session goes on");
 }
+
+#[tokio::test]
+async fn inbox_and_calls_are_searched() {
+    let w = World::new();
+    let (medium, high) = (w.hold(8800).await, w.hold(88_000).await);
+    let maya = sign_in(&w, "maya").await;
+    let (a, b) = (medium.id.hold().to_string(), high.id.hold().to_string());
+    let shows = |page: &str| (page.contains(&a), page.contains(&b));
+    for (query, wanted) in [
+        ("", (true, true)),
+        ("?q=&tier=&overdue=", (true, true)),
+        ("?q=REFUND+88.00", (true, false)),
+        ("?tier=high", (false, true)),
+        ("?q=nothing+like+it", (false, false)),
+        ("?overdue=1", (false, false)),
+    ] {
+        assert_eq!(shows(&maya.get(&format!("/{query}")).await.text), wanted, "{query}");
+    }
+    w.clock.advance(Duration::from_secs(11 * 60));
+    assert_eq!(shows(&maya.get("/?overdue=1").await.text), (false, true), "ten minutes on high");
+    let quoted = maya.get("/?q=%22%3E%3Cscript%3Ealert(1)").await.text;
+    assert!(!quoted.contains("<script>alert"), "{quoted}");
+    let pat = sign_in(&w, "pat").await;
+    w.unknown().await;
+    let calls = pat.get("/calls?state=unknown&q=refund").await.text;
+    assert!(calls.contains("/calls/call_") && !calls.contains(&medium.id.to_string()), "{calls}");
+    assert_eq!(pat.get("/calls?state=unkown").await.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(pat.get("/calls?what=x").await.status, StatusCode::BAD_REQUEST);
+}
