@@ -43,6 +43,8 @@ pub(super) struct Line {
     /// The same for scripts.
     until: String,
     needs: String,
+    /// It should have been looked at by now.
+    late: bool,
     /// Who has it in hand.
     claimed: String,
 }
@@ -62,6 +64,7 @@ impl Line {
             expires: record.expires.map(to_the_second).unwrap_or_default(),
             until: record.expires.map(|t| t.to_string()).unwrap_or_default(),
             needs: needs.map(|t| format!("{} of {}", record.people(), t.needs.people)).unwrap_or_default(),
+            late: needs.is_some() && view::sla(record).is_some_and(|sla| sla <= asker.now),
             claimed: record.claim_at(asker.now).map(|c| visible(&c.person)).unwrap_or_default(),
         }
     }

@@ -399,6 +399,7 @@ async fn inbox_and_calls_are_searched() {
     }
     w.clock.advance(Duration::from_secs(11 * 60));
     assert_eq!(shows(&maya.get("/?overdue=1").await.text), (false, true), "ten minutes on high");
+    assert_eq!(maya.get("/").await.text.matches("<strong class=\"warn\">overdue</strong>").count(), 1);
     let quoted = maya.get("/?q=%22%3E%3Cscript%3Ealert(1)").await.text;
     assert!(!quoted.contains("<script>alert"), "{quoted}");
     let pat = sign_in(&w, "pat").await;
