@@ -125,7 +125,7 @@ pub(super) async fn me(State(admin): State<Arc<Desk>>, who: Who) -> Answer {
         "user": who.user, "person": who.person, "groups": who.groups, "email": who.email, "mfa": who.mfa,
         "channel": who.channel, "config_digest": config, "policy_digest": policies,
         "since": asked.snapshot.since, "mode": super::policies::mode(&asked.snapshot),
-        "version": env!("CARGO_PKG_VERSION"),
+        "version": env!("CARGO_PKG_VERSION"), "may": asked.asker().may_on_system(),
     });
     Ok(ok(&value, None))
 }

@@ -6,6 +6,7 @@ use http::StatusCode;
 
 use crate::call::{Needs, Principal, Tier, Timestamp, visible};
 use crate::gates::authz::{AdminAnswer, AdminQuestion, AdminResource, HoldFacts};
+use crate::policy::schema::{CALL_ACTIONS, SYSTEM_ACTIONS};
 use crate::snapshot::Snapshot;
 use crate::store::{CallRecord, Grant, State};
 
@@ -67,6 +68,12 @@ impl<'a> Asker<'a> {
             now: self.now,
         };
         self.snapshot.policies.admin(&question).allowed
+    }
+
+    /// What policy allows beside holds.
+    pub(super) fn may_on_system(&self) -> Vec<&'static str> {
+        let all = SYSTEM_ACTIONS.iter().chain(CALL_ACTIONS).copied();
+        all.filter(|action| self.may_system(action)).collect()
     }
 
     /// Whether policy, and four eyes, allow it.

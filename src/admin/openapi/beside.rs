@@ -27,6 +27,8 @@ pub(in crate::admin) struct Me {
     mode: Mode,
     /// Of the program.
     version: String,
+    /// What policy lets this person do beside holds.
+    may: Vec<String>,
 }
 
 #[derive(JsonSchema)]
