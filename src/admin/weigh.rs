@@ -1,6 +1,8 @@
 //! What makes a held call doubtful, what it weighs, and what came before it: from what the proxy knows, never from the
 //! agent's words.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::call::{Certainty, visible};
@@ -15,6 +17,9 @@ use super::problem::Problem;
 
 /// Calls of the run that are shown.
 const STEPS: usize = 12;
+/// How far it is looked back for them, and at how many concluded calls: the page must not wait for them.
+const DAY: Duration = Duration::from_secs(86_400);
+const LOOKS: usize = 2_000;
 
 /// One reason to look twice.
 #[derive(Debug, PartialEq, Eq)]
@@ -112,6 +117,8 @@ pub(super) async fn path(admin: &Admin, asker: &Asker<'_>, record: &CallRecord) 
         run: Some(record.context.run.clone()),
         agent: Some(record.principal.agent.clone()),
         before: Some(record.id),
+        since: Some(record.created.minus(DAY)),
+        looks: Some(LOOKS),
         limit: STEPS,
         ..Filter::default()
     };

@@ -485,6 +485,8 @@ pub struct Filter {
     pub since: Option<Timestamp>,
     /// Asked for before this time.
     pub until: Option<Timestamp>,
+    /// Concluded calls to look at, at most; 100,000 by default. For what a page must not wait for.
+    pub looks: Option<usize>,
     /// Only ids below this one (newest first), for paging.
     pub before: Option<CallId>,
     /// At most this many.

@@ -47,15 +47,19 @@ fn concluded(
     forgotten: Forgotten,
     filter: &Filter,
 ) -> Result<Vec<CallRecord>, Unavailable> {
-    let (mut found, mut looked) = (Vec::new(), 0);
+    let (mut found, mut looked, mut passed) = (Vec::new(), 0, 0);
+    let looks = filter.looks.unwrap_or(MAX_SCAN);
     index.newest(filter.before, |id, stored| {
-        looked += 1;
-        let wanted = filter.states.is_empty() || filter.states.contains(&stored.state);
+        // What ended before the time that is asked for began before it, too, and is not read.
+        let late = filter.since.is_none_or(|since| stored.updated >= since);
+        let wanted = late && (filter.states.is_empty() || filter.states.contains(&stored.state));
+        passed += 1;
         if wanted && !forgotten.has_stored(id, &stored) {
+            looked += 1;
             let record = fold(reader, &stored.frames).map_err(IndexError::of)?;
             found.extend(Some(record).filter(|r| matches(filter, r)));
         }
-        Ok(found.len() < filter.limit && looked < MAX_SCAN)
+        Ok(found.len() < filter.limit && looked < looks && passed < MAX_SCAN)
     })?;
     Ok(found)
 }

@@ -6,7 +6,8 @@ use serde_json::json;
 use crate::call::{Ladder, Rung};
 use crate::store::fixtures::{MINUTE, START, terms};
 use crate::store::{
-    CallRecord, Edit, EditHold, Editing, Handle, HoldError, Note, Options, ParkError, Reject, Renewal, State, Wish,
+    CallRecord, Edit, EditHold, Editing, Filter, Handle, HoldError, Note, Options, ParkError, Reject, Renewal, State,
+    Wish,
 };
 
 use super::{Bench, audit_note, block, held, park, parking};
@@ -111,4 +112,28 @@ fn a_rung_is_told_once_also_after_a_kill() {
     assert_eq!(block(b.store().escalate_due(&ladder)).unwrap().len(), 1);
     assert!(block(b.store().escalate_due(&ladder)).unwrap().is_empty());
     assert!(block(b.killed().store().escalate_due(&ladder)).unwrap().is_empty());
+}
+
+#[test]
+fn a_list_looks_no_further_than_it_is_told() {
+    let b = Bench::new();
+    let ended: Vec<_> = ["a", "b", "c"]
+        .map(|name| {
+            let r = park(&b, held(name, None));
+            let rejected = block(b.store().reject(Reject { deny_alike: None, ..reject(&r) })).unwrap();
+            b.pass(MINUTE);
+            rejected
+        })
+        .into();
+    b.indexed();
+    let list = |filter: Filter| {
+        let found = block(b.store().list(Filter { limit: 10, ..filter })).unwrap();
+        found.iter().map(|r| r.id).collect::<Vec<_>>()
+    };
+    let newest_first: Vec<_> = ended.iter().rev().map(|r| r.id).collect();
+    assert_eq!(list(Filter::default()), newest_first);
+    assert_eq!(list(Filter { looks: Some(2), ..Filter::default() }), newest_first[..2]);
+    let since = Some(ended[1].created);
+    assert_eq!(list(Filter { since, looks: Some(2), ..Filter::default() }), newest_first[..2]);
+    assert_eq!(list(Filter { since: Some(ended[2].created), ..Filter::default() }), newest_first[..1]);
 }
