@@ -38,10 +38,11 @@ pub(crate) fn run(pending: usize) -> Value {
     let found: Value = serde_json::from_slice(&out.stdout).expect("figures");
     for (name, what) in [
         ("stream", "agent's call to the event on the open inbox"),
-        ("page", "agent's call to the inbox loaded again with it"),
+        ("page", "agent's call to the inbox asked for anew with it"),
         ("receipt", "last approval to the upstream's receipt"),
     ] {
-        println!("  {what:<48} p50 {:>6.1} ms   p99 {:>6.1} ms", found[name]["p50_ms"], found[name]["p99_ms"]);
+        let figure = |which: &str| found[name][which].as_f64().unwrap();
+        println!("  {what:<48} p50 {:>6.1} ms   p99 {:>6.1} ms", figure("p50_ms"), figure("p99_ms"));
     }
     found
 }
