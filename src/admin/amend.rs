@@ -1,11 +1,7 @@
 //! Other arguments for a held call: over the API as a JSON Patch, on the page as the text of the arguments.
 
-use std::sync::Arc;
-
-use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use http::StatusCode;
-use http::header::{HeaderMap, IF_MATCH};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -14,14 +10,13 @@ use crate::call::{Change, Code, Digest, changes, is_hidden, json as strict};
 use crate::gates::hold::{Denied, EditAsk, Person};
 use crate::store::CallRecord;
 
-use super::Desk;
-use super::api::{self, Asked};
+use super::api::{self};
 use super::decide::{Decision, WORDS, words};
-use super::edge;
 use super::exact::Exact;
 use super::filled::Filled;
 use super::openapi::ArgumentPatch;
 use super::page;
+use super::posted::Posted;
 use super::problem::Problem;
 use super::who::Who;
 
@@ -90,18 +85,10 @@ pub(super) fn person(who: &Who) -> Person {
     Person { name: who.person.clone(), aliases }
 }
 
-pub(super) async fn edit(
-    State(admin): State<Arc<Desk>>,
-    who: Who,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> api::Answer {
-    let said: Amend = edge::json(&headers, body).await?;
-    let asked = Asked::new(admin, who);
+pub(super) async fn edit(Path(id): Path<String>, Posted { asked, said, version }: Posted<Amend>) -> api::Answer {
     let record = asked.hold(&id).await?;
     let exact = asked.exact(&record).await;
-    let done = asked.decision(&record, api::version(&headers, IF_MATCH)?).edit(said, &exact).await?;
+    let done = asked.decision(&record, version).edit(said, &exact).await?;
     asked.shown(&done).await
 }
 

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use http::header::{CONTENT_TYPE, ETAG, HeaderMap, IF_MATCH, IF_NONE_MATCH};
+use http::header::{CONTENT_TYPE, ETAG, HeaderMap, IF_NONE_MATCH};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -19,12 +18,12 @@ use super::Desk;
 use super::alike::Like;
 use super::ask::Asker;
 use super::decide::{Approve, Decision, Refuse, WORDS};
-use super::edge;
 use super::exact::Exact;
 use super::find;
 use super::foreseen::Foreseen;
 use super::grants;
 use super::listing::Listing;
+use super::posted::Posted;
 use super::problem::Problem;
 use super::undo::Undo;
 use super::view;
@@ -200,18 +199,10 @@ pub(super) async fn wait(
     asked.shown(&record).await
 }
 
-pub(super) async fn approve(
-    State(admin): State<Arc<Desk>>,
-    who: Who,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer {
-    let said: Approve = edge::json(&headers, body).await?;
-    let asked = Asked::new(admin, who);
+pub(super) async fn approve(Path(id): Path<String>, Posted { asked, said, version }: Posted<Approve>) -> Answer {
     let record = asked.hold(&id).await?;
     let granted = said.grant.is_some();
-    let done = asked.decision(&record, version(&headers, IF_MATCH)?).approve(said).await?;
+    let done = asked.decision(&record, version).approve(said).await?;
     if !granted {
         return Ok(asked.decided(&done));
     }
@@ -222,18 +213,10 @@ pub(super) async fn approve(
     Ok(ok(&answer, Some(done.version)))
 }
 
-pub(super) async fn reject(
-    State(admin): State<Arc<Desk>>,
-    who: Who,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer {
-    let said: Refuse = edge::json(&headers, body).await?;
-    let asked = Asked::new(admin, who);
+pub(super) async fn reject(Path(id): Path<String>, Posted { asked, said, version }: Posted<Refuse>) -> Answer {
     let record = asked.hold(&id).await?;
     let exact = asked.exact(&record).await;
-    let done = asked.decision(&record, version(&headers, IF_MATCH)?).reject(said, &exact).await?;
+    let done = asked.decision(&record, version).reject(said, &exact).await?;
     Ok(asked.decided(&done))
 }
 
@@ -245,18 +228,10 @@ pub(super) struct Withdraw {
     reason: String,
 }
 
-pub(super) async fn withdraw(
-    State(admin): State<Arc<Desk>>,
-    who: Who,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer {
-    let said: Withdraw = edge::json(&headers, body).await?;
-    let asked = Asked::new(admin, who);
+pub(super) async fn withdraw(Path(id): Path<String>, Posted { asked, said, version }: Posted<Withdraw>) -> Answer {
     let record = asked.hold(&id).await?;
     let exact = asked.exact(&record).await;
-    let done = asked.decision(&record, version(&headers, IF_MATCH)?).withdraw(said.reason, &exact).await?;
+    let done = asked.decision(&record, version).withdraw(said.reason, &exact).await?;
     Ok(asked.decided(&done))
 }
 
@@ -277,21 +252,13 @@ enum Outcome {
     NotExecuted,
 }
 
-pub(super) async fn reconcile(
-    State(admin): State<Arc<Desk>>,
-    who: Who,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer {
-    let said: Settle = edge::json(&headers, body).await?;
-    let asked = Asked::new(admin, who);
+pub(super) async fn reconcile(Path(id): Path<String>, Posted { asked, said, version }: Posted<Settle>) -> Answer {
     let record = find::call(&asked.admin, &asked.asker(), &id).await?;
     let outcome = match said.outcome {
         Outcome::Succeeded => CallState::Succeeded,
         Outcome::NotExecuted => CallState::NotExecuted,
     };
     let exact = asked.exact(&record).await;
-    let done = asked.decision(&record, version(&headers, IF_MATCH)?).reconcile(outcome, said.reason, &exact).await?;
+    let done = asked.decision(&record, version).reconcile(outcome, said.reason, &exact).await?;
     Ok(asked.decided(&done))
 }

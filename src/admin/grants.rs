@@ -4,10 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use http::StatusCode;
-use http::header::{HeaderMap, IF_MATCH};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -20,9 +18,10 @@ use super::amend::person;
 use super::api::{self, Answer, Asked};
 use super::ask::Asker;
 use super::decide::{Decision, WORDS, words};
+use super::posted::Posted;
 use super::problem::Problem;
 use super::who::Who;
-use super::{Admin, Desk, edge};
+use super::{Admin, Desk};
 
 /// Lines of one answer.
 const LINES: usize = 200;
@@ -316,12 +315,11 @@ pub(super) async fn revoke(State(admin): State<Arc<Desk>>, who: Who, Path(id): P
     Ok(api::ok(&shown(&found, asked.asker().now), None))
 }
 
-pub(super) async fn give(State(admin): State<Arc<Desk>>, who: Who, headers: HeaderMap, body: Body) -> Answer {
-    let Given { hold, digest, justification, pins, minutes, max_uses, max_sums } = edge::json(&headers, body).await?;
-    let asked = Asked::new(admin, who);
+pub(super) async fn give(Posted { asked, said, version }: Posted<Given>) -> Answer {
+    let Given { hold, digest, justification, pins, minutes, max_uses, max_sums } = said;
     let record = asked.hold(&hold).await?;
     let wanted = Wanted { pins, minutes, max_uses, max_sums };
-    let decision = asked.decision(&record, api::version(&headers, IF_MATCH)?);
+    let decision = asked.decision(&record, version);
     let grant = decision.grant(&wanted, digest, justification).await?;
     Ok(api::ok(&one_of(&asked, grant.id).await?, None))
 }

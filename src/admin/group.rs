@@ -3,11 +3,9 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::body::Body;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use http::StatusCode;
-use http::header::HeaderMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -21,10 +19,11 @@ use super::decide::{Approve, Decision, Refuse, WORDS};
 use super::filled::Filled;
 use super::openapi::ReasonCode;
 use super::page::{self, Visit};
+use super::posted::Posted;
 use super::problem::Problem;
 use super::show::{Head, Line};
 use super::who::{Visitor, Who};
-use super::{Admin, Desk, edge, find, view};
+use super::{Admin, Desk, find, view};
 
 /// Open holds that are looked at for groups, and how many one decision may cover.
 const LOOKED_AT: usize = 500;
@@ -219,16 +218,7 @@ impl Batch {
     }
 }
 
-pub(super) async fn batch(
-    State(admin): State<Arc<Desk>>,
-    who: Who,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    body: Body,
-) -> api::Answer {
-    api::parameters(query.as_deref(), &[])?;
-    let batch: Batch = edge::json(&headers, body).await?;
-    let asked = Asked::new(admin, who);
+pub(super) async fn batch(Posted { asked, said: batch, .. }: Posted<Batch>) -> api::Answer {
     let members = members(&asked.admin, &asked.asker(), &batch.cluster).await?;
     let person = asked.who().person.clone();
     let chosen = batch.chosen(&members, |record| asked.admin.opened.has(&person, record))?;

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::extract::{Path, State};
 use bytes::Bytes;
 use http::header::{HeaderMap, IF_MATCH};
@@ -20,9 +19,10 @@ use super::decide::{Decision, WORDS, words};
 use super::exact::Exact;
 use super::filled::{Filled, Nothing};
 use super::page;
+use super::posted::Posted;
 use super::problem::Problem;
+use super::view;
 use super::who::Who;
-use super::{edge, view};
 
 /// How long a claim lasts when nobody says.
 const CLAIM: u64 = 10;
@@ -224,9 +224,7 @@ struct Taken {
 }
 
 impl Taken {
-    async fn new(admin: Arc<Desk>, who: Who, id: &str, headers: &HeaderMap) -> Result<Self, Problem> {
-        let version = api::version(headers, IF_MATCH)?;
-        let asked = Asked::new(admin, who);
+    async fn new(asked: Asked, version: Option<u64>, id: &str) -> Result<Self, Problem> {
         let record = asked.hold(id).await?;
         Ok(Self { asked, record, version })
     }
@@ -244,15 +242,8 @@ impl Taken {
     }
 }
 
-pub(super) async fn claim_it(
-    State(admin): State<Arc<Desk>>,
-    who: Who,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer {
-    let said: TakeInHand = edge::json(&headers, body).await?;
-    let taken = Taken::new(admin, who, &id, &headers).await?;
+pub(super) async fn claim_it(Path(id): Path<String>, Posted { asked, said, version }: Posted<TakeInHand>) -> Answer {
+    let taken = Taken::new(asked, version, &id).await?;
     let done = taken.decision().handle("hold.claim", said.wish()).await?;
     taken.answer(&done)
 }
@@ -263,7 +254,8 @@ pub(super) async fn release(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Answer {
-    let taken = Taken::new(admin, who, &id, &headers).await?;
+    let version = api::version(&headers, IF_MATCH)?;
+    let taken = Taken::new(Asked::new(admin, who), version, &id).await?;
     let done = taken.decision().handle("hold.claim", Ok(Wish::Release)).await?;
     taken.answer(&done)
 }
@@ -275,56 +267,31 @@ pub(super) async fn comments(State(admin): State<Arc<Desk>>, who: Who, Path(id):
     Ok(api::ok(&json!({"items": items, "next": null}), Some(record.version)))
 }
 
-pub(super) async fn comment(
-    State(admin): State<Arc<Desk>>,
-    who: Who,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer {
-    let said: Say = edge::json(&headers, body).await?;
-    let taken = Taken::new(admin, who, &id, &headers).await?;
+pub(super) async fn comment(Path(id): Path<String>, Posted { asked, said, version }: Posted<Say>) -> Answer {
+    let taken = Taken::new(asked, version, &id).await?;
     let wish = given("text", &said.text).map(Wish::Comment);
     let done = taken.decision().handle("hold.comment", wish).await?;
     taken.answer(&done)
 }
 
 pub(super) async fn ask_evidence(
-    State(admin): State<Arc<Desk>>,
-    who: Who,
     Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Body,
+    Posted { asked, said, version }: Posted<AskEvidence>,
 ) -> Answer {
-    let said: AskEvidence = edge::json(&headers, body).await?;
-    let taken = Taken::new(admin, who, &id, &headers).await?;
+    let taken = Taken::new(asked, version, &id).await?;
     let wish = said.wish(&taken.asked.exact(&taken.record).await);
     let done = taken.decision().handle("hold.comment", wish).await?;
     taken.answer(&done)
 }
 
-pub(super) async fn bring_evidence(
-    State(admin): State<Arc<Desk>>,
-    who: Who,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer {
-    let said: Bring = edge::json(&headers, body).await?;
-    let taken = Taken::new(admin, who, &id, &headers).await?;
+pub(super) async fn bring_evidence(Path(id): Path<String>, Posted { asked, said, version }: Posted<Bring>) -> Answer {
+    let taken = Taken::new(asked, version, &id).await?;
     let done = taken.decision().bring(said).await?;
     taken.answer(&done)
 }
 
-pub(super) async fn escalate(
-    State(admin): State<Arc<Desk>>,
-    who: Who,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer {
-    let said: Escalate = edge::json(&headers, body).await?;
-    let taken = Taken::new(admin, who, &id, &headers).await?;
+pub(super) async fn escalate(Path(id): Path<String>, Posted { asked, said, version }: Posted<Escalate>) -> Answer {
+    let taken = Taken::new(asked, version, &id).await?;
     let decision = taken.decision();
     let wish = decision.escalation(&said, &taken.asked.exact(&taken.record).await);
     let done = decision.handle("hold.escalate", wish).await?;

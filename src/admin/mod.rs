@@ -31,6 +31,7 @@ mod once;
 mod openapi;
 mod page;
 mod policies;
+mod posted;
 mod problem;
 mod run;
 mod samples;

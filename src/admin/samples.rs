@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Redirect};
 use http::StatusCode;
-use http::header::HeaderMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -20,10 +18,11 @@ use super::decide::REASONS;
 use super::filled::Filled;
 use super::openapi::ReasonCode;
 use super::page::{self, Visit};
+use super::posted::Posted;
 use super::problem::Problem;
 use super::show::Head;
 use super::who::{Visitor, Who};
-use super::{Admin, Desk, edge};
+use super::{Admin, Desk};
 
 const LINES: usize = 200;
 
@@ -128,15 +127,7 @@ pub(super) async fn list(State(admin): State<Arc<Desk>>, who: Who, RawQuery(quer
     Ok(api::ok(&json!({"items": items, "next": next}), None))
 }
 
-pub(super) async fn verdict(
-    State(admin): State<Arc<Desk>>,
-    who: Who,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer {
-    let said: Said = edge::json(&headers, body).await?;
-    let asked = Asked::new(admin, who);
+pub(super) async fn verdict(Path(id): Path<String>, Posted { asked, said, .. }: Posted<Said>) -> Answer {
     let sample = judge(&asked.admin, &asked.asker(), &id, said).await?;
     Ok(api::ok(&shown(&sample), None))
 }

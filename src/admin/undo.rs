@@ -1,12 +1,8 @@
 //! Taking an executed call back: until when, by which call, what that changes; and the request itself.
 
-use std::sync::Arc;
-
-use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::response::{IntoResponse, Redirect};
 use http::StatusCode;
-use http::header::HeaderMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -16,19 +12,17 @@ use crate::gates::hold::UndoAsk;
 use crate::snapshot::Snapshot;
 use crate::store::{CallRecord, Known, Question, State as CallState, Store, undo_key};
 
-use super::Desk;
 use super::amend::person;
-use super::api::{self, Asked};
+use super::api::{self};
 use super::decide::{Decision, REASONS, WORDS, words};
-use super::edge;
 use super::exact::Exact;
 use super::filled::Filled;
 use super::foreseen::{Foreseen, Row, rows};
 use super::openapi::ReasonCode;
 use super::page;
+use super::posted::Posted;
 use super::problem::Problem;
 use super::view;
-use super::who::Who;
 
 /// How a call can be taken back.
 #[derive(Debug)]
@@ -178,15 +172,7 @@ impl Decision<'_> {
     }
 }
 
-pub(super) async fn undo(
-    State(admin): State<Arc<Desk>>,
-    who: Who,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> api::Answer {
-    let wish: Wish = edge::json(&headers, body).await?;
-    let asked = Asked::new(admin, who);
+pub(super) async fn undo(Path(id): Path<String>, Posted { asked, said: wish, .. }: Posted<Wish>) -> api::Answer {
     let record = asked.call(&id).await?;
     let exact = asked.exact(&record).await;
     let made = asked.decision(&record, None).undo(wish, &exact).await?;
