@@ -7,8 +7,13 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderName};
 
+use crate::call::Terms;
+use crate::store::{CallRecord, Filter, State as CallState};
+
 use super::Desk;
+use super::ask::Asker;
 use super::problem::Problem;
+use super::who::Who;
 
 type Check = (&'static str, bool);
 
@@ -63,6 +68,41 @@ pub(super) async fn ready(State(admin): State<Arc<Desk>>, RawQuery(query): RawQu
     answer(&admin.checks(), is_verbose(query.as_deref()))
 }
 
+/// Holds to which none of the configured reviewers could give the next vote: they would wait in vain. Whoever comes from a
+/// provider cannot be listed; then nothing is said.
+async fn without_approver(desk: &Desk) -> Result<(), Problem> {
+    let (snapshot, gauge) = (desk.snapshots.current(), &desk.metrics.holds_without_approver);
+    gauge.reset();
+    if snapshot.config.identity.oidc.is_some() {
+        return Ok(());
+    }
+    let reviewers: Vec<Who> = snapshot
+        .config
+        .identity
+        .reviewers
+        .iter()
+        .filter_map(|r| Who::by_token_digest(&snapshot, &r.digest, "page"))
+        .collect();
+    let now = desk.clock.now();
+    let held = Filter { states: vec![CallState::Held], holds_only: true, limit: usize::MAX, ..Filter::default() };
+    let stuck = |r: &&CallRecord| {
+        let snapshot = &snapshot;
+        // Evidence can still come, and a claim ends: what counts is whether there is a person.
+        let mut bare = (*r).clone();
+        (bare.handling, bare.terms) = (None, bare.terms.map(without_evidence));
+        !reviewers.iter().any(|who| Asker { snapshot, who, now }.can_approve(&bare))
+    };
+    let held = desk.store.list(held).await?;
+    let count = held.iter().filter(stuck).count();
+    gauge.with_label_values::<&str>(&[]).set(i64::try_from(count).unwrap_or(i64::MAX));
+    Ok(())
+}
+
+fn without_evidence(mut terms: Terms) -> Terms {
+    terms.needs.evidence.clear();
+    terms
+}
+
 pub(super) async fn metrics(State(admin): State<Arc<Desk>>) -> Result<Response, Problem> {
     let metrics = &admin.metrics;
     metrics.holds.reset();
@@ -70,6 +110,7 @@ pub(super) async fn metrics(State(admin): State<Arc<Desk>>) -> Result<Response, 
         let labels = [count.state.as_str(), count.tier.as_str()];
         metrics.holds.with_label_values(&labels).set(i64::try_from(count.calls).unwrap_or(i64::MAX));
     }
+    without_approver(&admin).await?;
     metrics.grants.reset();
     for live in admin.store.grants().await?.iter().filter(|g| g.over_at(admin.clock.now()).is_none()) {
         metrics.grants.with_label_values(&[live.grant.operation.as_str()]).inc();

@@ -77,6 +77,8 @@ metrics! {
     hold_decision_seconds: HistogramVec = "holdpoint_hold_decision_seconds", "From parking to the decision", ["tier", "group"];
     /// Holds now.
     holds: IntGaugeVec = "holdpoint_holds", "Open calls by state", ["state", "tier"];
+    /// Holds to which nobody could give the next vote; absent where the reviewers cannot be listed.
+    holds_without_approver: IntGaugeVec = "holdpoint_holds_without_approver", "Holds that no configured reviewer could approve", [];
     /// Live grants.
     grants: IntGaugeVec = "holdpoint_grants", "Live grants", ["op"];
     /// Calls that passed by a grant.

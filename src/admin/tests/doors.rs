@@ -244,3 +244,20 @@ async fn a_path_that_is_no_utf_8_is_refused_like_everything_else() {
         assert_eq!(got.code(), (400, "malformed_request".into()), "{path}");
     }
 }
+
+#[tokio::test]
+async fn holds_that_nobody_could_approve_are_counted() {
+    let w = World::new();
+    w.hold(8800).await;
+    let not_hers = Principal { acting_for: None, acting_for_email: None, ..support_bot() };
+    w.hold_of("crm.refund", refund(8801), not_hers, &[]).await;
+    let count = async || {
+        let text = w.send(ask("GET", "/metrics").body(Body::empty()).unwrap()).await.text;
+        let line = text.lines().find(|l| l.starts_with("holdpoint_holds_without_approver ")).map(str::to_owned);
+        line.and_then(|l| l.rsplit(' ').next()?.parse::<u64>().ok())
+    };
+    assert_eq!(count().await, Some(0), "evidence is missing, not a person");
+    let only_ana: Vec<_> = USERS.into_iter().filter(|(user, ..)| !["maya", "noor"].contains(user)).collect();
+    w.reload(&only_ana);
+    assert_eq!(count().await, Some(1), "she cannot approve her own");
+}
