@@ -21,7 +21,7 @@ const isTyping = (element) => ["INPUT", "TEXTAREA", "SELECT"].includes(element?.
 
 // ---- news -------------------------------------------------------------------------------------------------------
 
-/** Lists load themselves again, unless somebody is at work in them; what a person reads never moves under the eyes. */
+/** The inbox loads itself again, unless somebody is at work in it; what a person reads, or is about to decide on, never moves. */
 function follow() {
   const live = $("#live");
   if (!live || !["inbox", "group", "hold"].includes(page)) return;
@@ -36,7 +36,8 @@ function follow() {
   const heard = (event) => {
     const about = JSON.parse(event.data);
     if (page !== "hold") {
-      if (isTyping(document.activeElement) || $(".at")) return tell("There is news.");
+      // Of a group nothing is loaded by itself: its button decides on what stands there.
+      if (page === "group" || isTyping(document.activeElement) || $(".at")) return tell("There is news.");
       clearTimeout(due);
       due = setTimeout(() => location.reload(), 250);
       return;

@@ -318,6 +318,17 @@ class Pages(unittest.TestCase):
         for hold in holds:
             self.settled(driver, hold)
 
+    def test_a_group_does_not_move_under_the_hand_that_decides_it(self):
+        orders = [f"o_{secrets.token_hex(3)}" for _ in range(2)]
+        holds = [self.world.refund(order, 7200 + n, reason="still") for n, order in enumerate(orders)]
+        cluster = self.world.hold(holds[0])["alike"]["cluster"]
+        driver = self.visit("maya", f"/clusters/{cluster}")
+        self.until(driver, lambda d: d.find_element(By.ID, "live").text == "● live")
+        driver.execute_script("window.still = true")
+        self.world.refund(f"o_{secrets.token_hex(3)}", 7100, reason="still")
+        self.until(driver, lambda d: d.find_element(By.ID, "news").is_displayed(), "nobody says that there is news")
+        self.assertTrue(driver.execute_script("return window.still"), "the page was loaded again")
+
     def test_an_executed_change_is_taken_back(self):
         customer = f"c_{secrets.token_hex(3)}"
         status, _ = self.world.agent("PATCH", f"/customers/{customer}", {"email": "new@example.com"})
