@@ -279,10 +279,12 @@ pub(super) fn session_id(snapshot: &Snapshot, headers: &HeaderMap) -> Option<Str
 
 impl Visitor {
     /// The session's reviewer must still be one, with the same token.
-    fn find(desk: &Desk, headers: &HeaderMap) -> Option<Self> {
+    fn find(desk: &Desk, parts: &Parts) -> Option<Self> {
         let snapshot = desk.snapshots.current();
-        let id = session_id(&snapshot, headers)?;
-        let session = desk.sessions.find(&id, desk.clock.instant())?;
+        let id = session_id(&snapshot, &parts.headers)?;
+        // The stream of news is opened again and again by a page that nobody need be looking at.
+        let at_work = parts.uri.path() != "/events";
+        let session = desk.sessions.find(&id, desk.clock.instant(), at_work)?;
         let who = Who::by_account(&snapshot, &session.account, desk.clock.now());
         if who.is_none() {
             desk.sessions.end(&id);
