@@ -6,10 +6,10 @@ use http::header::{HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::call::{ArtifactId, CallId, Code, Outcome, Principal, Refusal, Violation};
+use crate::call::{ArtifactId, CallId, Code, MAX_EVIDENCE, Outcome, Principal, Refusal, Violation};
 use crate::gates::hold::{note_to_agent, refusal_of, reply_of, times};
 use crate::pipeline::Pipeline;
-use crate::store::{CallRecord, HoldError, MAX_EVIDENCE, NewArtifact, State, WithdrawnBy};
+use crate::store::{CallRecord, HoldError, NewArtifact, State, WithdrawnBy};
 use crate::wire::{OwnReply, OwnRequest, TaskReply, TaskRequest, TaskVerb};
 
 /// Answers one request below `/-/`.

@@ -21,7 +21,7 @@ const isTyping = (element) => ["INPUT", "TEXTAREA", "SELECT"].includes(element?.
 
 // ---- news -------------------------------------------------------------------------------------------------------
 
-/** Lists load themselves again, unless somebody is at work in them; what a person reads never moves under the eyes. */
+/** The inbox loads itself again, unless somebody is at work in it; what a person reads, or is about to decide on, never moves. */
 function follow() {
   const live = $("#live");
   if (!live || !["inbox", "group", "hold"].includes(page)) return;
@@ -36,7 +36,8 @@ function follow() {
   const heard = (event) => {
     const about = JSON.parse(event.data);
     if (page !== "hold") {
-      if (isTyping(document.activeElement) || $(".at")) return tell("There is news.");
+      // Of a group nothing is loaded by itself: its button decides on what stands there.
+      if (page === "group" || isTyping(document.activeElement) || $(".at")) return tell("There is news.");
       clearTimeout(due);
       due = setTimeout(() => location.reload(), 250);
       return;
@@ -75,21 +76,25 @@ function clocks() {
 
 // ---- what was seen ----------------------------------------------------------------------------------------------
 
+/** More than a few lines: such a part was seen when its end was, too. Pixels. */
+const TALL = 80;
+
 /**
- * Approve opens once every part of what will be sent and changed has been in view and every fold is open; on high a few
- * seconds later. Scrolling past counts: the point is that nothing stays below the fold unseen.
+ * Whatever approves opens once every part of what will be sent and changed, and the evidence, has been in view and every
+ * fold is open; on high a few seconds later. Scrolling past counts: the point is that nothing stays below the fold unseen.
  */
 function seeing() {
   const form = $("form[data-approve]");
   if (!form) return;
   const button = $("button[type=submit]", form);
+  const buttons = [button, ...all("form[data-approves] button[type=submit]")];
   const left = new Set(all("[data-hunk]"));
   const folds = new Set(all("details[data-sent]").filter((fold) => !fold.open));
   const note = document.createElement("p");
   note.className = "small";
   note.setAttribute("role", "status");
   button.before(note);
-  button.disabled = true;
+  buttons.forEach((one) => (one.disabled = true));
   const dwell = Number(form.dataset.dwell ?? 0) * 1000;
   let opening = false;
   const open = () => {
@@ -97,7 +102,7 @@ function seeing() {
     Object.assign(seen, { type: "hidden", name: "seen", value: "all" });
     form.append(seen);
     note.textContent = "You have seen all of it.";
-    button.disabled = $("#news")?.hidden === false;
+    buttons.forEach((one) => (one.disabled = $("#news")?.hidden === false));
   };
   const check = () => {
     if (opening) return;
@@ -113,31 +118,37 @@ function seeing() {
       check();
     }),
   );
-  // A part that is taller than the window was seen when its end was, and its beginning.
+  // A long part has ends of its own, in each of its cells, which are looked for once it is in view.
   const ends = new Map();
+  const watch = (part, hunk) => {
+    ends.set(part, hunk);
+    watcher.observe(part);
+  };
+  const watchEnd = (part, hunk) => {
+    const last = document.createElement("span");
+    part.append(last);
+    watch(last, hunk);
+  };
   const watcher = new IntersectionObserver((entries) => {
-    for (const entry of entries.filter((e) => e.isIntersecting)) {
-      const hunk = ends.get(entry.target);
-      watcher.unobserve(entry.target);
-      ends.delete(entry.target);
+    for (const { target, boundingClientRect } of entries.filter((e) => e.isIntersecting)) {
+      const hunk = ends.get(target);
+      watcher.unobserve(target);
+      ends.delete(target);
+      const isLong = target.tagName !== "SPAN" && boundingClientRect.height > TALL;
+      if (isLong) (target.cells ? [...target.cells] : [target]).forEach((part) => watchEnd(part, hunk));
       if (![...ends.values()].includes(hunk)) left.delete(hunk);
     }
     check();
   });
   for (const hunk of left) {
-    const rows = all("tr, pre", hunk);
-    for (const end of rows.length ? rows : [hunk]) {
-      ends.set(end, hunk);
-      watcher.observe(end);
-      if (end.tagName === "PRE") {
-        const last = document.createElement("span");
-        end.after(last);
-        ends.set(last, hunk);
-        watcher.observe(last);
-      }
-    }
+    const parts = all("tr, pre, p, dd", hunk);
+    (parts.length ? parts : [hunk]).forEach((part) => watch(part, hunk));
   }
-  form.nextHunk = () => [...folds, ...left][0];
+  // The next fold, else the next part of the next hunk.
+  form.nextHunk = () => {
+    const [next] = [...folds, ...left];
+    return [...ends].find(([, hunk]) => hunk === next)?.[0] ?? next;
+  };
   check();
 }
 
@@ -159,7 +170,7 @@ function nextHunk() {
   const hunk = $("form[data-approve]")?.nextHunk?.();
   if (!hunk) return;
   if (hunk.tagName === "DETAILS") hunk.open = true;
-  hunk.scrollIntoView({ block: "center" });
+  hunk.scrollIntoView({ block: hunk.offsetHeight > innerHeight ? "start" : "center" });
   hunk.tabIndex = -1;
   hunk.focus({ preventScroll: true });
 }

@@ -1,11 +1,10 @@
 //! HoldStep of held calls as server-sent events (WHATWG HTML, section 9.2): ids and summaries, only of what this person may see.
 //! The API's stream wants a token, the page's a session.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::extract::{RawQuery, State};
@@ -33,28 +32,40 @@ const LIFE: Duration = Duration::from_secs(300);
 const ALIVE: Duration = Duration::from_secs(15);
 /// Streams that may be open at once: other requests need connections, too.
 const MAX_STREAMS: usize = 128;
+/// And of one person: others need streams, too.
+const PER_PERSON: usize = 16;
 
-/// How many streams are open.
+/// How many streams are open, by person.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Streams(Arc<AtomicUsize>);
+pub(super) struct Streams(Arc<Mutex<HashMap<String, usize>>>);
 
 /// One of them, until it is dropped.
-struct Slot(Streams);
+struct Slot(Streams, String);
 
 impl Streams {
-    fn take(&self) -> Result<Slot, Problem> {
-        let slot = Slot(self.clone());
-        if self.0.fetch_add(1, Relaxed) < MAX_STREAMS {
-            return Ok(slot);
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, person: &str) -> Result<Slot, Problem> {
+        let mut open = self.lock();
+        let (own, all) = (open.get(person).copied().unwrap_or(0), open.values().sum::<usize>());
+        if own >= PER_PERSON || all >= MAX_STREAMS {
+            let text = "too many event streams are open already; ask again later, or poll";
+            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", text));
         }
-        let text = format!("{MAX_STREAMS} event streams are open already; ask again later, or poll");
-        Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", text))
+        open.insert(person.to_owned(), own + 1);
+        Ok(Slot(self.clone(), person.to_owned()))
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Relaxed);
+        let mut open = self.0.lock();
+        match open.get_mut(&self.1).filter(|own| **own > 1) {
+            Some(own) => *own -= 1,
+            None => drop(open.remove(&self.1)),
+        }
     }
 }
 
@@ -73,7 +84,7 @@ struct Feed {
 
 impl Feed {
     fn new(desk: Arc<Desk>, who: Who, query: Option<&str>, headers: &HeaderMap) -> Result<Self, Problem> {
-        let slot = desk.streams.take()?;
+        let slot = desk.streams.take(&who.person)?;
         let types = parameters(query, &["types"])?.into_iter().flat_map(|(_, v)| types(&v)).collect();
         let head = desk.store.follow_news();
         let last = headers.get("last-event-id").map(|v| v.to_str().unwrap_or_default().trim().to_owned());
@@ -178,9 +189,13 @@ mod tests {
     #[test]
     fn streams_are_bounded_and_given_back() {
         let streams = Streams::default();
-        let slots: Vec<Slot> = (0..MAX_STREAMS).map(|_| streams.take().unwrap_or_else(|_| panic!("full"))).collect();
-        assert!(streams.take().is_err());
+        let take = |n: usize| streams.take(&format!("p{}", n / PER_PERSON));
+        let slots: Vec<Slot> = (0..MAX_STREAMS).map(|n| take(n).unwrap_or_else(|_| panic!("full"))).collect();
+        assert!(streams.take("another").is_err());
         drop(slots);
-        assert!(streams.take().is_ok());
+        let own: Vec<Slot> = (0..PER_PERSON).map(|_| take(0).unwrap_or_else(|_| panic!("full"))).collect();
+        assert!(take(0).is_err() && streams.take("another").is_ok(), "one person leaves room for others");
+        drop(own);
+        assert!(take(0).is_ok());
     }
 }

@@ -22,6 +22,7 @@ use super::page::{self, Visit};
 use super::posted::Posted;
 use super::problem::Problem;
 use super::show::{Head, Line};
+use super::weigh::has_hidden;
 use super::who::{Visitor, Who};
 use super::{Admin, Desk, find, view};
 
@@ -68,7 +69,7 @@ pub(super) struct Member {
 }
 
 /// The odd ones first: the largest amount, a first time, an effect that nobody can foresee, the lowest confidence that
-/// the agent states, what was changed. One at least.
+/// the agent states, what was changed or moved, what a reader would not see. One at least.
 fn odd_first(mut records: Vec<CallRecord>) -> Vec<Member> {
     records.sort_by_key(|r| r.id);
     let amount = |r: &CallRecord| r.money.as_ref().map(|m| m.0);
@@ -85,6 +86,8 @@ fn odd_first(mut records: Vec<CallRecord>) -> Vec<Member> {
             (unknown, "its effect is unknown"),
             (!all_sure && lowest.is_some() && r.context.confidence == lowest, "the lowest confidence stated"),
             (r.edited.is_some(), "changed by a reviewer"),
+            (r.edited.is_none() && r.renewals > 0, "something moved since it was asked for"),
+            (has_hidden(r), "hidden characters"),
         ];
         all.into_iter().filter(|(is, _)| *is).map(|(_, why)| why).collect::<Vec<_>>()
     };
@@ -409,6 +412,12 @@ mod tests {
         let members = odd_first(all);
         let odd: Vec<_> = members.iter().take_while(|m| !m.odd.is_empty()).map(|m| m.record.id).collect();
         assert_eq!(odd, [large, unsure]);
+        let mut hidden = held(5, None);
+        hidden.arguments = json!({"note": "pay\u{202e}eman"}).into();
+        let (hidden, moved) = (hidden, CallRecord { renewals: 1, ..held(5, None) });
+        let odd = odd_first(vec![held(5, None), hidden, moved]);
+        let odd: Vec<_> = odd.iter().flat_map(|m| &m.odd).collect();
+        assert_eq!(odd, [&"hidden characters", &"something moved since it was asked for"]);
         let alike = odd_first(vec![held(5, None), held(5, None)]);
         assert_eq!(alike.iter().filter(|m| !m.odd.is_empty()).count(), 1, "one is always read");
     }

@@ -10,8 +10,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::call::{ArtifactId, is_hidden};
-use crate::store::{CallRecord, Handle, HoldError, MAX_CLAIM, MAX_EVIDENCE, NewArtifact, Wish};
+use crate::call::{ArtifactId, MAX_EVIDENCE, is_hidden};
+use crate::store::{CallRecord, Handle, HoldError, MAX_CLAIM, NewArtifact, Wish};
 
 use super::Desk;
 use super::api::{self, Answer, Asked};

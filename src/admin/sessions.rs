@@ -71,8 +71,8 @@ impl Sessions {
         Ok(id)
     }
 
-    /// The session of this cookie, if it is in force; it then counts as used.
-    pub(super) fn find(&self, id: &str, now: Instant) -> Option<Live> {
+    /// The session of this cookie, if it is in force; where a person is at work it then counts as used.
+    pub(super) fn find(&self, id: &str, now: Instant, at_work: bool) -> Option<Live> {
         let digest = Digest::of(id.as_bytes());
         let mut all = self.lock();
         let session = all.get_mut(&digest)?;
@@ -80,7 +80,9 @@ impl Sessions {
             all.remove(&digest);
             return None;
         }
-        session.used = now;
+        if at_work {
+            session.used = now;
+        }
         Some(Live { account: session.account.clone(), csrf: session.csrf.clone() })
     }
 
@@ -118,19 +120,19 @@ mod tests {
         let who = Account::Token(Digest::of(b"maya"));
         let id = sessions.begin(who.clone(), clock.instant()).unwrap();
         assert_eq!(id.len(), 64);
-        assert_eq!(sessions.find(&id, clock.instant()).unwrap().account, who);
+        assert_eq!(sessions.find(&id, clock.instant(), true).unwrap().account, who);
         clock.advance(IDLE);
-        assert!(sessions.find(&id, clock.instant()).is_none());
+        assert!(sessions.find(&id, clock.instant(), true).is_none());
         let id = sessions.begin(who.clone(), clock.instant()).unwrap();
         for _ in 0..15 {
             clock.advance(IDLE / 2);
-            assert!(sessions.find(&id, clock.instant()).is_some());
+            assert!(sessions.find(&id, clock.instant(), true).is_some());
         }
         clock.advance(IDLE / 2);
-        assert!(sessions.find(&id, clock.instant()).is_none(), "older than its life");
+        assert!(sessions.find(&id, clock.instant(), true).is_none(), "older than its life");
         let id = sessions.begin(who.clone(), clock.instant()).unwrap();
         sessions.end(&id);
-        assert!(sessions.find(&id, clock.instant()).is_none());
+        assert!(sessions.find(&id, clock.instant(), true).is_none());
     }
 
     #[test]
@@ -144,8 +146,8 @@ mod tests {
             })
             .collect();
         assert_eq!(sessions.lock().len(), PER_REVIEWER + 1);
-        assert!(sessions.find(&other, clock.instant()).is_some());
-        assert!(sessions.find(all.last().unwrap(), clock.instant()).is_some());
-        assert!(sessions.find(&all[0], clock.instant()).is_none());
+        assert!(sessions.find(&other, clock.instant(), true).is_some());
+        assert!(sessions.find(all.last().unwrap(), clock.instant(), true).is_some());
+        assert!(sessions.find(&all[0], clock.instant(), true).is_none());
     }
 }

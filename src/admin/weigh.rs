@@ -34,12 +34,17 @@ fn doubt(code: &'static str, text: impl Into<String>) -> Doubt {
     Doubt { code, text: text.into() }
 }
 
+/// An argument has characters that a reader would not see.
+pub(super) fn has_hidden(record: &CallRecord) -> bool {
+    let text = record.arguments.to_string();
+    visible(&text) != text
+}
+
 /// Reasons to look twice, the weightiest first.
 pub(super) fn doubts(record: &CallRecord, foreseen: Option<&Foreseen>, like: &Like) -> Vec<Doubt> {
     let history = record.facts.as_ref().map(|f| f.history).unwrap_or_default();
-    let hidden = record.arguments.to_string();
     let all = [
-        (visible(&hidden) != hidden).then(|| {
+        has_hidden(record).then(|| {
             doubt(
                 "hidden_characters",
                 "An argument has characters that a reader would not see; they are shown as escapes.",

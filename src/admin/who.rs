@@ -190,8 +190,12 @@ impl Who {
     pub(super) fn of_slack(identity: &IdentityConfig, team: &str, member: &str) -> Option<Self> {
         let linked_to = identity.slack.iter().find(|r| r.team == team && r.member == member)?;
         let (subject, spelled) = (format!("slack|{team}/{member}"), format!("slack:{team}/{member}"));
-        let person = linked(identity, &[&subject, &spelled]).unwrap_or(&linked_to.user).to_owned();
-        let own = vec![linked_to.user.clone(), spelled, person.clone()];
+        // The same user by token is the same person, and so are the accounts that are linked to that.
+        let token = format!("token:{}", linked_to.user);
+        let by_token = linked(identity, &[&format!("token|{}", linked_to.user), &token]);
+        let by_token = by_token.unwrap_or(&linked_to.user).to_owned();
+        let person = linked(identity, &[&subject, &spelled]).unwrap_or(&by_token).to_owned();
+        let own = vec![linked_to.user.clone(), spelled, token, by_token, person.clone()];
         Some(Self {
             user: linked_to.user.clone(),
             aliases: aliases(identity, own),
@@ -275,10 +279,12 @@ pub(super) fn session_id(snapshot: &Snapshot, headers: &HeaderMap) -> Option<Str
 
 impl Visitor {
     /// The session's reviewer must still be one, with the same token.
-    fn find(desk: &Desk, headers: &HeaderMap) -> Option<Self> {
+    fn find(desk: &Desk, parts: &Parts) -> Option<Self> {
         let snapshot = desk.snapshots.current();
-        let id = session_id(&snapshot, headers)?;
-        let session = desk.sessions.find(&id, desk.clock.instant())?;
+        let id = session_id(&snapshot, &parts.headers)?;
+        // The stream of news is opened again and again by a page that nobody need be looking at.
+        let at_work = parts.uri.path() != "/events";
+        let session = desk.sessions.find(&id, desk.clock.instant(), at_work)?;
         let who = Who::by_account(&snapshot, &session.account, desk.clock.now());
         if who.is_none() {
             desk.sessions.end(&id);
@@ -291,6 +297,45 @@ impl FromRequestParts<Arc<Desk>> for Visitor {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, desk: &Arc<Desk>) -> Result<Self, Response> {
-        Self::find(desk, &parts.headers).ok_or_else(|| page::signed_out(&parts.method, &parts.uri))
+        Self::find(desk, parts).ok_or_else(|| page::signed_out(&parts.method, &parts.uri))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::SlackReviewer;
+
+    fn maya() -> IdentityConfig {
+        let slack = SlackReviewer {
+            user: "maya".into(),
+            groups: vec!["support-leads".into()],
+            team: "T1".into(),
+            member: "U1".into(),
+        };
+        let people = [("token:maya", "Maya Park"), ("maya@acme.dev", "Maya Park")];
+        IdentityConfig {
+            org: "acme".into(),
+            keys: Vec::new(),
+            jwt: None,
+            mtls: None,
+            reviewers: Vec::new(),
+            slack: vec![slack],
+            oidc: None,
+            people: people.map(|(account, person)| (account.to_owned(), person.to_owned())).into(),
+        }
+    }
+
+    #[test]
+    fn one_user_is_one_person_in_slack_and_by_token() {
+        let who = Who::of_slack(&maya(), "T1", "U1").unwrap();
+        assert_eq!(who.person, "Maya Park");
+        for name in ["maya", "MAYA@acme.dev", "token:maya", "slack:T1/U1", "slack|T1/U1"] {
+            assert!(who.is_any_of([name]), "{name}");
+        }
+        let mut linked = maya();
+        linked.people.insert("slack:T1/U1".into(), "M. Park".into());
+        let who = Who::of_slack(&linked, "T1", "U1").unwrap();
+        assert!(who.person == "M. Park" && who.is_any_of(["Maya Park"]), "what links it itself names it");
     }
 }

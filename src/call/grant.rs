@@ -60,6 +60,8 @@ pub enum GrantOver {
     SumReached,
     /// A person took it back.
     Revoked,
+    /// The approval that it was given with is void: what was approved has moved.
+    Voided,
     /// A call like those was rejected.
     Rejected,
     /// A call like those was taken back.
@@ -83,6 +85,7 @@ impl GrantOver {
             Self::UsedUp => "used_up",
             Self::SumReached => "sum_reached",
             Self::Revoked => "revoked",
+            Self::Voided => "voided",
             Self::Rejected => "rejected",
             Self::Undone => "undone",
             Self::BreakerOpen => "breaker_open",

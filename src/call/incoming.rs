@@ -47,6 +47,9 @@ pub struct Preference {
     pub wait: Option<Duration>,
 }
 
+/// Pieces of evidence that one call has at most.
+pub const MAX_EVIDENCE: usize = 32;
+
 /// What the agent says beside the call: headers in HTTP, `_meta` keys in MCP. Claims, never identity.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Hints {

@@ -41,8 +41,8 @@ pub use fault::Fault;
 pub use grant::{GrantCaps, GrantOver, Leans, Loose, TOP_GRANT, overlap, rest_of, spent_on, take_out};
 pub use id::{ArtifactId, CallId, GrantId, HoldId, IdError, ReceiptId, short_code};
 pub use incoming::{
-    Call, CallContext, Checked, Credentials, Draft, Hints, Incoming, JsonRpcId, McpCall, Message, OutRequest,
-    Preference, Protocol, RestCall, Target, call_digest, is_key,
+    Call, CallContext, Checked, Credentials, Draft, Hints, Incoming, JsonRpcId, MAX_EVIDENCE, McpCall, Message,
+    OutRequest, Preference, Protocol, RestCall, Target, call_digest, is_key,
 };
 pub use ladder::{After, Ladder, Rung};
 pub use money::{decimals, money_text};

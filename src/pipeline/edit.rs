@@ -30,7 +30,7 @@ impl Pipeline {
             return Err(HoldError::DigestChanged(Box::new(record)).into());
         }
         let old = self.restored(&s, &record, None, None).await?;
-        let arguments = patched(old.arguments(), &ask.patch)?;
+        let arguments = amended(old.arguments(), &ask.patch, &old.operation().redact)?;
         let call = s.schemas.edited(&record.principal, &old, arguments)?;
         if call.arguments() == old.arguments() {
             return Err(invalid("", "the patch changes nothing").into());
@@ -114,7 +114,19 @@ fn editing(
     })
 }
 
-/// The arguments after a JSON Patch.
+/// The arguments after a JSON Patch. It can replace what is redacted, and neither compare it nor carry it to where it would
+/// be seen: what the editor sees must come out as what there is does.
+fn amended(arguments: &Value, patch: &Value, redact: &[String]) -> Result<Value, Refusal> {
+    let seen = patched(&redacted(arguments, redact), patch)?;
+    let after = patched(arguments, patch)?;
+    if redacted(&seen, redact) != redacted(&after, redact) {
+        let message = "the patch carries what is redacted to another place; give the values that you want there";
+        return Err(invalid("/patch", message));
+    }
+    Ok(after)
+}
+
+/// A value after a JSON Patch.
 fn patched(arguments: &Value, patch: &Value) -> Result<Value, Refusal> {
     let patch: json_patch::Patch = serde_json::from_value(patch.clone())
         .map_err(|e| invalid("/patch", format!("is no JSON Patch (RFC 6902): {e}")))?;
@@ -127,4 +139,38 @@ fn invalid(pointer: &str, message: impl Into<String>) -> Refusal {
     let message = message.into();
     let violation = Violation { pointer: pointer.into(), keyword: "patch".into(), message: message.clone() };
     Refusal::new(Code::InvalidArguments, format!("the edit cannot be made: {message}")).with_errors(vec![violation])
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_patch_brings_nothing_redacted_to_light() {
+        let arguments = json!({"card": "4111", "note": "x", "who": [{"pin": "99"}, {"pin": "7"}]});
+        let redact = ["/card".to_owned(), "/who/0/pin".to_owned()];
+        let amend = |patch: Value| amended(&arguments, &patch, &redact).map_err(|r| r.public_text().to_owned());
+        for patch in [
+            json!([{"op": "copy", "from": "/card", "path": "/note"}]),
+            json!([{"op": "move", "from": "/card", "path": "/note"}]),
+            json!([{"op": "copy", "from": "", "path": "/note"}]),
+            json!([{"op": "add", "path": "/who/0", "value": {}}]),
+            json!([{"op": "copy", "from": "/who/0/pin", "path": "/who/1/pin"}]),
+        ] {
+            assert!(amend(patch.clone()).is_err(), "{patch}");
+        }
+        let guess = |card: &str| amend(json!([{"op": "test", "path": "/card", "value": card}])).unwrap_err();
+        assert_eq!(guess("4111"), guess("4112"), "who guesses hears nothing");
+        for (patch, card, note) in [
+            (json!([{"op": "replace", "path": "/note", "value": "y"}]), "4111", "y"),
+            (json!([{"op": "replace", "path": "/card", "value": "5500"}]), "5500", "x"),
+            (json!([{"op": "test", "path": "/note", "value": "x"}]), "4111", "x"),
+            (json!([{"op": "copy", "from": "/who/1/pin", "path": "/note"}]), "4111", "7"),
+        ] {
+            let after = amend(patch).unwrap();
+            assert_eq!((&after["card"], &after["note"]), (&json!(card), &json!(note)));
+        }
+    }
 }

@@ -14,8 +14,6 @@ use super::{CallRecord, Handle, HoldError, State, Wish};
 
 /// Longest time that one claim lasts.
 pub const MAX_CLAIM: Duration = Duration::from_secs(60 * 60);
-/// Pieces of evidence that one hold has at most.
-pub const MAX_EVIDENCE: usize = 32;
 /// So many comments, requests and escalations one hold has at most.
 const MOST: usize = 200;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use serde_json::Value;
 
-use crate::call::{Code, Hints, Preference, Refusal};
+use crate::call::{ArtifactId, Code, Hints, MAX_EVIDENCE, Preference, Refusal};
 
 fn bad(detail: impl Into<String>) -> Refusal {
     Refusal::new(Code::MalformedRequest, detail.into())
@@ -16,6 +16,7 @@ pub(super) fn from_headers(headers: &HeaderMap) -> Result<Hints, Refusal> {
     let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
     let evidence = text("holdpoint-evidence").unwrap_or_default();
     let ids = evidence.split(',').map(str::trim).filter(|s| !s.is_empty());
+    let evidence = artifacts(ids)?;
     Ok(Hints {
         key: text("idempotency-key").map(|k| key(&k)).transpose()?,
         workflow: word("Holdpoint-Workflow", text("holdpoint-workflow"))?,
@@ -23,7 +24,7 @@ pub(super) fn from_headers(headers: &HeaderMap) -> Result<Hints, Refusal> {
         step: word("Holdpoint-Step", text("holdpoint-step"))?,
         intent: text("holdpoint-intent").map(|t| t.chars().take(4096).collect()),
         confidence: text("holdpoint-confidence").map(|c| confidence(&c)).transpose()?,
-        evidence: ids.map(artifact).collect::<Result<_, _>>()?,
+        evidence,
         prefer: prefer(headers),
         poll: None,
     })
@@ -55,13 +56,24 @@ pub(super) fn from_meta(message: &Value, headers: &HeaderMap) -> Result<Hints, R
         hints.confidence = Some(confidence(&c.to_string())?);
     }
     if let Some(ids) = meta("evidence").and_then(Value::as_array) {
-        hints.evidence = ids.iter().map(|v| artifact(v.as_str().unwrap_or_default())).collect::<Result<_, _>>()?;
+        hints.evidence = artifacts(ids.iter().map(|v| v.as_str().unwrap_or_default()))?;
     }
     Ok(hints)
 }
 
-fn artifact(text: &str) -> Result<crate::call::ArtifactId, Refusal> {
-    text.parse().map_err(|e| bad(format!("evidence: {e}")))
+/// Each once, and no more than a hold may have: all of them are read, and shown to whoever decides.
+fn artifacts<'t>(ids: impl Iterator<Item = &'t str>) -> Result<Vec<ArtifactId>, Refusal> {
+    let mut all = Vec::new();
+    for text in ids {
+        let id = text.parse().map_err(|e| bad(format!("evidence: {e}")))?;
+        if !all.contains(&id) {
+            all.push(id);
+        }
+        if all.len() > MAX_EVIDENCE {
+            return Err(bad(format!("evidence: a call has at most {MAX_EVIDENCE} pieces")));
+        }
+    }
+    Ok(all)
 }
 
 /// `Idempotency-Key`: a quoted structured string or a bare token (draft-ietf-httpapi-idempotency-key-header).
@@ -114,6 +126,25 @@ mod tests {
         for wrong in ["", "a b", "\"a", &"x".repeat(256), "ä", "derived:1"] {
             assert!(key(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn evidence_is_named_once_and_not_without_end() {
+        let id = || crate::call::ArtifactId::new().to_string();
+        let one = id();
+        let named = |ids: &[String]| {
+            let headers =
+                HeaderMap::from_iter([("holdpoint-evidence".parse().unwrap(), ids.join(", ").parse().unwrap())]);
+            let meta = serde_json::json!({"params": {"_meta": {"dev.holdpoint/evidence": ids}}});
+            let by_meta = from_meta(&meta, &HeaderMap::new()).map(|h| h.evidence.len());
+            assert_eq!(from_headers(&headers).map(|h| h.evidence.len()).ok(), by_meta.as_ref().ok().copied());
+            by_meta.map_err(|refusal| refusal.public_text().to_owned())
+        };
+        assert_eq!(named(&[one.clone(), one.clone(), one]), Ok(1));
+        let mut many: Vec<String> = (0..32).map(|_| id()).collect();
+        assert_eq!(named(&many), Ok(32));
+        many.push(id());
+        assert!(named(&many).unwrap_err().contains("32"));
     }
 
     #[test]

@@ -57,6 +57,18 @@ impl Browser<'_> {
 }
 
 #[tokio::test]
+async fn a_page_that_is_merely_open_does_not_keep_a_session() {
+    let w = World::new();
+    let maya = sign_in(&w, "maya").await;
+    for _ in 0..12 {
+        w.clock.advance(Duration::from_secs(300));
+        let stream = ask("GET", "/events").header("cookie", &maya.cookie).body(Body::empty()).unwrap();
+        w.router.clone().oneshot(stream).await.unwrap();
+    }
+    assert_eq!(maya.get("/").await.status, StatusCode::SEE_OTHER);
+}
+
+#[tokio::test]
 async fn a_person_signs_in_reads_and_approves_without_script() {
     let mut w = World::new();
     let hold = w.hold(88_000).await;

@@ -107,6 +107,12 @@ impl Inner {
         self.end(core, now, None, |grant| grant.is_about(record).then_some(why)).map(drop)
     }
 
+    /// The votes on a call are void: so is what was granted with them, or it would be given once more with the next ones.
+    /// Written before the step that does so, under the same lock.
+    pub(super) fn end_from(&self, core: &mut Core, from: CallId, now: Timestamp) -> Result<(), Unavailable> {
+        self.end(core, now, None, |grant| (grant.from == from).then_some(GrantOver::Voided)).map(drop)
+    }
+
     /// Writes a new grant, if the call that it comes from is approved.
     fn give(&self, core: &mut Core, grant: Grant, now: Timestamp) -> Result<(u64, Arc<Grant>), HoldError> {
         let record = core.record(grant.from).map_err(Unavailable::from)?.ok_or(HoldError::NotFound)?;

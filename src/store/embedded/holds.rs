@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use crate::call::{ArtifactId, CallId, Fault, Ladder, Timestamp};
+use crate::call::{ArtifactId, CallId, Fault, Ladder, MAX_EVIDENCE, Timestamp};
 use crate::failpoint;
 use crate::journal::Sealed;
 use crate::store::handling::{check_unclaimed, handle};
@@ -265,13 +265,16 @@ impl Store {
     /// Atomic; durable when it returns.
     ///
     /// # Errors
-    /// When there is no such hold or artifact, or the hold is decided.
+    /// When there is no such hold or artifact, the hold is decided, or it has as much as it may have.
     pub async fn attach_evidence(&self, call: CallId, artifact: ArtifactId) -> Result<CallRecord, HoldError> {
         failpoint::hit("attach.before");
         let stepped = self.inner.on_hold(call, |core, record, now| {
             check_current(record, now, None, None, &[State::Held])?;
             if record.evidence.iter().any(|e| e.id == artifact) {
                 return Ok(None);
+            }
+            if record.evidence.len() >= MAX_EVIDENCE {
+                return Err(HoldError::Full);
             }
             let found = core.artifact(artifact).map_err(Unavailable::from)?;
             let own = found.filter(|a| a.principal_key == record.principal.key());

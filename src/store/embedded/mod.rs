@@ -324,10 +324,11 @@ impl Inner {
         payloads: Vec<Sealed>,
     ) -> Result<Arc<CallRecord>, Refused> {
         let step = event.step();
-        let rejected = step == Step::Rejected;
         let next = state::apply(record, event, now).map_err(Refused::Illegal)?;
-        if rejected {
-            self.end_alike(core, record, GrantOver::Rejected, now)?;
+        match step {
+            Step::Rejected => self.end_alike(core, record, GrantOver::Rejected, now)?,
+            Step::Renewed => self.end_from(core, record.id, now)?,
+            _ => {}
         }
         Ok(self.write(core, step, record, next, now, payloads)?)
     }

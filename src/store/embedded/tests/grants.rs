@@ -10,6 +10,7 @@ use crate::store::fixtures::{MINUTE, grant, vote};
 use crate::store::{Begin, BeginError, Begun, CallRecord, Grant, GrantUse, HoldError, Reject, State, UndoOf};
 
 use super::super::{Options, Store};
+use super::held_up::renew;
 use super::{Bench, approve, begin, beginning, block, conclusion, fresh, held, park};
 
 /// A call of this amount that passes by a grant.
@@ -70,6 +71,23 @@ fn the_last_vote_gives_it_and_a_vote_that_is_not_the_last_gives_nothing() {
     let done = b.store().vote_and_grant(vote(&hold, "eve", &["ops"]), grant(&hold, 9, 2, 20));
     let (record, grant) = block(done).unwrap();
     assert_eq!((record.state, seen(b.store(), &grant).used), (State::Approved, 0));
+}
+
+#[test]
+fn it_ends_with_the_votes_that_it_was_given_with() {
+    let b = Bench::new();
+    let hold = park(&b, held("f", None));
+    let give = |hold: &CallRecord| {
+        block(b.store().vote_and_grant(vote(hold, "eve", &["ops"]), grant(hold, 9, 2, 20))).unwrap()
+    };
+    let (approved, first) = give(&hold);
+    let moved = block(b.store().renew(renew(&approved))).unwrap();
+    assert_eq!((moved.state, ended(&b, &first)), (State::Held, Some("voided")));
+    assert_eq!(block(b.store().begin(by(&first, "g", 1))).unwrap_err(), BeginError::GrantOver);
+    let (_, second) = give(&moved);
+    assert_eq!(ended(&b, &second), None);
+    let b = b.killed();
+    assert_eq!((ended(&b, &first), ended(&b, &second)), (Some("voided"), None), "after a kill");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -42,7 +42,7 @@ fn reject(r: &CallRecord) -> Reject {
     }
 }
 
-fn renew(r: &CallRecord) -> Renew {
+pub(super) fn renew(r: &CallRecord) -> Renew {
     Renew {
         id: r.id,
         version: None,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::call::{ArtifactId, CallId, Digest, Tier};
+use crate::call::{ArtifactId, CallId, Digest, MAX_EVIDENCE, Tier};
 use crate::store::fixtures::{MINUTE, START, principal, terms, vote};
 use crate::store::{
     AuditNote, Balance, BeginError, Begun, CallRecord, Charge, Filter, HistoryQuestion, HoldError, LedgerKey,
@@ -409,6 +409,12 @@ fn evidence_is_attached_by_its_owner_and_lifts_the_demand() {
     let r = block(b.store().attach_evidence(r.id, own)).unwrap();
     assert_eq!(block(b.store().attach_evidence(r.id, own)).unwrap().version, r.version);
     assert_eq!(block(b.store().artifact(own)).unwrap().unwrap().1, "canary-ticket");
+    for _ in 1..MAX_EVIDENCE {
+        block(b.store().attach_evidence(r.id, put(r.principal.key()))).unwrap();
+    }
+    let more = block(b.store().attach_evidence(r.id, put(r.principal.key())));
+    assert_eq!(more.unwrap_err(), HoldError::Full, "whoever counted before");
+    let r = block(b.store().attach_evidence(r.id, own)).unwrap();
     assert_eq!(approve(&b, &r).state, State::Approved);
 }
 
