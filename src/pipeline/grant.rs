@@ -30,7 +30,8 @@ impl Pipeline {
     /// that approval; whatever else a call needs, it still needs.
     pub(super) async fn granted(&self, a: &Asking<'_>, terms: &Terms) -> Result<Option<(Permit, Granted)>, Refusal> {
         let (operation, context) = (a.call.operation(), a.call.context());
-        let Some(told) = a.judged.filter(|_| a.undoes.is_none() && operation.delay.is_none()) else { return Ok(None) };
+        let grantable = a.undoes.is_none() && operation.delay.is_none() && !forwards(a.call);
+        let Some(told) = a.judged.filter(|_| grantable) else { return Ok(None) };
         let brought = terms.needs.evidence.iter().all(|kind| told.facts.evidence.contains(kind));
         if !brought || a.s.policies.grantable(terms).is_err() {
             return Ok(None);
@@ -153,8 +154,17 @@ impl Pipeline {
         if operation.delay.is_some() {
             return Err(not_allowed("its operation waits before it is sent, so that it can be taken back"));
         }
+        if forwards(call) {
+            return Err(not_allowed("it carries headers of `forward_headers`, and a grant binds arguments alone"));
+        }
         Ok(())
     }
+}
+
+/// Whether headers go upstream with it that its tool lists: approvers see them, and the upstream may heed them.
+fn forwards(call: &Call) -> bool {
+    let listed = &call.operation().tool.forward_headers;
+    call.request().headers.iter().any(|(name, _)| listed.contains(name))
 }
 
 /// What a grant is bounded by.

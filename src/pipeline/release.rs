@@ -224,8 +224,7 @@ impl Pipeline {
         let arguments: Value = self.store.arguments(record).await?;
         let body = self.store.request_body(record).await?;
         let stored = &record.request;
-        // The client that came back has a session of its own; ours is opened anew.
-        let mut headers = client.and_then(|c| c.headers).unwrap_or(&stored.headers).to_vec();
+        let mut headers = headers_of(client, &stored.headers);
         headers.extend(fence);
         let era = |modern: bool| if modern { Protocol::McpModern } else { Protocol::McpLegacy };
         let parts = Checked {
@@ -254,6 +253,17 @@ impl Pipeline {
             _ => refusal,
         })
     }
+}
+
+/// Headers that belong to a connection, a session or a trace: of the client that came back those are its own.
+const OWN: [&str; 7] =
+    ["accept", "baggage", "last-event-id", "mcp-protocol-version", "mcp-session-id", "traceparent", "tracestate"];
+
+/// What goes upstream with a stored call: what approvers saw, whatever the client came back with.
+fn headers_of(client: Option<Client<'_>>, stored: &[(String, String)]) -> Vec<(String, String)> {
+    let Some(own) = client.and_then(|c| c.headers) else { return stored.to_vec() };
+    let is_own = |(name, _): &&(String, String)| OWN.contains(&name.as_str());
+    own.iter().filter(is_own).chain(stored.iter().filter(|h| !is_own(h))).cloned().collect()
 }
 
 /// The state that approvers saw, where the request goes to the very thing that was read and its upstream can tell.

@@ -44,6 +44,19 @@ async fn give(p: &Proxy, who: &str, hold: &str, grant: &Value) -> Got {
     p.reviewer(who, "POST", &format!("/v1/holds/{hold}/approve"), Some(&body)).await
 }
 
+#[tokio::test]
+async fn headers_that_the_upstream_heeds_are_seen_by_people_each_time() {
+    let forward = "auth: { bearer: { file: secrets/crm } }, forward_headers: [x-tenant]";
+    let p = started(setup().config("auth: { bearer: { file: secrets/crm } }", forward)).await;
+    let tenant = [("x-tenant", "b")];
+    let hold = p.refund("o_tenant", 6000, &tenant).await.json()["hold"].as_str().unwrap().to_owned();
+    let got = give(&p, "maya", &hold, &orders()).await;
+    assert_eq!((got.status, got.code().as_str()), (422, "grant_not_allowed"));
+    granted(&p, &orders()).await;
+    assert_eq!(p.refund("o_2", 7000, &tenant).await.code(), "held");
+    assert_eq!(p.refund("o_3", 7000, &[]).await.status, 201);
+}
+
 /// Any order, amounts up to 90.00.
 fn orders() -> Value {
     json!({"pins": [{"path": "/orderId", "any": true}, {"path": "/amountMinor", "max": 9000}]})

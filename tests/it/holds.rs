@@ -336,6 +336,21 @@ async fn with_the_clients_own_credential_the_call_is_sent_when_the_client_comes_
     assert!(looked > 1);
 }
 
+#[tokio::test]
+async fn what_a_client_comes_back_with_is_no_other_request_than_was_approved() {
+    let pass = "auth: pass_through, forward_headers: [x-tenant]";
+    let p = start(Setup::new().config("auth: { bearer: { file: secrets/crm } }", pass)).await;
+    let asked = p.refund("o_1", 6000, &[("x-tenant", "a")]).await;
+    let hold = asked.json()["hold"].as_str().unwrap().to_owned();
+    let shown = p.reviewer("maya", "GET", &format!("/v1/holds/{hold}"), None).await.json();
+    assert!(shown["call"]["request"]["headers"].to_string().contains("x-tenant"), "{shown}");
+    assert_eq!(approve(&p, "maya", &hold).await, ok());
+    let got = p.refund("o_1", 6000, &[("x-tenant", "b"), ("accept", "application/json")]).await;
+    assert_eq!((got.status, p.upstream.count()), (201, 1));
+    let sent = &p.upstream.seen()[0].headers;
+    assert_eq!((&sent["x-tenant"], &sent["accept"]), (&"a".parse().unwrap(), &"application/json".parse().unwrap()));
+}
+
 /// A hold that is approved and waits because the breaker of its tool is open.
 async fn approved_and_waiting(p: &Proxy) -> String {
     let hold = held(p, 6000).await;
