@@ -44,6 +44,7 @@ mod doubt;
 mod edit;
 mod grant;
 mod lists;
+mod own;
 mod preview;
 mod reconcile;
 mod release;
@@ -221,7 +222,7 @@ impl Pipeline {
         let call = &a.s.schemas.deferred(a.principal, a.call);
         let stored = Asking { call, waits: None, ..*a };
         let mut record = self.record(&stored, state, terms.tier, policies, Some(terms))?;
-        let seen = self.preview(a.s, call).await;
+        let seen = Box::pin(self.preview(a.s, call)).await;
         let states = seen.map(|seen| seen.record(&mut record)).unwrap_or_default();
         let id = match self.holds.park(record, call, states, a.presentation()).await? {
             Ok(record) => {
