@@ -52,7 +52,7 @@ pub use operation::{
     ReconcileRule, Release, Tool, ToolKind,
 };
 pub use outcome::{Broken, Ended, HoldTimes, Outcome, Reply, ReplyBody};
-pub use own_read::{OwnRead, tool_result};
+pub use own_read::{EvidenceRule, OwnRead, tool_result};
 pub use preview::{
     Certainty, Change, ChangeOp, Changes, DiffRule, FenceRule, PreviewRead, PreviewRule, States, changes, seen_digest,
     strong_etag,

@@ -31,6 +31,30 @@ impl OwnRead {
     }
 }
 
+/// Evidence of one kind that the proxy fetches by itself when a call is held.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EvidenceRule {
+    /// Its kind, as `@evidence` of policies names it.
+    pub kind: String,
+    /// How it is fetched.
+    pub read: OwnRead,
+    /// JSON Pointers into the answer, and what must stand there: else it is no evidence.
+    pub check: Vec<(String, Value)>,
+    /// JSON Pointers into the answer that are not kept.
+    pub redact: Vec<String>,
+}
+
+impl EvidenceRule {
+    /// Whether the answer is what it must be.
+    ///
+    /// # Errors
+    /// The first check that fails, in words; what stands there instead is not told: records show the words.
+    pub fn check(&self, answer: &Value) -> Result<(), String> {
+        let failed = self.check.iter().find(|(pointer, wanted)| answer.pointer(pointer) != Some(wanted));
+        failed.map_or(Ok(()), |(pointer, wanted)| Err(format!("its check failed: `{pointer}` is not {wanted}")))
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ToolResult<'a> {
@@ -90,6 +114,17 @@ mod tests {
             assert_eq!(why, "the arguments of the call have nothing at `/ticket/id`");
         }
         assert_eq!(OwnRead { with: Vec::new(), ..read }.arguments(&json!({})), Ok(json!({})));
+    }
+
+    #[test]
+    fn a_check_compares_values_and_says_which_failed() {
+        let read = OwnRead { operation: "tickets.get".into(), with: Vec::new() };
+        let check = vec![("/status".to_owned(), json!("open")), ("/n".to_owned(), json!(null))];
+        let rule = EvidenceRule { kind: "ticket".into(), read, check, redact: Vec::new() };
+        assert_eq!(rule.check(&json!({"status": "open", "n": null})), Ok(()));
+        let why = rule.check(&json!({"status": "secret", "n": null})).unwrap_err();
+        assert_eq!(why, "its check failed: `/status` is not \"open\"");
+        assert_eq!(rule.check(&json!({"status": "open"})).unwrap_err(), "its check failed: `/n` is not null");
     }
 
     #[test]

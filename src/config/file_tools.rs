@@ -168,6 +168,9 @@ pub(super) struct Operation {
     pub(super) reconcile: Option<Reconcile>,
     /// How its effect is foreseen, for those who must approve it.
     pub(super) preview: Option<Preview>,
+    /// Evidence that the proxy fetches by itself when a call is held, by kind.
+    #[serde(default)]
+    pub(super) evidence: BTreeMap<String, Evidence>,
     /// How a call is taken back once it was executed.
     pub(super) undo: Option<Undo>,
     /// A call waits for so long before it is sent, and can be taken back until then.
@@ -252,6 +255,23 @@ pub(super) struct Preview {
     pub(super) diff: Option<Diff>,
     /// What tells that the target has moved between approval and send: `hash` (of the answer's bytes) by default.
     pub(super) fence: Option<Fence>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Evidence {
+    /// The operation that is asked with the proxy's own credential, of whichever tool, such as `tickets.get_ticket`; its
+    /// effect is `read`.
+    pub(super) call: String,
+    /// Its arguments, each as `input.` and a JSON Pointer into the arguments of the held call.
+    #[serde(default)]
+    pub(super) with: BTreeMap<String, String>,
+    /// JSON Pointers into the answer, and the value that must stand there: else nothing is attached.
+    #[serde(default)]
+    pub(super) check: BTreeMap<String, serde_json::Value>,
+    /// JSON Pointers into the answer that are neither kept nor shown, beside those that its operation redacts.
+    #[serde(default)]
+    pub(super) redact: Vec<String>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

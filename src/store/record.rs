@@ -177,6 +177,26 @@ pub struct Evidence {
     pub at: Timestamp,
 }
 
+/// Evidence that the proxy was to fetch by itself and that is not there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unfetched {
+    /// Its kind.
+    pub kind: String,
+    /// The operation that was asked.
+    pub call: String,
+    /// Why it is not there, in words.
+    pub why: String,
+}
+
+/// Who brings what the proxy fetched: of nobody else's evidence is said that it is verified.
+pub const PROXY: &str = "proxy";
+
+/// Whose the proxy's own artifacts are: no agent can name them with a call of its own.
+#[must_use]
+pub fn proxys_own() -> crate::call::PrincipalKey {
+    crate::call::PrincipalKey("\0".to_owned(), PROXY.to_owned(), None)
+}
+
 /// One amount set aside, or used, in one scope.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Charge {
@@ -299,6 +319,9 @@ pub struct CallRecord {
     /// Evidence attached.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub evidence: Vec<Evidence>,
+    /// Evidence that could not be fetched, or whose check failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unfetched: Vec<Unfetched>,
     /// When it was parked or begun.
     pub created: Timestamp,
     /// Last change.

@@ -255,3 +255,174 @@ async fn mistakes_in_a_read_of_the_proxys_own_are_found_before_anything_runs() {
     let mistakes = holdpoint::app::load(&path).unwrap_err().to_string();
     assert!(mistakes.contains("no credential of its own"), "{mistakes}");
 }
+
+const REFUND: &str = "        cost: { amount: /amountMinor, currency: /currency }\n";
+const WANTS_TICKET: &str = r#"
+@id("refund-ticket") @reason("Refunds need their ticket.") @approvers("support-leads") @evidence("ticket")
+forbid (principal, action == Holdpoint::Action::"crm.refund", resource) unless { context.approval.granted };
+"#;
+
+/// Refunds whose order is fetched by the proxy as evidence of this kind.
+fn with_evidence(rule: &str) -> Setup {
+    let with = format!("{REFUND}        evidence: {rule}\n");
+    let ticket_tool = "get_customer: { match: GET /customers/:customerId, effect: read }\n      \
+                       get_order: { match: GET /orders/:orderId, effect: read }";
+    let get_customer = "get_customer: { match: GET /customers/:customerId, effect: read }";
+    let more =
+        "Holdpoint::Action::\"hold.approve\", Holdpoint::Action::\"hold.edit\", Holdpoint::Action::\"artifact.view\",";
+    let people = crate::harness::PEOPLE.replace("Holdpoint::Action::\"hold.approve\",", more);
+    Setup::new().config(REFUND, &with).config(get_customer, ticket_tool).more_policies(WANTS_TICKET).people(&people)
+}
+
+const ORDER: &str = "{ ticket: { call: crm.get_order, with: { orderId: input./orderId }, check: { /state: paid }, \
+                     redact: [/card] } }";
+
+/// A CRM whose orders are in this state.
+fn orders(state: &'static str) -> impl Fn(&Seen) -> Reaction + Send + Sync + 'static {
+    move |seen| {
+        let order = json!({"target": seen.target, "state": state, "card": "4111-secret"});
+        crate::harness::answer(200, &if seen.method == "GET" { order } else { json!({"id": "rf_1"}) })
+    }
+}
+
+async fn refund(p: &Proxy, order: &str, more: &[(&str, &str)]) -> (String, String) {
+    let got = p.refund(order, 8_800, more).await;
+    assert_eq!(got.code(), "held", "{:?}", got.json());
+    (got.json()["hold"].as_str().unwrap().to_owned(), got.header("holdpoint-call").to_owned())
+}
+
+#[tokio::test]
+async fn evidence_is_fetched_by_the_proxy_and_lifts_the_demand() {
+    let p = with_evidence(ORDER).start().await;
+    p.upstream.script(orders("paid"));
+    let (hold, call) = refund(&p, "o_881", &[]).await;
+    let seen = p.upstream.seen();
+    assert_eq!((seen.len(), seen[0].target.as_str()), (1, "/v2/orders/o_881"));
+    assert_eq!(seen[0].headers["authorization"], format!("Bearer {CRM_TOKEN}"));
+    assert!(!format!("{:?}", seen[0].headers).contains(SUPPORT_KEY), "the agent's credential went upstream");
+    let evidence = shown(&p, &hold).await["evidence"].clone();
+    assert_eq!((&evidence["missing"], &evidence["unfetched"]), (&json!([]), &json!([])));
+    let item = &evidence["items"][0];
+    assert_eq!((&item["kind"], &item["by"], &item["verified"]), (&json!("ticket"), &json!("proxy"), &json!(true)));
+    assert_eq!(item["title"], "crm.get_order: /orders/o_881");
+    let content: Value = serde_json::from_str(item["content"].as_str().unwrap()).unwrap();
+    assert_eq!(content, json!({"target": "/v2/orders/o_881", "state": "paid", "card": "[redacted]"}));
+    let page = crate::harness::page(&p, "maya", &format!("/holds/{hold}")).await;
+    assert!(page.contains("fetched by the proxy") && !page.contains("4111-secret"), "{page}");
+    assert_eq!(p.approve("maya", &hold, None).await.status, 200);
+    p.until_state(&call, State::Succeeded).await;
+}
+
+#[tokio::test]
+async fn evidence_of_another_tool_is_fetched_over_mcp() {
+    let rule = "{ ticket: { call: tickets.get_ticket, with: { ticketId: input./orderId }, check: { /status: open } } }";
+    let p = with_evidence(rule).config(URL, BEARER).start().await;
+    p.upstream.script(server(&Ticket::new(), true));
+    let (hold, _) = refund(&p, "t_1", &[]).await;
+    let item = shown(&p, &hold).await["evidence"]["items"][0].clone();
+    assert_eq!(
+        (&item["title"], &item["verified"]),
+        (&json!(r#"tickets.get_ticket: get_ticket {"ticketId":"t_1"}"#), &json!(true))
+    );
+}
+
+#[tokio::test]
+async fn a_failed_check_attaches_nothing_and_is_said() {
+    let p = with_evidence(ORDER).start().await;
+    p.upstream.script(orders("stolen"));
+    let (hold, _) = refund(&p, "o_881", &[]).await;
+    let json = shown(&p, &hold).await;
+    let unfetched =
+        json!([{"kind": "ticket", "call": "crm.get_order", "why": "its check failed: `/state` is not \"paid\""}]);
+    assert_eq!((&json["evidence"]["unfetched"], &json["evidence"]["items"]), (&unfetched, &json!([])));
+    assert!(!json.to_string().contains("stolen"), "what stands there instead was told");
+    assert!(json["uncertainty"].to_string().contains("evidence_unfetched"));
+    let page = crate::harness::page(&p, "maya", &format!("/holds/{hold}")).await;
+    assert!(page.contains("was not fetched") && page.contains("its check failed"), "{page}");
+    let got = p.approve("maya", &hold, None).await;
+    assert_eq!((got.status, got.code().as_str()), (422, "evidence_missing"));
+}
+
+#[tokio::test]
+async fn what_cannot_be_fetched_is_missing_and_the_hold_stands() {
+    let p = with_evidence(ORDER).start().await;
+    for (order, why) in [("down", "answered 503"), ("torn", "the read's answer"), ("long", "limit")] {
+        p.upstream.script(move |_| match order {
+            "down" => crate::harness::answer(503, &json!({})),
+            "torn" => Reaction::Answer(StatusCode::OK, Vec::new(), Bytes::from_static(b"{")),
+            _ => crate::harness::answer(200, &json!("x".repeat(2 << 20))),
+        });
+        let (hold, _) = refund(&p, order, &[]).await;
+        let evidence = shown(&p, &hold).await["evidence"].clone();
+        assert_eq!(evidence["missing"], json!(["ticket"]));
+        assert!(evidence["unfetched"][0]["why"].as_str().unwrap().contains(why), "{why}: {evidence}");
+    }
+}
+
+#[tokio::test]
+async fn only_what_the_proxy_fetched_for_this_very_call_is_verified() {
+    let p = with_evidence(ORDER).start().await;
+    p.upstream.script(orders("paid"));
+    let (first, _) = refund(&p, "o_1", &[]).await;
+    let fetched = shown(&p, &first).await["evidence"]["items"][0]["id"].as_str().unwrap().to_owned();
+    // Another call cannot carry it off.
+    let got = p.refund("o_2", 8_800, &[("holdpoint-evidence", &fetched)]).await;
+    assert_eq!((got.status, got.code().as_str()), (422, "invalid_arguments"), "{:?}", got.json());
+    let brought = json!({"kind": "ticket", "title": "T", "text": "trust me"});
+    let own = p.agent("POST", "/-/evidence", &[], Some(&brought)).await.json()["artifact"].as_str().unwrap().to_owned();
+    let (hold, _) = refund(&p, "o_2", &[("holdpoint-evidence", &own)]).await;
+    let items = shown(&p, &hold).await["evidence"]["items"].clone();
+    let verified: Vec<_> = items.as_array().unwrap().iter().map(|i| (i["by"].clone(), i["verified"].clone())).collect();
+    assert_eq!(verified, [(json!("agent support-bot"), json!(false)), (json!("proxy"), json!(true))]);
+}
+
+#[tokio::test]
+async fn an_edited_call_has_evidence_of_its_own() {
+    let by_amount = "{ ticket: { call: crm.get_order, with: { orderId: input./amountMinor } } }";
+    let p = with_evidence(by_amount).start().await;
+    p.upstream.script(orders("paid"));
+    let (hold, _) = refund(&p, "o_881", &[]).await;
+    let before = shown(&p, &hold).await;
+    assert_eq!(before["evidence"]["items"][0]["title"], "crm.get_order: /orders/8800");
+    let patch = json!([{"op": "replace", "path": "/amountMinor", "value": 7_700}]);
+    let edit = json!({"digest": before["digest"], "patch": patch, "note": "less"});
+    let got = p.reviewer("maya", "POST", &format!("/v1/holds/{hold}/edit"), Some(&edit)).await;
+    assert_eq!(got.status, 200, "{:?}", got.json());
+    let items = shown(&p, &hold).await["evidence"]["items"].clone();
+    let titles: Vec<_> = items.as_array().unwrap().iter().map(|i| i["title"].clone()).collect();
+    assert_eq!(titles, ["crm.get_order: /orders/7700"]);
+    p.upstream.script(|_| crate::harness::answer(500, &json!({})));
+    let now = shown(&p, &hold).await;
+    let patch = json!([{"op": "replace", "path": "/amountMinor", "value": 6_600}]);
+    let edit = json!({"digest": now["digest"], "patch": patch, "note": "less"});
+    assert_eq!(p.reviewer("maya", "POST", &format!("/v1/holds/{hold}/edit"), Some(&edit)).await.status, 200);
+    let evidence = shown(&p, &hold).await["evidence"].clone();
+    assert_eq!(
+        (&evidence["items"], &evidence["missing"]),
+        (&json!([]), &json!(["ticket"])),
+        "that of another call stayed"
+    );
+}
+
+#[tokio::test]
+async fn mistakes_in_evidence_are_found_before_anything_runs() {
+    for (rule, says) in [
+        ("{ ticket: { call: crm.refund } }", "has not the effect `read`"),
+        ("{ ticket: { call: get_order, with: { orderId: input./orderId } } }", "did you mean `crm.get_order`?"),
+        ("{ ticket: { call: crm.get_order } }", "needs `orderId`"),
+        ("{ \"a b\": { call: crm.get_order, with: { orderId: input./orderId } } }", "a kind is a word"),
+        (
+            "{ ticket: { call: crm.get_order, with: { orderId: input./orderId }, check: { state: paid } } }",
+            "`state` is not a JSON Pointer",
+        ),
+        (
+            "{ ticket: { call: crm.get_order, with: { orderId: input./orderId }, redact: [card] } }",
+            "`card` is not a JSON Pointer",
+        ),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = with_evidence(rule).write(dir.path(), ([127, 0, 0, 1], 1).into());
+        let mistakes = holdpoint::app::load(&path).unwrap_err().to_string();
+        assert!(mistakes.contains(says), "{rule}: {mistakes}");
+    }
+}

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::call::{Operation, OwnRead, is_redacted};
+use crate::call::{EvidenceRule, Operation, OwnRead, is_redacted};
 
 use super::super::used::ToolConfig;
 use super::{Ctx, file};
+
+/// Kinds that are fetched for one call.
+const KINDS: usize = 8;
 
 /// The read as written. Whether its operation is there and changes nothing can be said once all are known: [`check`].
 pub(super) fn rule(
@@ -29,6 +32,31 @@ pub(super) fn rule(
         ctx.own_reads.push(asked);
     }
     read
+}
+
+/// Evidence that is fetched when a call of this operation is held.
+pub(super) fn evidence(ctx: &mut Ctx<'_>, at: &str, o: &file::Operation, schema: Option<&Value>) -> Vec<EvidenceRule> {
+    if o.evidence.len() > KINDS {
+        ctx.err(at, format!("names more than {KINDS} kinds"));
+    }
+    let one = |(kind, given): (&String, &file::Evidence)| {
+        let at = format!("{at}/{kind}");
+        if !is_word(kind) {
+            ctx.err(&at, "a kind is a word such as `ticket`: letters, digits, `_` and `-`");
+        }
+        let pointers = given.check.keys().map(|p| ("check", p)).chain(given.redact.iter().map(|p| ("redact", p)));
+        for (key, pointer) in pointers.filter(|(_, pointer)| !pointer.starts_with('/')) {
+            ctx.err(format!("{at}/{key}"), format!("`{pointer}` is not a JSON Pointer such as `/status`"));
+        }
+        let read = rule(ctx, &at, given.call.clone(), &given.with, (o, schema));
+        let check = given.check.iter().map(|(pointer, value)| (pointer.clone(), value.clone())).collect();
+        EvidenceRule { kind: kind.clone(), read, check, redact: given.redact.clone() }
+    };
+    o.evidence.iter().map(one).collect()
+}
+
+fn is_word(kind: &str) -> bool {
+    (1..=64).contains(&kind.len()) && kind.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
 /// `input./ticketId`: the pointer.
