@@ -259,7 +259,7 @@ fn why(problem: Problem) -> String {
 /// Kinds of evidence that are demanded and not there.
 pub(super) fn missing_evidence(record: &CallRecord) -> Vec<String> {
     let demanded = record.terms.iter().flat_map(|t| &t.needs.evidence);
-    demanded.filter(|kind| record.evidence.iter().all(|e| e.kind != **kind)).cloned().collect()
+    demanded.filter(|kind| !record.has_evidence(kind)).cloned().collect()
 }
 
 /// The places of a quorum as the store counts them: one per group of an `a,b` demand, one per `a|b` demand.

@@ -104,6 +104,11 @@ pub(super) fn rows(changes: &[Change]) -> Vec<Row> {
     changes.iter().map(row).collect()
 }
 
+/// A path is read by `GET`; a tool is asked by its name.
+fn asked(target: &str) -> String {
+    if target.starts_with('/') { format!("GET {target}") } else { target.to_owned() }
+}
+
 /// What the page shows.
 #[derive(Debug)]
 pub(super) struct Shown {
@@ -122,7 +127,7 @@ impl Shown {
     pub(super) fn new(foreseen: &Foreseen) -> Self {
         let p = &foreseen.preview;
         let fence = p.fence.as_deref().unwrap_or_default();
-        let read = p.target.as_ref().map(|target| visible(&format!("GET {target} · {} · {fence}", p.read_at)));
+        let read = p.target.as_ref().map(|target| visible(&format!("{} · {} · {fence}", asked(target), p.read_at)));
         let before = foreseen.states.before.as_ref();
         let all = |c: &Option<Changes>| c.as_ref().map(|c| rows(&c.all)).unwrap_or_default();
         Self {

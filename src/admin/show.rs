@@ -215,7 +215,7 @@ impl Piece {
             kind: visible(&evidence.kind),
             title: visible(&evidence.title),
             by: visible(&evidence.by),
-            verified: evidence.by == "proxy",
+            verified: evidence.by == crate::store::PROXY,
             bytes: evidence.content.len,
             sha256: evidence.content.digest.to_string(),
             at: evidence.at.to_string(),
@@ -275,6 +275,8 @@ pub(super) struct Record {
     withheld: &'static str,
     evidence: Vec<Piece>,
     missing: String,
+    /// What the proxy could not fetch, and why.
+    unfetched: Vec<(String, String, String)>,
     people: usize,
     people_have: usize,
     justify: bool,
@@ -299,6 +301,11 @@ pub(super) struct Record {
     run: String,
     run_href: String,
     step: Option<String>,
+}
+
+/// Kind, operation and reason of what the proxy could not fetch.
+fn unfetched(record: &CallRecord) -> Vec<(String, String, String)> {
+    record.unfetched.iter().map(|u| (visible(&u.kind), visible(&u.call), visible(&u.why))).collect()
 }
 
 /// What a record's page is made of.
@@ -374,6 +381,7 @@ impl Record {
             withheld,
             evidence,
             missing: missing_evidence(record).join(", "),
+            unfetched: unfetched(record),
             people: needs.map_or(0, |n| n.people),
             people_have: record.people(),
             justify: needs.is_some_and(|n| n.justification),

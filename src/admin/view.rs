@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use crate::call::{Timestamp, short_code};
-use crate::store::{CallRecord, Edit, Edited, Evidence, State};
+use crate::store::{CallRecord, Edit, Edited, Evidence, PROXY, State};
 
 use super::alike::Like;
 use super::ask::{Asker, filled_by, missing_evidence, places};
@@ -165,7 +165,7 @@ fn evidence(record: &CallRecord, contents: &[Option<Bytes>]) -> Value {
     let required = record.terms.as_ref().map(|t| t.needs.evidence.clone()).unwrap_or_default();
     let one = |(e, content): (&Evidence, &Option<Bytes>)| {
         let mut item = json!({
-            "id": e.id, "kind": e.kind, "title": e.title, "by": e.by, "verified": e.by == "proxy",
+            "id": e.id, "kind": e.kind, "title": e.title, "by": e.by, "verified": e.by == PROXY,
             "bytes": e.content.len, "sha256": e.content.digest, "at": e.at,
         });
         if let (Some(members), Some(content)) = (item.as_object_mut(), content) {
@@ -175,7 +175,7 @@ fn evidence(record: &CallRecord, contents: &[Option<Bytes>]) -> Value {
         item
     };
     let items: Vec<Value> = record.evidence.iter().zip(contents).map(one).collect();
-    json!({"required": required, "missing": missing_evidence(record), "items": items})
+    json!({"required": required, "missing": missing_evidence(record), "items": items, "unfetched": record.unfetched})
 }
 
 /// What reviewers changed, beside what the agent had asked for.

@@ -54,6 +54,12 @@ pub(super) fn doubts(record: &CallRecord, foreseen: Option<&Foreseen>, like: &Li
         history
             .first_time_target
             .then(|| doubt("first_time_target", "Nothing has succeeded before with this operation on this target.")),
+        (!record.unfetched.is_empty()).then(|| {
+            doubt(
+                "evidence_unfetched",
+                "The proxy was to fetch evidence, and it is not there or is not what it must be.",
+            )
+        }),
         like.doubt(record).map(|text| doubt("outlier_amount", text)),
         (history.denied_last_hour > 0).then(|| {
             let text = format!("Policy refused {} of this agent's calls in the hour before.", history.denied_last_hour);

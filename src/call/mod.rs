@@ -19,6 +19,7 @@ mod money;
 pub mod mrtr;
 mod operation;
 mod outcome;
+mod own_read;
 mod preview;
 mod principal;
 mod reason;
@@ -51,8 +52,10 @@ pub use operation::{
     ReconcileRule, Release, Tool, ToolKind,
 };
 pub use outcome::{Broken, Ended, HoldTimes, Outcome, Reply, ReplyBody};
+pub use own_read::{EvidenceRule, OwnRead, tool_result};
 pub use preview::{
-    Certainty, Change, ChangeOp, Changes, DiffRule, FenceRule, PreviewRule, States, changes, seen_digest, strong_etag,
+    Certainty, Change, ChangeOp, Changes, DiffRule, FenceRule, PreviewRead, PreviewRule, States, changes, seen_digest,
+    strong_etag,
 };
 pub use principal::{AuthMethod, Principal, PrincipalKey};
 pub use reason::REASONS;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::method::Role;
-use super::{Digest, PreviewRule, UndoRule};
+use super::{Digest, EvidenceRule, PreviewRule, UndoRule};
 
 /// The protocol of a tool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -231,6 +231,8 @@ pub struct Operation {
     pub reconcile: ReconcileRule,
     /// How its effect is foreseen.
     pub preview: Option<PreviewRule>,
+    /// Evidence that the proxy fetches by itself when a call is held.
+    pub evidence: Vec<EvidenceRule>,
     /// How a call is taken back once it was executed.
     pub undo: Option<UndoRule>,
     /// How long a call waits before it is sent, so that it can still be taken back.

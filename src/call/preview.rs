@@ -4,17 +4,26 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Digest, REDACTED, ReadRule, is_redacted};
+use super::{Digest, OwnRead, REDACTED, ReadRule, is_redacted};
 
 /// How the effect of an operation is foreseen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PreviewRule {
     /// Reads the target.
-    pub read: ReadRule,
+    pub read: PreviewRead,
     /// Makes the state after of the state before; without it, what comes after is not known.
     pub diff: Option<DiffRule>,
     /// Tells whether the target has moved.
     pub fence: FenceRule,
+}
+
+/// How a target is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PreviewRead {
+    /// By a request of its own (REST).
+    Request(ReadRule),
+    /// By a read operation of the same tool.
+    Call(OwnRead),
 }
 
 /// What the request does to the state before.

@@ -250,6 +250,9 @@ fn reasons(hold: &Value, out: &mut dyn Write) -> io::Result<()> {
 fn evidence(hold: &Value, out: &mut dyn Write) -> io::Result<()> {
     head(out, "EVIDENCE")?;
     line(out, "missing", &list(hold, "/evidence/missing"))?;
+    for item in items(hold, "/evidence/unfetched") {
+        writeln!(out, "  {}  was not fetched: {}, {}", of(item, "/kind"), of(item, "/call"), of(item, "/why"))?;
+    }
     for item in items(hold, "/evidence/items") {
         let proven = item.pointer("/verified").and_then(Value::as_bool).unwrap_or(false);
         let by = if proven {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 pub(super) use super::file_notify::{Notify, NotifyTier, Slack, Smtp, Webhook};
 pub(super) use super::file_tools::{
-    Auth, Breaker, Cost, Diff, Effect, EnvValue, Fence, HeldAs, Idempotency, Kind, Limits, Method, OneOrMany,
+    Auth, Breaker, Cost, Diff, Effect, EnvValue, Evidence, Fence, HeldAs, Idempotency, Kind, Limits, Method, OneOrMany,
     Operation, Otherwise, PlainDiff, PlainFence, Release, Tool, Undo, Upstream,
 };
 

@@ -166,8 +166,11 @@ pub(super) struct Operation {
     pub(super) idempotency: Option<Idempotency>,
     /// How an unknown outcome is cleared up.
     pub(super) reconcile: Option<Reconcile>,
-    /// REST: how its effect is foreseen, for those who must approve it.
+    /// How its effect is foreseen, for those who must approve it.
     pub(super) preview: Option<Preview>,
+    /// Evidence that the proxy fetches by itself when a call is held, by kind.
+    #[serde(default)]
+    pub(super) evidence: BTreeMap<String, Evidence>,
     /// How a call is taken back once it was executed.
     pub(super) undo: Option<Undo>,
     /// A call waits for so long before it is sent, and can be taken back until then.
@@ -239,13 +242,36 @@ pub(super) struct Reconcile {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Preview {
-    /// Reads the target with the proxy's own credential, such as `GET /customers/:customerId`; `:name` is a top-level
-    /// argument.
-    pub(super) read: String,
-    /// How the state after is made of the state before; without it, what comes after is not known.
+    /// REST: reads the target with the proxy's own credential, such as `GET /customers/:customerId`; `:name` is a top-level
+    /// argument. This or `call`.
+    pub(super) read: Option<String>,
+    /// An operation of the same tool with effect `read` that reads the target with the proxy's own credential. This or
+    /// `read`.
+    pub(super) call: Option<String>,
+    /// With `call`: its arguments, each as `input.` and a JSON Pointer into the arguments of the call that is foreseen.
+    #[serde(default)]
+    pub(super) with: BTreeMap<String, String>,
+    /// REST: how the state after is made of the state before; without it, what comes after is not known.
     pub(super) diff: Option<Diff>,
     /// What tells that the target has moved between approval and send: `hash` (of the answer's bytes) by default.
     pub(super) fence: Option<Fence>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Evidence {
+    /// The operation that is asked with the proxy's own credential, of whichever tool, such as `tickets.get_ticket`; its
+    /// effect is `read`.
+    pub(super) call: String,
+    /// Its arguments, each as `input.` and a JSON Pointer into the arguments of the held call.
+    #[serde(default)]
+    pub(super) with: BTreeMap<String, String>,
+    /// JSON Pointers into the answer, and the value that must stand there: else nothing is attached.
+    #[serde(default)]
+    pub(super) check: BTreeMap<String, serde_json::Value>,
+    /// JSON Pointers into the answer that are neither kept nor shown, beside those that its operation redacts.
+    #[serde(default)]
+    pub(super) redact: Vec<String>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

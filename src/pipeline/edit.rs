@@ -54,9 +54,12 @@ impl Pipeline {
         let body = call.request().body.clone();
         let (id, version, digest, arguments) = (ask.id, ask.version, ask.digest, arguments_of(&call));
         let edit = EditHold { id, version, digest, names, editing, body, arguments, states };
-        let edited = self.store.edit(edit).await?;
+        let fetched = Box::pin(self.fetch_evidence(&s, &call)).await;
+        let mut edited = self.store.edit(edit).await?;
         if edited.state == State::Stale {
             self.metrics.hold_ended(&edited.operation, edited.tier.as_str(), "stale");
+        } else {
+            edited = self.bring(edited, fetched).await;
         }
         Ok(edited)
     }

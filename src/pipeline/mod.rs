@@ -38,12 +38,15 @@ use crate::store::{AuditNote, CallRecord, Known, Made, State, Store, UndoOf};
 use crate::tasks::{Draining, Tracker};
 use crate::telemetry::Metrics;
 
+use self::evidence::Fetched;
 use self::grant::Granted;
 
 mod doubt;
 mod edit;
+mod evidence;
 mod grant;
 mod lists;
+mod own;
 mod preview;
 mod reconcile;
 mod release;
@@ -221,12 +224,14 @@ impl Pipeline {
         let call = &a.s.schemas.deferred(a.principal, a.call);
         let stored = Asking { call, waits: None, ..*a };
         let mut record = self.record(&stored, state, terms.tier, policies, Some(terms))?;
-        let seen = self.preview(a.s, call).await;
+        let fetch =
+            async { if state == State::Held { self.fetch_evidence(a.s, call).await } else { Fetched::default() } };
+        let (seen, fetched) = Box::pin(futures_util::future::join(self.preview(a.s, call), fetch)).await;
         let states = seen.map(|seen| seen.record(&mut record)).unwrap_or_default();
         let id = match self.holds.park(record, call, states, a.presentation()).await? {
             Ok(record) => {
                 entry.recorded();
-                record.id
+                self.bring(record, fetched).await.id
             }
             Err(other) => other,
         };

@@ -1,20 +1,15 @@
 //! What a call will change: its target is read when people must decide, and once more before it is sent.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use serde_json::Value;
 
-use crate::call::{Call, Certainty, Code, DiffRule, PreviewRule, Refusal, States, json, seen_digest};
-use crate::gates::breaker::State;
+use crate::call::{Call, Certainty, Code, DiffRule, PreviewRead, PreviewRule, Refusal, States, json, seen_digest};
 use crate::gates::upstream::Read;
 use crate::snapshot::Snapshot;
 use crate::store::{CallRecord, Preview};
 
 use super::Pipeline;
-
-/// Longest that a call waits for the read of its target; of a dry run as well.
-const PATIENCE: Duration = Duration::from_secs(5);
+use super::own::{base, patience};
 
 /// What was found out of a target, and the states that go with it.
 #[derive(Debug)]
@@ -70,7 +65,7 @@ impl Pipeline {
             Some(found) => (Some(found.target), Some(found.fence), Some(found.state)),
             None => (None, None, None),
         };
-        let redact = call.operation().redact.clone();
+        let redact = hidden(s, rule, call);
         let read_at = self.clock.now();
         let preview = Box::new(Preview { certainty, target, read_at, fence, why, redact, states: None });
         Some(Seen { preview, states: States { before, after, was: None } })
@@ -112,7 +107,11 @@ impl Pipeline {
     }
 
     async fn found(&self, s: &Snapshot, rule: &PreviewRule, call: &Call) -> Result<Found, String> {
-        let Read { target, status, etag, body } = self.ask(s, &rule.read, call, None).await?;
+        let read = match &rule.read {
+            PreviewRead::Request(request) => self.ask(s, request, call, None).await?,
+            PreviewRead::Call(own) => Box::pin(self.own_read(s, own, call)).await?,
+        };
+        let Read { target, status, etag, body } = read;
         if !status.is_success() {
             return Err(format!("the read answered {}", status.as_u16()));
         }
@@ -143,20 +142,19 @@ impl Pipeline {
         call: &Call,
         body: Option<Bytes>,
     ) -> Result<Read, String> {
-        let tool = &call.operation().tool.name;
-        let failing =
-            self.breakers.states().into_iter().any(|(t, state)| t == *tool && !matches!(state, State::Closed { .. }));
-        if failing {
-            return Err("its tool is failing and is not asked".into());
-        }
-        let endpoint = s.endpoints.get(tool).ok_or("its tool is gone")?;
-        let within = PATIENCE.min(call.operation().limits.deadline);
-        self.upstreams.read(endpoint, base(s, tool), rule, call, body, within).await
+        let operation = call.operation();
+        let (endpoint, base) = self.answering(s, &operation.tool.name)?;
+        self.upstreams.read(endpoint, base, rule, call, body, patience(operation)).await
     }
 }
 
-fn base<'s>(s: &'s Snapshot, tool: &str) -> &'s str {
-    s.config.tools.iter().find(|t| t.tool.name == tool).map_or("", |t| t.upstream.base())
+/// What no page shows of the states: what is redacted of the call, and of what reads its target.
+fn hidden(s: &Snapshot, rule: &PreviewRule, call: &Call) -> Vec<String> {
+    let read = match &rule.read {
+        PreviewRead::Request(_) => None,
+        PreviewRead::Call(own) => s.operation(&own.operation),
+    };
+    call.operation().redact.iter().chain(read.iter().flat_map(|o| &o.redact)).cloned().collect()
 }
 
 /// Exact is what the tool itself says, and what goes to the very thing that was read.

@@ -277,10 +277,7 @@ pub(super) fn if_match(s: &Snapshot, record: &CallRecord) -> Option<(String, Str
 /// What the votes really add up to.
 pub(super) fn approvals(record: &CallRecord) -> GivenApprovals {
     let people = record.people();
-    let complete = record
-        .terms
-        .as_ref()
-        .is_none_or(|t| t.needs.evidence.iter().all(|kind| record.evidence.iter().any(|e| e.kind == *kind)));
+    let complete = record.terms.as_ref().is_none_or(|t| t.needs.evidence.iter().all(|kind| record.has_evidence(kind)));
     let granted = people >= 1 && complete;
     GivenApprovals { granted, dual: granted && people >= 2 && record.is_justified() && record.tier == Tier::High }
 }

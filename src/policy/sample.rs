@@ -51,6 +51,7 @@ pub(crate) fn operation(tool: &Arc<Tool>, short: &str, effects: Effects, schema:
         },
         reconcile: ReconcileRule { after: QUIET, read: None },
         preview: None,
+        evidence: Vec::new(),
         undo: None,
         delay: None,
         cost: Cost::default(),

@@ -11,7 +11,7 @@ use crate::call::{Digest, Terms, Tier, Timestamp};
 
 use super::{
     Approval, CallRecord, Charge, Edited, Evidence, Handling, Note, Opinion, Preview, Resend, State, StoredAnswer,
-    StoredRequest,
+    StoredRequest, Unfetched,
 };
 
 /// A member that is there, be it `null`.
@@ -76,6 +76,7 @@ changed! {
     deny_alike: Option<Timestamp>,
     approvals: Vec<Approval>,
     evidence: Vec<Evidence>,
+    unfetched: Vec<Unfetched>,
     updated: Timestamp,
     expires: Option<Timestamp>,
     window_closes: Option<Timestamp>,

@@ -94,6 +94,7 @@ pub(crate) fn record(state: State, fingerprint: &str, key: Option<&str>) -> Call
         release_by_proxy: false,
         title: "Refund".into(),
         handling: None,
+        unfetched: Vec::new(),
         deny_alike: None,
         approvals: vec![],
         evidence: vec![],

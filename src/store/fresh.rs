@@ -81,6 +81,7 @@ impl CallRecord {
             terms: made.terms,
             release_by_proxy: operation.release == Release::Approval,
             handling: None,
+            unfetched: Vec::new(),
             deny_alike: None,
             approvals: Vec::new(),
             evidence: Vec::new(),

@@ -177,6 +177,26 @@ pub struct Evidence {
     pub at: Timestamp,
 }
 
+/// Evidence that the proxy was to fetch by itself and that is not there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unfetched {
+    /// Its kind.
+    pub kind: String,
+    /// The operation that was asked.
+    pub call: String,
+    /// Why it is not there, in words.
+    pub why: String,
+}
+
+/// Who brings what the proxy fetched: of nobody else's evidence is said that it is verified.
+pub const PROXY: &str = "proxy";
+
+/// Whose the proxy's own artifacts are: no agent can name them with a call of its own.
+#[must_use]
+pub fn proxys_own() -> crate::call::PrincipalKey {
+    crate::call::PrincipalKey("\0".to_owned(), PROXY.to_owned(), None)
+}
+
 /// One amount set aside, or used, in one scope.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Charge {
@@ -299,6 +319,9 @@ pub struct CallRecord {
     /// Evidence attached.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub evidence: Vec<Evidence>,
+    /// Evidence that could not be fetched, or whose check failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unfetched: Vec<Unfetched>,
     /// When it was parked or begun.
     pub created: Timestamp,
     /// Last change.
@@ -483,6 +506,14 @@ impl CallRecord {
             State::Approved if over(self.window_closes) => State::Expired,
             state => state,
         }
+    }
+
+    /// Whether evidence of this kind is there that counts: where the proxy looked for it itself and did not find it as it
+    /// must be, the agent's own word is not enough; a reviewer's is.
+    #[must_use]
+    pub fn has_evidence(&self, kind: &str) -> bool {
+        let sought = self.unfetched.iter().any(|u| u.kind == kind);
+        self.evidence.iter().any(|e| e.kind == kind && !(sought && e.by.starts_with("agent ")))
     }
 
     /// Whether this is the digest of the call that people vote on, with the state of its target that they were shown.

@@ -26,8 +26,8 @@ use serde_json::Value;
 use crate::call::{Change, Digest, Terms, Timestamp};
 
 use super::{
-    Approval, CallRecord, Charge, Edit, Edited, Evidence, Handled, Note, Opinion, Preview, Resend, State, StoredAnswer,
-    StoredRequest,
+    Approval, CallRecord, Charge, Edit, Edited, Evidence, Handled, Note, Opinion, PROXY, Preview, Resend, State,
+    StoredAnswer, StoredRequest, Unfetched,
 };
 
 /// A hold may return to `held` this often; then it goes stale.
@@ -40,6 +40,8 @@ pub enum Event {
     Vote { approval: Approval, last: bool },
     /// A piece of evidence is attached.
     Attach(Evidence),
+    /// The proxy has fetched evidence by itself, in place of what it fetched before; and what it could not fetch.
+    Fetch(Vec<Evidence>, Vec<Unfetched>),
     /// Something moved: approvals are void.
     Renew(Box<Renewal>),
     /// A reviewer changes its arguments: approvals are void.
@@ -237,7 +239,7 @@ impl Event {
         match self {
             Self::Vote { last: false, .. } => Step::Voted,
             Self::Vote { last: true, .. } => Step::Approved,
-            Self::Attach(_) => Step::Attached,
+            Self::Attach(_) | Self::Fetch(..) => Step::Attached,
             Self::Edit(_) => Step::Edited,
             Self::Renew(_) => Step::Renewed,
             Self::Handle(Handled::Claimed(_)) => Step::Claimed,
@@ -270,7 +272,7 @@ pub(super) fn allowed(record: &CallRecord, event: &Event, now: Timestamp) -> Opt
     let state = record.state_at(now);
     match (state, event) {
         (Held, Event::Vote { last, .. }) => Some(if *last { Approved } else { Held }),
-        (Held, Event::Attach(_) | Event::Handle(_)) => Some(Held),
+        (Held, Event::Attach(_) | Event::Fetch(..) | Event::Handle(_)) => Some(Held),
         (Unknown, Event::Handle(Handled::Commented(_))) => Some(Unknown),
         (Held, Event::Edit(_)) => Some(if record.renewals < MAX_RENEWALS { Held } else { Stale }),
         (Held | Approved, Event::Renew(_)) if record.renewals < MAX_RENEWALS => Some(Held),
@@ -344,6 +346,11 @@ pub(super) fn apply(record: &CallRecord, event: Event, now: Timestamp) -> Result
             next.handling.iter_mut().for_each(|h| h.claim = None);
         }
         Event::Attach(evidence) => next.evidence.push(evidence),
+        Event::Fetch(evidence, unfetched) => {
+            forget_fetched(&mut next);
+            next.evidence.extend(evidence);
+            next.unfetched = unfetched;
+        }
         Event::Renew(renewal) => renew(&mut next, *renewal, now),
         Event::Edit(editing) => edit(&mut next, *editing, now),
         Event::Handle(handled) => next.handling.get_or_insert_default().take(handled),
@@ -370,6 +377,12 @@ pub(super) fn apply(record: &CallRecord, event: Event, now: Timestamp) -> Result
     Ok(next)
 }
 
+/// What the proxy fetched for other arguments says nothing of these.
+fn forget_fetched(record: &mut CallRecord) {
+    record.evidence.retain(|e| e.by != PROXY);
+    record.unfetched.clear();
+}
+
 /// The agent's version is kept beside the edited one.
 fn edit(record: &mut CallRecord, editing: Editing, now: Timestamp) {
     let Editing { request, arguments, schema_digest, title, target, money, edit, changes, renewal } = editing;
@@ -381,6 +394,7 @@ fn edit(record: &mut CallRecord, editing: Editing, now: Timestamp) {
         edits: Vec::new(),
     };
     let mut edited = record.edited.take().unwrap_or_else(|| Box::new(asked(record)));
+    forget_fetched(record);
     edited.changes = changes;
     edited.edits.push(edit);
     record.edited = Some(edited);

@@ -275,6 +275,7 @@ const ARROWS: &[(&str, &str, &str)] = &[
     ("held", "vote", "held"),
     ("held", "last vote", "approved"),
     ("held", "attach", "held"),
+    ("held", "fetch", "held"),
     ("held", "claim", "held"),
     ("held", "comment", "held"),
     ("unknown", "comment", "unknown"),
@@ -373,10 +374,11 @@ impl Model {
     }
 }
 
-const NAMES: [&str; 26] = [
+const NAMES: [&str; 27] = [
     "vote",
     "last vote",
     "attach",
+    "fetch",
     "claim",
     "comment",
     "renew",
@@ -412,6 +414,7 @@ fn event(name: &str, said: Said, r: &CallRecord) -> Event {
         "vote" => Event::Vote { approval: approval("a"), last: false },
         "last vote" => Event::Vote { approval: approval("a"), last: true },
         "attach" => Event::Attach(evidence()),
+        "fetch" => Event::Fetch(vec![evidence()], Vec::new()),
         "renew" => renew(),
         "edit" => edit(),
         "reject" => Event::Reject(note(None), None),

@@ -142,8 +142,7 @@ pub(super) fn opinion(record: &CallRecord, said: &Reconcile, now: Timestamp) -> 
 }
 
 fn missing_evidence(record: &CallRecord, needs: &Needs) -> Vec<String> {
-    let has = |kind: &String| record.evidence.iter().any(|e| e.kind == *kind);
-    needs.evidence.iter().filter(|kind| !has(kind)).cloned().collect()
+    needs.evidence.iter().filter(|kind| !record.has_evidence(kind)).cloned().collect()
 }
 
 /// The places of a quorum: one per group of an `a,b` demand, one per `a|b` demand; the same one
@@ -331,6 +330,13 @@ mod tests {
         assert_eq!(count(&r, &vote(&r, "eve", &[]), START).unwrap_err(), missing);
         r.evidence.push(evidence("ticket"));
         assert!(count(&r, &vote(&r, "eve", &[]), START).is_ok());
+        // The proxy looked for itself, and the ticket was not as it must be: the agent's word does not stand in for it.
+        for (by, counts) in [("agent bot", false), ("reviewer max", true), ("proxy", true)] {
+            let why = "its status is not open".into();
+            r.unfetched = vec![crate::store::Unfetched { kind: "ticket".into(), call: "tickets.get".into(), why }];
+            r.evidence = vec![crate::store::Evidence { by: by.into(), ..evidence("ticket") }];
+            assert_eq!(count(&r, &vote(&r, "eve", &[]), START).is_ok(), counts, "{by}");
+        }
         r.state = State::Approved;
         assert!(matches!(count(&r, &vote(&r, "eve", &[]), START), Err(HoldError::AlreadyDecided(_))));
     }

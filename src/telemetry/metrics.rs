@@ -62,6 +62,7 @@ metrics! {
     /// Reads that asked what became of an unknown call.
     undo: IntCounterVec = "holdpoint_undo_total", "Calls that people took back, by what came of it and why", ["op", "result", "reason"];
     previews: IntCounterVec = "holdpoint_previews_total", "Effects foreseen before people decided, by certainty", ["op", "certainty"];
+    evidence: IntCounterVec = "holdpoint_evidence_fetched_total", "Evidence that the proxy was to fetch, by what came of it", ["op", "kind", "result"];
     reconcile_reads: IntCounterVec = "holdpoint_reconcile_reads_total", "Reads of unknown calls by what they found", ["op", "result"];
     /// Time that upstreams took.
     upstream_seconds: HistogramVec = "holdpoint_upstream_seconds", "Upstream time to the head of the answer", ["tool", "op"];

@@ -22,6 +22,7 @@ mod crash;
 mod edit;
 mod exact;
 mod faults;
+mod foresee;
 mod grants;
 mod handling;
 mod hangup;

@@ -218,6 +218,26 @@ async fn the_tools_own_dry_run_is_exact_and_sends_no_effect() {
 }
 
 #[tokio::test]
+async fn a_read_operation_stands_in_for_a_request() {
+    let call = "{ call: get_customer, with: { customerId: input./customerId }, diff: merge-patch, fence: etag }";
+    let (p, _) = start(call).await;
+    let hold = update(&p, &json!({"email": "new@x.example", "phone": "+49-new-secret"})).await;
+    let shown = shown(&p, &hold).await;
+    let change = &shown["change"];
+    assert_eq!((&change["certainty"], &change["before"]["target"]), (&json!("exact"), &json!("/customers/c_1")));
+    assert_eq!((&change["patch"][0]["path"], &change["before"]["fence"]), (&json!("/email"), &json!("etag:\"7\"")));
+    assert!(!shown.to_string().contains("secret"), "{shown}");
+    assert_eq!(p.approve("maya", &hold, None).await.status, 200);
+    p.until_state(&call_of(&hold), State::Succeeded).await;
+    let seen = p.upstream.seen();
+    let asked: Vec<_> = seen.iter().map(|s| (s.method.as_str(), s.target.as_str())).collect();
+    let target = "/v2/customers/c_1";
+    assert_eq!(asked, [("GET", target), ("GET", target), ("PATCH", target)]);
+    assert_eq!(seen[2].headers["if-match"], "\"7\"");
+    assert!(seen.iter().all(|s| s.headers["authorization"] == format!("Bearer {CRM_TOKEN}").as_str()));
+}
+
+#[tokio::test]
 async fn without_a_diff_the_state_is_shown_and_the_effect_unknown() {
     let (p, _) = start("{ read: GET /customers/:customerId, fence: { version: /address/city } }").await;
     let hold = update(&p, &json!({"email": "new@x.example"})).await;

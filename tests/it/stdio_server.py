@@ -46,6 +46,8 @@ def call(request):
             done(pairs[0], pairs[0]["params"]["arguments"]["ticketId"])
             pairs.clear()
         return
+    if name == "get_ticket" and os.path.exists("ticket.json"):
+        return done(request, open("ticket.json").read())
     token = request["params"].get("_meta", {}).get("progressToken")
     if token is not None:
         for step in (1, 2):

@@ -357,6 +357,7 @@ impl<'a> World<'a> {
             not_before: None,
             edited: None,
             handling: None,
+            unfetched: Vec::new(),
             deny_alike: None,
             terms: c.demand.as_ref().map(terms),
             release_by_proxy: false,

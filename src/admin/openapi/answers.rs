@@ -268,6 +268,16 @@ struct EvidenceList {
     required: Vec<String>,
     missing: Vec<String>,
     items: Vec<EvidenceItem>,
+    /// What the proxy was to fetch by itself, and why it is not there.
+    unfetched: Vec<Unfetched>,
+}
+
+#[derive(JsonSchema)]
+struct Unfetched {
+    kind: String,
+    /// The operation that was asked.
+    call: String,
+    why: String,
 }
 
 #[derive(JsonSchema)]

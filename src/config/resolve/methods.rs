@@ -69,6 +69,7 @@ fn operation(
         idempotency: operations::idempotency(ctx, &at, None, effects),
         reconcile: ReconcileRule { after: QUIET.max(config.upstream.timeout), read: None },
         preview: None,
+        evidence: Vec::new(),
         undo: None,
         delay: None,
         cost: Cost::default(),

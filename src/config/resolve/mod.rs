@@ -5,6 +5,7 @@ mod methods;
 mod notify;
 mod oidc;
 mod operations;
+mod own_reads;
 mod preview;
 mod reads;
 mod reconcile;
@@ -19,7 +20,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use crate::call::Digest;
+use crate::call::{Digest, OwnRead};
 
 use super::file;
 use super::units;
@@ -41,6 +42,8 @@ struct Ctx<'a> {
     covered: Vec<(String, PathBuf, Digest)>,
     /// Lock files may be missing: they are about to be written.
     unlocked: bool,
+    /// Reads of the proxy's own, and where they stand: checked once all operations are known.
+    own_reads: Vec<(String, OwnRead)>,
 }
 
 impl Ctx<'_> {
@@ -100,7 +103,7 @@ impl Ctx<'_> {
 
 /// Resolves the file, or gives every mistake.
 pub(super) fn resolve(file: file::File, base: &Path, text: &str, unlocked: bool) -> Result<Config, Wrong> {
-    let mut ctx = Ctx { base, wrong: Vec::new(), covered: Vec::new(), unlocked };
+    let mut ctx = Ctx { base, wrong: Vec::new(), covered: Vec::new(), unlocked, own_reads: Vec::new() };
     let mut listen = listen(&mut ctx, &file.listen);
     let state = state(&mut ctx, &file.state);
     let policy_dir = ctx.path(&file.policies.dir);
@@ -117,6 +120,7 @@ pub(super) fn resolve(file: file::File, base: &Path, text: &str, unlocked: bool)
     let workflows = workflows(&file.workflows);
     let default_workflow = default_workflow(&mut ctx, file.default_workflow.as_deref(), &workflows);
     let tools = tools::tools(&mut ctx, &file.tools);
+    own_reads::check(&mut ctx, &tools);
     let budgets = file.budgets.iter().enumerate().flat_map(|(i, b)| budget(&mut ctx, i, b)).collect();
     let known: Vec<&str> = tools.iter().flat_map(|t| t.operations()).map(|o| o.name.as_str()).collect();
     let replayed = tools.iter().flat_map(|t| t.operations());

@@ -12,7 +12,7 @@ use crate::call::{Cost, Digest, Effects, HeldAs, IDLE, IdempotencyRule, Limits, 
 
 use super::super::lock::{Lock, is_tool_name};
 use super::super::used::{ToolConfig, UpstreamAt};
-use super::{Ctx, file, methods, preview, reconcile, tools, undo, units};
+use super::{Ctx, file, methods, own_reads, preview, reconcile, tools, undo, units};
 
 const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
 
@@ -238,6 +238,7 @@ fn operation(
         undo: None,
         delay: undo::delay(ctx, &format!("{at}/delay"), o, effects, release),
         preview: preview::rule(ctx, &format!("{at}/preview"), o, config, schema.as_ref()),
+        evidence: own_reads::evidence(ctx, &format!("{at}/evidence"), o, schema.as_ref()),
         limits,
         target: o.target.clone(),
         redact: o.redact.clone(),

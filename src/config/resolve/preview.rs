@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use crate::call::{DiffRule, FenceRule, Part, PreviewRule, ReadRule, ToolKind};
+use crate::call::{DiffRule, FenceRule, Part, PreviewRead, PreviewRule, ReadRule, ToolKind};
 
-use super::super::used::{ToolConfig, UpstreamAt};
-use super::{Ctx, file, reads};
+use super::super::used::ToolConfig;
+use super::{Ctx, file, own_reads, reads};
 
 /// Methods that a dry run may have.
 const DRY: [&str; 4] = ["GET", "POST", "PUT", "PATCH"];
@@ -18,24 +18,49 @@ pub(super) fn rule(
     schema: Option<&Value>,
 ) -> Option<PreviewRule> {
     let given = o.preview.as_ref()?;
-    let why_not = if config.tool.kind == ToolKind::Mcp || matches!(config.upstream.at, UpstreamAt::Stdio(_)) {
-        Some("only REST tools can be read before a call")
-    } else if config.tool.pass_through {
-        Some("with `auth: pass_through` the proxy has no credential of its own to read with")
-    } else {
-        None
-    };
-    if let Some(why) = why_not {
-        ctx.err(at, why);
+    if config.tool.pass_through {
+        ctx.err(at, "with `auth: pass_through` the proxy has no credential of its own to read with");
         return None;
     }
-    let read_at = format!("{at}/read");
-    let read = ctx.ok(&read_at, reads::parsed(&given.read, &["GET"]))?;
-    placeholders(ctx, &read_at, &read, o, schema);
+    let is_mcp = config.tool.kind == ToolKind::Mcp;
+    let read = match (&given.read, &given.call) {
+        (Some(_), None) if is_mcp => {
+            ctx.err(format!("{at}/read"), "an MCP tool is read with `call`, by an operation whose effect is `read`");
+            return None;
+        }
+        (Some(text), None) => {
+            let at = format!("{at}/read");
+            let read = ctx.ok(&at, reads::parsed(text, &["GET"]))?;
+            placeholders(ctx, &at, &read, o, schema);
+            PreviewRead::Request(read)
+        }
+        (None, Some(name)) => {
+            let name = format!("{}.{name}", config.tool.name);
+            PreviewRead::Call(own_reads::rule(ctx, at, name, &given.with, (o, schema)))
+        }
+        _ => {
+            ctx.err(at, "give exactly one of `read` and `call`");
+            return None;
+        }
+    };
+    if given.call.is_none() && !given.with.is_empty() {
+        ctx.err(format!("{at}/with"), "belongs to `call`");
+    }
+    if is_mcp && given.diff.is_some() {
+        ctx.err(
+            format!("{at}/diff"),
+            "the arguments of an MCP tool are no patch: leave it out, and the state is shown",
+        );
+    }
     let diff = given.diff.as_ref().and_then(|d| diff(ctx, &format!("{at}/diff"), d, o, schema));
     let fence = match &given.fence {
         None | Some(file::Fence::Plain(file::PlainFence::Hash)) => FenceRule::Hash,
-        Some(file::Fence::Plain(file::PlainFence::Etag)) => FenceRule::Etag,
+        Some(file::Fence::Plain(file::PlainFence::Etag)) => {
+            if is_mcp {
+                ctx.err(format!("{at}/fence"), "an MCP tool has no `ETag`: `hash`, or `version` with a JSON Pointer");
+            }
+            FenceRule::Etag
+        }
         Some(file::Fence::Field(field)) => {
             if !field.version.starts_with('/') {
                 let text = format!("`{}` is not a JSON Pointer such as `/version`", field.version);

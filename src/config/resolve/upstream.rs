@@ -64,7 +64,7 @@ pub(in super::super) fn lone(
         forward_headers: Vec::new(),
         ca: None,
     };
-    let mut ctx = Ctx { base, wrong: Vec::new(), covered: Vec::new(), unlocked: true };
+    let mut ctx = Ctx { base, wrong: Vec::new(), covered: Vec::new(), unlocked: true, own_reads: Vec::new() };
     let found = upstream(&mut ctx, "/upstream", file::Kind::Mcp, &given);
     let wrong: Vec<String> = ctx.wrong.into_iter().map(|(at, what)| format!("{at}: {what}")).collect();
     found.filter(|_| wrong.is_empty()).ok_or_else(|| wrong.join("; "))

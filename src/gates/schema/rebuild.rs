@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use crate::call::splice::Edits;
 use crate::call::{
     Call, CallContext, Checked, Code, McpCall, Operation, OutRequest, Preference, Principal, Protocol, Refusal,
-    RestCall, Violation,
+    RestCall, Target, ToolKind, Violation,
 };
 
 use super::{Schemas, checked, invalid, mirrored};
@@ -59,6 +59,23 @@ impl Schemas {
         Ok(self.deferred(principal, &checked(parts, principal)))
     }
 
+    /// The arguments with defaults filled in, and the request, by which the proxy itself asks a read operation. No call
+    /// of an agent: policy is not asked about it.
+    ///
+    /// # Errors
+    /// As [`Schemas::validate`].
+    pub fn own(&self, operation: &std::sync::Arc<Operation>, arguments: Value) -> Result<(Value, OutRequest), Refusal> {
+        let is_mcp = operation.tool.kind == ToolKind::Mcp;
+        let blank = OutRequest {
+            target: Target { method: String::new(), path: String::new() },
+            content_type: None,
+            body: Bytes::from_static(if is_mcp { TOOL_CALL } else { b"" }),
+            headers: Vec::new(),
+            rpc: is_mcp.then(|| ("0".to_owned(), Protocol::McpModern)),
+        };
+        self.remade(operation, &blank, operation.route.as_ref(), arguments)
+    }
+
     fn made(
         &self,
         principal: &Principal,
@@ -96,6 +113,9 @@ impl Schemas {
         Ok((arguments, OutRequest { headers: headers.collect(), ..request }))
     }
 }
+
+/// A message whose name and arguments are put in.
+const TOOL_CALL: &[u8] = br#"{"jsonrpc":"2.0","id":0,"method":"tools/call","params":{"name":""}}"#;
 
 /// What a call is made of.
 pub(super) fn parts(call: &Call) -> Checked {

@@ -3,6 +3,7 @@
 
 mod answer;
 mod catalog;
+mod client;
 mod endpoint;
 mod fetch;
 mod flow;

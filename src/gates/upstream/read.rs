@@ -7,15 +7,19 @@ use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue};
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::call::{Call, IDLE, Part, ReadRule, encode_part, encode_path};
+use crate::call::{
+    Call, IDLE, Operation, OutRequest, Part, ReadRule, ToolKind, encode_part, encode_path, redacted, tool_result,
+};
+use crate::tasks;
 
+use super::client::Client;
 use super::endpoint::{Endpoint, Origin};
 use super::flow::{Flow, Piece, Raw};
 use super::pool::{Freshness, SendError};
 use super::started::Started;
-use super::{Out, Upstreams, credential, own, pool_key};
+use super::{CONNECT, Out, Upstreams, credential, own, pool_key};
 
 /// A longer answer says nothing.
 const LIMIT: usize = 1 << 20;
@@ -49,11 +53,72 @@ impl Upstreams {
     ) -> Result<Read, String> {
         let Endpoint::Http(endpoint) = endpoint else { return Err("a command has no such read".into()) };
         let target = target(rule, call)?;
-        let _place = self.probes.try_acquire().map_err(|_| "too many such reads are under way".to_owned())?;
-        let request = request(endpoint, &format!("{base}{target}"), rule, call, body)?;
-        let answer = tokio::time::timeout(within, self.ask(endpoint, request)).await;
-        let (status, etag, body) = answer.map_err(|_| "it did not answer in time".to_owned())??;
+        let content_type = call.request().content_type.as_deref().filter(|_| body.is_some());
+        let body = body.unwrap_or_default();
+        let request = request(endpoint, (&rule.method, &format!("{base}{target}")), content_type, body)?;
+        let (status, etag, body) = self.bounded(within, self.ask(endpoint, request)).await?;
         Ok(Read { target, status, etag, body })
+    }
+
+    /// Asks a read operation for the proxy itself, with arguments that its schema has accepted. Bounded like
+    /// [`Upstreams::read`]; of an MCP tool the bytes are what its result says, as JSON.
+    ///
+    /// # Errors
+    /// Why it could not be asked, or what an MCP server says instead of a result.
+    pub async fn read_by(
+        &self,
+        endpoint: &Endpoint,
+        base: &str,
+        operation: &Operation,
+        (arguments, asked): (Value, OutRequest),
+        within: Duration,
+    ) -> Result<Read, String> {
+        let shown = redacted(&arguments, &operation.redact);
+        let params = json!({"name": operation.short, "arguments": arguments});
+        let result = match endpoint {
+            Endpoint::Http(origin) if operation.tool.kind == ToolKind::Rest => {
+                let target = asked.target.path.strip_prefix(base).unwrap_or(&asked.target.path).to_owned();
+                let to = (asked.target.method.as_str(), asked.target.path.as_str());
+                let request = request(origin, to, asked.content_type.as_deref(), asked.body)?;
+                let (status, etag, body) = self.bounded(within, self.ask(origin, request)).await?;
+                return Ok(Read { target, status, etag, body });
+            }
+            Endpoint::Http(origin) => self.bounded(within, self.tool(origin, base, params, &asked.headers)).await?,
+            Endpoint::Stdio(server) => self.bounded(within, server.result("tools/call", &params)).await?,
+        };
+        if result.len() > LIMIT {
+            return Err(format!("its answer is over {LIMIT} bytes"));
+        }
+        let body = Bytes::from(tool_result(&result)?);
+        Ok(Read { target: format!("{} {shown}", operation.short), status: StatusCode::OK, etag: None, body })
+    }
+
+    /// A tool of an MCP server, asked in a session of its own.
+    async fn tool(
+        &self,
+        origin: &Arc<Origin>,
+        base: &str,
+        params: Value,
+        headers: &[(String, String)],
+    ) -> Result<String, String> {
+        let mut head = HeaderMap::new();
+        credential(&mut head, origin, None)?;
+        let mut client = Client::new(origin, base, Arc::clone(&self.pool), head, LIMIT);
+        client.begin().await?;
+        let result = client.ask("tools/call", params, headers).await;
+        // A server that does not answer this must not cost the read its answer.
+        tasks::spawn(async move {
+            if tokio::time::timeout(CONNECT, client.goodbye()).await.is_err() {
+                tracing::debug!("an own MCP session was not ended in time");
+            }
+        });
+        result
+    }
+
+    /// Few at a time, and not for long.
+    async fn bounded<T>(&self, within: Duration, work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+        let _place = self.probes.try_acquire().map_err(|_| "too many such reads are under way".to_owned())?;
+        tokio::time::timeout(within, work).await.map_err(|_| "it did not answer in time".to_owned())?
     }
 
     async fn ask(&self, endpoint: &Arc<Origin>, request: Out) -> Result<(StatusCode, Option<String>, Bytes), String> {
@@ -73,17 +138,21 @@ impl Upstreams {
     }
 }
 
-fn request(endpoint: &Origin, path: &str, rule: &ReadRule, call: &Call, body: Option<Bytes>) -> Result<Out, String> {
+fn request(
+    endpoint: &Origin,
+    (method, path): (&str, &str),
+    content_type: Option<&str>,
+    body: Bytes,
+) -> Result<Out, String> {
     let mut head = HeaderMap::new();
     own(&mut head, endpoint);
     head.insert(ACCEPT, HeaderValue::from_static("application/json"));
-    let content_type = call.request().content_type.as_deref().filter(|_| body.is_some());
     if let Some(content_type) = content_type.and_then(|t| HeaderValue::from_str(t).ok()) {
         head.insert(CONTENT_TYPE, content_type);
     }
     credential(&mut head, endpoint, None)?;
-    let mut request = Request::new(Full::new(body.unwrap_or_default()));
-    *request.method_mut() = Method::from_bytes(rule.method.as_bytes()).map_err(|_| "the method is none".to_owned())?;
+    let mut request = Request::new(Full::new(body));
+    *request.method_mut() = Method::from_bytes(method.as_bytes()).map_err(|_| "the method is none".to_owned())?;
     *request.uri_mut() = path.parse().map_err(|_| "the target is no URL".to_owned())?;
     *request.headers_mut() = head;
     Ok(request)

@@ -2,13 +2,16 @@
 
 use std::sync::{Arc, PoisonError};
 
-use crate::call::{ArtifactId, CallId, Fault, Ladder, MAX_EVIDENCE, Timestamp};
+use crate::call::{ArtifactId, CallId, Digest, Fault, Ladder, MAX_EVIDENCE, Timestamp};
 use crate::failpoint;
 use crate::journal::Sealed;
 use crate::store::handling::{check_unclaimed, handle};
 use crate::store::state::{Event, Renewal};
 use crate::store::votes::{check_current, count, is_own_call};
-use crate::store::{CallRecord, EditHold, Handle, Handled, HoldError, Note, Reject, Renew, State, Vote, WithdrawnBy};
+use crate::store::{
+    CallRecord, EditHold, Handle, Handled, HoldError, Note, Reject, Renew, State, Unfetched, Vote, WithdrawnBy,
+    proxys_own,
+};
 
 use super::core::Core;
 use super::{Inner, Refused, Store, Unavailable};
@@ -279,6 +282,33 @@ impl Store {
             let found = core.artifact(artifact).map_err(Unavailable::from)?;
             let own = found.filter(|a| a.principal_key == record.principal.key());
             Ok(Some(Event::Attach(own.ok_or(HoldError::NotFound)?.evidence.clone())))
+        });
+        failpoint::after("attach.durable", self.inner.told(stepped).await)
+    }
+
+    /// Attaches what the proxy fetched by itself to a held call, in place of what it fetched before, and says what it could
+    /// not fetch. Atomic; durable when it returns.
+    ///
+    /// # Errors
+    /// When there is no such hold or artifact of the proxy's own, the hold is decided, or it is another call since: then
+    /// this says nothing of it.
+    pub async fn attach_fetched(
+        &self,
+        call: CallId,
+        fetched: Vec<ArtifactId>,
+        unfetched: Vec<Unfetched>,
+        of: Digest,
+    ) -> Result<CallRecord, HoldError> {
+        failpoint::hit("attach.before");
+        let stepped = self.inner.on_hold(call, |core, record, now| {
+            check_current(record, now, None, Some(of), &[State::Held])?;
+            let one = |id: &ArtifactId| {
+                let found = core.artifact(*id).map_err(Unavailable::from)?;
+                let own = found.filter(|a| a.principal_key == proxys_own());
+                Ok(own.ok_or(HoldError::NotFound)?.evidence.clone())
+            };
+            let evidence = fetched.iter().map(one).collect::<Result<_, HoldError>>()?;
+            Ok(Some(Event::Fetch(evidence, unfetched)))
         });
         failpoint::after("attach.durable", self.inner.told(stepped).await)
     }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -29,7 +29,7 @@ use crate::tasks::Tracker;
 
 use super::Manner;
 use super::answer::{Answer, Got, GotBody, Lost};
-use super::catalog::PAGES;
+use super::client::result_of;
 use super::flow::{Flow, Raw};
 use super::started::Started;
 use super::unsent::Unsent;
@@ -243,29 +243,18 @@ impl Server {
         Ok(waiting)
     }
 
-    /// All its tool definitions.
+    /// The result of a request of the proxy's own, as it came.
     ///
     /// # Errors
-    /// Why they cannot be had.
-    pub(super) async fn list(self: &Arc<Self>) -> Result<Vec<Value>, String> {
-        let mut all = Vec::new();
-        let mut params = json!({});
-        for _ in 0..PAGES {
-            let mut waiting = self.ask(Request::own("tools/list", &params), true, &Arc::default()).await?;
-            let line = loop {
-                if let Heard::Response(response) = waiting.next().await {
-                    break response?;
-                }
-            };
-            let message: Value = serde_json::from_slice(&line).map_err(|e| e.to_string())?;
-            let no_tools = || format!("tools/list: {}", message.get("error").unwrap_or(&Value::Null));
-            let result = message.get("result").ok_or_else(no_tools)?;
-            let tools = result.get("tools").and_then(Value::as_array).ok_or("the answer has no `tools`")?;
-            all.extend(tools.iter().cloned());
-            let Some(cursor) = result.get("nextCursor").and_then(Value::as_str) else { return Ok(all) };
-            params = json!({"cursor": cursor});
-        }
-        Err("the list of tools does not end".into())
+    /// Why there is none.
+    pub(super) async fn result(self: &Arc<Self>, method: &str, params: &Value) -> Result<String, String> {
+        let mut waiting = self.ask(Request::own(method, params), true, &Arc::default()).await?;
+        let line = loop {
+            if let Heard::Response(response) = waiting.next().await {
+                break response?;
+            }
+        };
+        result_of(method, std::str::from_utf8(&line).map_err(|_| "the server's response is not UTF-8")?)
     }
 }
 
