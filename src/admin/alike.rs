@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::call::{Timestamp, duration_text, money_text, visible};
-use crate::store::{Alike, CallRecord};
+use crate::store::{Alike, CallRecord, Store};
 
 use super::Admin;
 use super::ask::Asker;
@@ -33,6 +33,12 @@ struct Rejected {
 }
 
 impl Like {
+    /// What was counted, without the one that was rejected last: for those of whom it is not known what they may see.
+    pub(super) fn counted(store: &Store, record: &CallRecord) -> Self {
+        // What cannot be counted is no reason not to look.
+        Self { counts: store.alike(record).unwrap_or_default(), ..Self::default() }
+    }
+
     pub(super) async fn of(admin: &Admin, asker: &Asker<'_>, record: &CallRecord) -> Result<Self, Problem> {
         let counts = admin.store.alike(record)?;
         let last = match counts.last_rejected.filter(|id| *id != record.id) {

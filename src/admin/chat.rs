@@ -19,12 +19,14 @@ use crate::store::{AuditNote, CallRecord, Store};
 use crate::{tasks, wire};
 
 use super::Desk;
+use super::alike::Like;
 use super::api::Asked;
 use super::decide::{Approve, Refuse};
 use super::edge;
 use super::exact::{Body, Exact, fields};
 use super::foreseen::{Foreseen, Row, Shown};
 use super::problem::Problem;
+use super::weigh::doubts;
 use super::who::Who;
 
 /// A callback carries the message that was clicked on.
@@ -37,7 +39,11 @@ pub fn look(snapshots: Arc<Snapshots>, store: Arc<Store>) -> Look {
         Box::pin(async move {
             let exact = Exact::of(&snapshot, &store, &record).await;
             let foreseen = Foreseen::of(&snapshot, &store, &record, &exact).await;
-            seen(&record, &exact, foreseen.as_ref().map(Shown::new))
+            let like = Like::counted(&store, &record);
+            let doubts = doubts(&record, foreseen.as_ref(), &like);
+            let mut seen = seen(&record, &exact, foreseen.as_ref().map(Shown::new));
+            seen.doubts = doubts.iter().map(|d| crate::call::visible(&d.text)).collect();
+            seen
         })
     })
 }
@@ -52,7 +58,9 @@ fn seen(record: &CallRecord, exact: &Exact, foreseen: Option<Shown>) -> Seen {
     }
     // A place without a name is all of it: nothing could be read.
     let whole = !matches!(exact.body, Body::Gone) && !exact.redacted.iter().any(String::is_empty);
-    Seen { sent, changes: foreseen.map(|f| changes(&f)).unwrap_or_default(), whole }
+    let why = record.terms.iter().flat_map(|t| &t.why).map(|w| show(&format!("{} ({})", w.reason, w.policy)));
+    let (why, doubts) = (why.collect(), Vec::new());
+    Seen { sent, changes: foreseen.map(|f| changes(&f)).unwrap_or_default(), why, doubts, whole }
 }
 
 fn changes(shown: &Shown) -> Vec<String> {

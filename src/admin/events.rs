@@ -101,6 +101,10 @@ impl Feed {
     /// The next event; `None` at the end of the stream.
     async fn next(&mut self) -> Option<Event> {
         loop {
+            // However much there is to tell: whoever comes back is asked again who it is.
+            if tokio::time::Instant::now() >= self.end.deadline() || self.desk.draining.is_on() {
+                return None;
+            }
             while let Some(news) = self.due.pop_front() {
                 self.position = news.seq;
                 if let Some(event) = self.event(&news).await {

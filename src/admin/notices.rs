@@ -11,6 +11,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::store::AuditNote;
+
 use super::ask::Asker;
 use super::problem::Problem;
 use super::who::Who;
@@ -50,5 +52,8 @@ pub(super) async fn replay(
     let count = done.ok_or_else(|| {
         Problem::new(StatusCode::NOT_FOUND, "not_found", "there is no such receiver, or no such event in the journal")
     })?;
+    let more = [("receiver", json!(name)), ("replayed", json!(count)), ("user", json!(who.person))];
+    let more = more.map(|(n, v)| (n.to_owned(), v)).into();
+    desk.store.append(AuditNote::plain("notify.replayed", more), true).await?;
     Ok(Json(json!({"replayed": count})))
 }

@@ -50,6 +50,10 @@ pub struct Seen {
     pub sent: Vec<String>,
     /// What it will change, and how sure that is.
     pub changes: Vec<String>,
+    /// Why it was held.
+    pub why: Vec<String>,
+    /// What the proxy is unsure about.
+    pub doubts: Vec<String>,
     /// This is all of it.
     pub whole: bool,
 }

@@ -162,6 +162,18 @@ pub enum WithdrawnBy {
     Person(String),
 }
 
+impl Wish {
+    /// Bytes of what is written.
+    pub(super) fn words(&self) -> usize {
+        match self {
+            Self::Claim { .. } | Self::Release => 0,
+            Self::Comment(text) => text.len(),
+            Self::AskEvidence { message, .. } => message.as_ref().map_or(0, String::len),
+            Self::Escalate { to, reason } => to.len() + reason.len(),
+        }
+    }
+}
+
 /// New terms for a hold: something moved, and people must look again.
 #[derive(Debug, Clone)]
 pub struct Renew {

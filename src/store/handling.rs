@@ -16,6 +16,8 @@ use super::{CallRecord, Handle, HoldError, State, Wish};
 pub const MAX_CLAIM: Duration = Duration::from_secs(60 * 60);
 /// So many comments, requests and escalations one hold has at most.
 const MOST: usize = 200;
+/// And so many bytes of words: each step writes all of them.
+const WORDS: usize = 64 << 10;
 
 /// One person has it in hand, for a while.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,6 +108,14 @@ pub enum Handled {
 }
 
 impl Handling {
+    /// Bytes of all that people wrote.
+    fn words(&self) -> usize {
+        let said = self.comments.iter().map(|c| c.text.len());
+        let asked = self.requests.iter().map(|r| r.message.as_ref().map_or(0, String::len));
+        let raised = self.escalations.iter().map(|e| e.to.len() + e.reason.as_ref().map_or(0, String::len));
+        said.chain(asked).chain(raised).sum()
+    }
+
     pub(super) fn take(&mut self, handled: Handled) {
         match handled {
             Handled::Claimed(claim) => self.claim = Some(claim),
@@ -178,8 +188,9 @@ pub(super) fn handle(record: &CallRecord, asked: &Handle, now: Timestamp) -> Res
     check_current(record, now, asked.version, None, open)?;
     let names = || asked.aliases.iter().chain([&asked.person]).map(String::as_str);
     let by = asked.person.clone();
-    let full = |len: usize| if len < MOST { Ok(()) } else { Err(HoldError::Full) };
     let done = record.handling.as_deref().cloned().unwrap_or_default();
+    let words = done.words() + asked.wish.words();
+    let full = |len: usize| if len < MOST && words <= WORDS { Ok(()) } else { Err(HoldError::Full) };
     let handled = match &asked.wish {
         Wish::Claim { .. } if is_own_call(record, names) => return Err(HoldError::SelfReview),
         Wish::Claim { lasts, take_over } => {
@@ -281,6 +292,13 @@ mod tests {
         let comments = &held.handling.as_ref().unwrap().comments;
         assert_eq!((comments.len(), comments[7].text.as_str()), (MOST, "7"));
         assert_eq!(done(&held, "eve", Wish::Comment("more".into()), START), Err(HoldError::Full));
+        let mut long = record(State::Held, "f", None);
+        for _ in 0..WORDS / 4000 {
+            long = done(&long, "eve", Wish::Comment("x".repeat(4000)), START).unwrap();
+        }
+        let more = Wish::Comment("x".repeat(4000));
+        assert_eq!(done(&long, "eve", more, START), Err(HoldError::Full));
+        assert!(done(&long, "eve", Wish::Comment("short".into()), START).is_ok());
         let over = record(State::Rejected, "f", None);
         assert!(matches!(done(&over, "eve", Wish::Comment("x".into()), START), Err(HoldError::AlreadyDecided(_))));
         let unknown = record(State::Unknown, "f", None);

@@ -25,7 +25,8 @@ fn length(text: &str) -> usize {
 /// must see fits.
 #[must_use]
 pub fn is_decided_here(record: &CallRecord, seen: &Seen) -> bool {
-    let lines = seen.sent.iter().chain(&seen.changes).map(|line| length(line) + 1);
+    let all = [&seen.sent, &seen.changes, &seen.why, &seen.doubts];
+    let lines = all.into_iter().flatten().map(|line| length(line) + 1);
     needs_nothing_else(record) && seen.whole && lines.sum::<usize>() + length(&visible(&record.title)) <= LIMIT
 }
 
@@ -150,10 +151,15 @@ pub(super) fn of_hold(record: &CallRecord, seen: &Seen, page: &str, now: Timesta
     let decide = state == State::Held && is_decided_here(record, seen);
     let mut parts = vec![paragraph(vec![bold(&title), text("\n")]), paragraph(facts(record, state))];
     if decide {
-        if !seen.changes.is_empty() {
-            parts.extend([paragraph(vec![bold("What will change")]), literal(&seen.changes)]);
+        let told = [
+            ("What will change", &seen.changes),
+            ("Why it was held", &seen.why),
+            ("Unsure about", &seen.doubts),
+            ("What will be sent", &seen.sent),
+        ];
+        for (name, lines) in told.into_iter().filter(|(_, lines)| !lines.is_empty()) {
+            parts.extend([paragraph(vec![bold(name)]), literal(lines)]);
         }
-        parts.extend([paragraph(vec![bold("What will be sent")]), literal(&seen.sent)]);
     } else if state == State::Held {
         parts.push(paragraph(vec![text(why_not(record))]));
     }
@@ -231,7 +237,7 @@ mod tests {
     }
 
     fn seen(lines: &[&str]) -> Seen {
-        Seen { sent: lines.iter().map(|l| (*l).to_owned()).collect(), changes: vec![], whole: true }
+        Seen { sent: lines.iter().map(|l| (*l).to_owned()).collect(), whole: true, ..Seen::default() }
     }
 
     fn actions(record: &CallRecord, seen: &Seen) -> Vec<String> {
