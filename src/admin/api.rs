@@ -75,6 +75,10 @@ impl Asked {
         Self { snapshot: admin.snapshots.current(), admin, who }
     }
 
+    pub(super) fn config(&self) -> &crate::config::Config {
+        &self.snapshot.config
+    }
+
     pub(super) fn who(&self) -> &Who {
         &self.who
     }

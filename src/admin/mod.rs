@@ -23,6 +23,7 @@ mod grants;
 mod group;
 mod handling;
 mod health;
+mod limits;
 mod listing;
 mod me;
 mod notices;
@@ -33,6 +34,7 @@ mod page;
 mod policies;
 mod posted;
 mod problem;
+mod receipts;
 mod run;
 mod samples;
 mod serve;
@@ -60,6 +62,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::call::CallId;
 use crate::clock::Clock;
+use crate::gates::breaker::Breakers;
 use crate::gates::hold::{Denied, EditAsk, GrantAsk, UndoAsk};
 use crate::gates::pins::Pins;
 use crate::notify::Notifier;
@@ -105,6 +108,8 @@ pub struct Admin {
     pub notifier: Arc<Notifier>,
     /// Tools that wait for an operator.
     pub pins: Arc<Pins>,
+    /// Which tools are failing.
+    pub breakers: Arc<Breakers>,
     /// No new calls are taken: not ready.
     pub draining: Draining,
 }

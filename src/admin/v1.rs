@@ -8,12 +8,13 @@ use serde_json::{Value, json};
 
 use super::api;
 use super::openapi::{
-    self, All, Api, AuditLog, BatchDone, Cluster, Comment, Decided, Grant, Handled, Json, List, Me, Op, PausedTool,
-    Policies,
+    self, All, Api, AuditLog, BatchDone, Breaker, Budget, Cluster, Comment, Decided, Grant, Handled, Json, List, Me,
+    Op, PausedTool, Policies, Receipt,
 };
 use super::openapi::{Receiver, Record, Replayed, Runs, Sample, Summary, Undone};
 use super::{
-    amend, audit, decide, events, grants, group, handling, listing, notices, policies, run, samples, tools, undo,
+    amend, audit, decide, events, grants, group, handling, limits, listing, notices, policies, receipts, run, samples,
+    tools, undo,
 };
 
 const HOLD: &str = "A hold: its id; while it waits also a suffix of the id of 4 characters or more, or its code.";
@@ -29,6 +30,7 @@ pub(super) fn api() -> Api {
     let api = grants(api);
     let api = samples(api);
     let api = audit(api);
+    let api = limits(api);
     policies(api)
 }
 
@@ -248,7 +250,29 @@ fn samples(api: Api) -> Api {
     api.get("/samples", samples::list, list).post("/samples/{id}", samples::verdict, judge)
 }
 
+fn limits(api: Api) -> Api {
+    let breakers = Op::new::<All<Breaker>>("listBreakers", "limits", "Whether calls flow to each tool")
+        .refuses(403, &["forbidden"]);
+    let reset = Op::new::<Breaker>("resetBreaker", "limits", "Lets calls flow to a tool again at once")
+        .about("A tool's name.")
+        .body::<limits::ResetBreaker>()
+        .refuses(403, &["forbidden"]);
+    let budgets = Op::new::<All<Budget>>("listBudgets", "limits", "Budgets in use, the fullest first")
+        .more("At most 1,000.")
+        .refuses(403, &["forbidden"]);
+    api.get("/breakers", limits::breakers, breakers).post("/breakers/{id}/reset", limits::reset, reset).get(
+        "/budgets",
+        limits::budgets,
+        budgets,
+    )
+}
+
 fn audit(api: Api) -> Api {
+    let receipt = Op::new::<Receipt>("showReceipt", "audit", "What was decided and done, and where that is recorded")
+        .more("`holdpoint audit prove` proves that a record is in the signed log.")
+        .about("A receipt: `rcpt_` and the 26 characters of its call's id, once the call has ended.")
+        .versioned();
+    let api = api.get("/receipts/{id}", receipts::show, receipt);
     let list = Op::new::<AuditLog>("listRecords", "audit", "Records of the journal, newest first")
         .more("What each says in a line; `holdpoint audit export` has them whole. Looks at 20,000 records at most: `next` \
                goes on from there.")

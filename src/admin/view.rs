@@ -145,6 +145,7 @@ pub(super) fn full(asker: &Asker<'_>, record: &CallRecord, parts: &Parts<'_>) ->
         "edited": record.edited.as_deref().map(edited),
         "approvals": approvals(record),
         "renewals": record.renewals,
+        "receipt": record.state.is_final().then(|| record.id.receipt()),
         "release": if record.release_by_proxy { "approval" } else { "collect" },
         "note": record.note,
         "deny_alike_until": record.deny_alike,

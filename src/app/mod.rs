@@ -182,6 +182,7 @@ fn desk(
         }),
         notifier,
         pins: Arc::clone(&shared.pins),
+        breakers: Arc::clone(&shared.breakers),
         snapshots: Arc::clone(&shared.snapshots),
         store: Arc::clone(&shared.store),
         metrics: Arc::clone(&shared.metrics),

@@ -149,6 +149,13 @@ impl Breakers {
         self.lock().get(tool).is_some_and(|b| !matches!(b.state(), State::Closed { .. }))
     }
 
+    /// A person says that the tool works again: calls flow at once.
+    pub fn reset(&self, tool: &str) {
+        if let Some(b) = self.lock().get_mut(tool) {
+            *b = BreakerState::new(b.rule);
+        }
+    }
+
     /// Where each breaker stands, by tool.
     #[must_use]
     pub fn states(&self) -> Vec<(String, State)> {

@@ -102,6 +102,7 @@ permit (
     Holdpoint::Action::"call.reconcile",
     Holdpoint::Action::"audit.read",
     Holdpoint::Action::"notify.replay",
+    Holdpoint::Action::"breaker.reset",
     Holdpoint::Action::"policy.view"
   ],
   resource

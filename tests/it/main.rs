@@ -31,6 +31,7 @@ mod holds;
 mod house;
 mod identity;
 mod init;
+mod limits;
 mod mail;
 mod mcp;
 mod mcp_edges;

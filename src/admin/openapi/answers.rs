@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde_json::Value;
 
-use crate::call::{ArtifactId, CallId, Certainty, Change, Digest, Facts, GrantId, HoldId, Tier, Timestamp, Why, Would};
+use crate::call::{
+    ArtifactId, CallId, Certainty, Change, Digest, Facts, GrantId, HoldId, ReceiptId, Tier, Timestamp, Why, Would,
+};
 use crate::store::State;
 
 use super::{Grant, Json};
@@ -390,7 +392,7 @@ struct Edit {
 }
 
 #[derive(JsonSchema)]
-struct Approval {
+pub(super) struct Approval {
     by: String,
     groups: Vec<String>,
     at: Timestamp,
@@ -427,7 +429,7 @@ struct Opinion {
 }
 
 #[derive(JsonSchema)]
-struct UpstreamAnswer {
+pub(super) struct UpstreamAnswer {
     status: u16,
     bytes: u64,
     sha256: Digest,
@@ -468,6 +470,8 @@ pub(in crate::admin) struct Record {
     approvals: Vec<Approval>,
     /// How often it returned to `held` because something moved.
     renewals: u32,
+    /// Once it has ended.
+    receipt: Option<ReceiptId>,
     release: ReleasedBy,
     note: Option<Note>,
     /// Until then calls like it are refused: so said who rejected it.

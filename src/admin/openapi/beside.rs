@@ -4,7 +4,7 @@
 use schemars::JsonSchema;
 use serde_json::Value;
 
-use crate::call::{ArtifactId, CallId, Digest, GrantId, GrantOver, HoldId, Tier, Timestamp, Verdict};
+use crate::call::{ArtifactId, CallId, Digest, GrantId, GrantOver, HoldId, ReceiptId, Tier, Timestamp, Verdict};
 use crate::store::State;
 
 use super::Json;
@@ -343,4 +343,80 @@ enum EdgeKind {
 struct Cost {
     minor: i64,
     currency: String,
+}
+
+/// Whether calls flow to a tool.
+#[derive(JsonSchema)]
+pub(in crate::admin) struct Breaker {
+    tool: String,
+    state: BreakerWord,
+    /// In a row, while it is closed.
+    failures: u32,
+    /// Seconds until one call is tried, while it is open.
+    retry_after_s: Option<u64>,
+}
+
+#[derive(JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum BreakerWord {
+    Closed,
+    Open,
+    HalfOpen,
+}
+
+/// One budget of one owner.
+#[derive(JsonSchema)]
+pub(in crate::admin) struct Budget {
+    scope: BudgetScope,
+    owner: String,
+    /// `calls`, or a currency.
+    unit: String,
+    /// When its window began.
+    since: Option<Timestamp>,
+    used: i64,
+    /// Set aside for calls that are under way.
+    reserved: i64,
+    limit: i64,
+    used_pct: i64,
+}
+
+#[derive(JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum BudgetScope {
+    Step,
+    Run,
+    User,
+    Org,
+}
+
+/// What was decided and done.
+#[derive(JsonSchema)]
+pub(in crate::admin) struct Receipt {
+    id: ReceiptId,
+    call: CallId,
+    state: State,
+    op: String,
+    title: String,
+    /// What was approved.
+    digest: Digest,
+    policies: Vec<String>,
+    policy_digest: Digest,
+    config_digest: Digest,
+    grant: Option<GrantId>,
+    approvals: Vec<super::answers::Approval>,
+    answer: Option<super::answers::UpstreamAnswer>,
+    ended: Timestamp,
+    /// The records that say so, oldest first.
+    records: Vec<ReceiptRecord>,
+}
+
+#[derive(JsonSchema)]
+struct ReceiptRecord {
+    seq: u64,
+    at: Timestamp,
+    kind: String,
+    /// Its chain hash.
+    hash: Digest,
+    /// The newest signed checkpoint covers it.
+    signed: bool,
 }

@@ -10,13 +10,14 @@ use crate::call::Code;
 use super::answers::ProblemDocument;
 
 /// What the routes are about, in the order of reading.
-pub(super) const TAGS: [(&str, &str); 8] = [
+pub(super) const TAGS: [(&str, &str); 9] = [
     ("holds", "Calls that wait, or waited, for people."),
     ("calls", "Every call with a record of its own."),
     ("grants", "Leave for calls like an approved one to pass by themselves, within bounds."),
     ("samples", "Calls that ran by themselves and are looked at afterwards."),
     ("audit", "What happened, as it was recorded."),
     ("events", "What happens, as it happens."),
+    ("limits", "What limits calls now."),
     ("policies", "What rules, since when, and which tools wait for an operator."),
     ("service", "The service itself, and who asks."),
 ];

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
-use crate::call::{ArtifactId, CallId, Digest, GrantId, HoldId, Timestamp};
+use crate::call::{ArtifactId, CallId, Digest, GrantId, HoldId, ReceiptId, Timestamp};
 use crate::store::State;
 
 use super::super::decide::REASONS;
@@ -37,6 +37,7 @@ words! {
     CallId = "CallId": {"type": "string", "pattern": "^call_[0-9A-HJKMNP-TV-Z]{26}$"};
     HoldId = "HoldId": {"type": "string", "pattern": "^hold_[0-9A-HJKMNP-TV-Z]{26}$", "description": "The same 26 characters as its call's."};
     GrantId = "GrantId": {"type": "string", "pattern": "^grant_[0-9A-HJKMNP-TV-Z]{26}$"};
+    ReceiptId = "ReceiptId": {"type": "string", "pattern": "^rcpt_[0-9A-HJKMNP-TV-Z]{26}$", "description": "The same 26 characters as its call's."};
     ArtifactId = "ArtifactId": {"type": "string", "pattern": "^art_[0-9A-HJKMNP-TV-Z]{26}$"};
     Digest = "Digest": {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"};
     Timestamp = "Timestamp": {"type": "string", "format": "date-time", "description": "RFC 3339, UTC."};

@@ -46,3 +46,38 @@ async fn a_run_is_shown_with_its_steps_evidence_and_decisions() {
     assert_eq!(w.get("nobody", at).await.code(), (404, "not_found".into()));
     assert_eq!(w.get("maya", "/v1/runs/other").await.code(), (404, "not_found".into()));
 }
+
+#[tokio::test]
+async fn a_receipt_names_the_records_of_a_call_that_has_ended() {
+    let w = World::new();
+    let hold = w.hold(8800).await;
+    let at = format!("/v1/receipts/{}", hold.id.receipt());
+    assert_eq!(w.get("maya", &at).await.code(), (404, "not_found".into()), "it has not ended");
+    let no = json!({"digest": hold.digest, "reason_code": "unsafe"});
+    w.post("maya", &format!("/v1/holds/{}/reject", hold.id.hold()), no).await;
+    let shown = w.get("maya", &format!("/v1/holds/{}", hold.id.hold())).await.json();
+    assert_eq!(shown["receipt"], hold.id.receipt().to_string());
+    let receipt = w.get("maya", &at).await.json();
+    let kinds: Vec<&str> = receipt["records"].as_array().unwrap().iter().map(|r| r["kind"].as_str().unwrap()).collect();
+    assert_eq!((kinds, &receipt["state"]), (vec!["parked", "rejected"], &json!("rejected")), "{receipt}");
+    assert_eq!(w.get("nobody", &at).await.code(), (404, "not_found".into()));
+    assert_eq!(w.get("maya", "/v1/receipts/rcpt_x").await.code(), (404, "not_found".into()));
+}
+
+#[tokio::test]
+async fn breakers_and_budgets_are_shown_and_a_breaker_is_closed_by_whom_policy_lets() {
+    let w = World::new();
+    let all = w.get("pat", "/v1/breakers").await.json();
+    let crm = json!({"tool": "crm", "state": "closed", "failures": 0, "retry_after_s": null});
+    assert_eq!(all["items"][0], crm, "{all}");
+    assert_eq!(w.get("maya", "/v1/breakers").await.code(), (403, "forbidden".into()));
+    let said = json!({"reason": "the tool is up again"});
+    assert_eq!(w.post("maya", "/v1/breakers/crm/reset", said.clone()).await.code(), (403, "forbidden".into()));
+    assert_eq!(w.post("pat", "/v1/breakers/none/reset", said.clone()).await.code(), (404, "not_found".into()));
+    assert_eq!(w.post("pat", "/v1/breakers/crm/reset", json!({"reason": " "})).await.status.as_u16(), 422);
+    assert_eq!(w.post("pat", "/v1/breakers/crm/reset", said).await.json(), crm);
+    let log = w.get("pat", "/v1/audit?kind=breaker.reset").await.json();
+    assert_eq!(log["items"][0]["who"], "pat", "{log}");
+    assert_eq!(w.get("pat", "/v1/budgets").await.json()["items"], json!([]));
+    assert_eq!(w.get("maya", "/v1/budgets").await.code(), (403, "forbidden".into()));
+}

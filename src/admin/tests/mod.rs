@@ -178,6 +178,8 @@ impl World {
         let (told, counted) = (Arc::clone(&store), Arc::clone(&metrics));
         let look = crate::admin::look(Arc::clone(&snapshots), Arc::clone(&store));
         let notifier = Notifier::open(&state, told, Arc::clone(&snapshots), time, counted, look).unwrap();
+        let breakers = Arc::new(crate::gates::breaker::Breakers::new(Arc::clone(&clock) as Arc<dyn Clock>));
+        breakers.configure(snapshots.current().config.tools.iter().map(|t| (t.tool.name.clone(), t.breaker)));
         let admin = Admin {
             notifier,
             edit: Arc::new(|_| Box::pin(async { None })),
@@ -185,6 +187,7 @@ impl World {
             grant: Arc::new(|_| Box::pin(async { None })),
             reload: Arc::new(|_| Box::pin(async { Err("there are no files".to_owned()) })),
             pins: Arc::default(),
+            breakers: Arc::clone(&breakers),
             snapshots: Arc::clone(&snapshots),
             store: Arc::clone(&store),
             metrics: Arc::clone(&metrics),

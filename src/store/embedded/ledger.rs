@@ -119,6 +119,11 @@ impl Ledgers {
         });
     }
 
+    /// Each, in no order.
+    pub(super) fn all(&self) -> impl Iterator<Item = (LedgerKey, Balance)> {
+        self.0.iter().map(|(key, (balance, _))| (key.clone(), *balance))
+    }
+
     pub(super) fn image(&self) -> LedgersImage {
         let line = |(ledger, (balance, touched)): (&LedgerKey, &(Balance, Timestamp))| Line {
             ledger: ledger.clone(),

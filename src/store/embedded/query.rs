@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::call::{ArtifactId, CallId, Digest, Fault, History, Principal, PrincipalKey, States, Timestamp, short_code};
 use crate::journal::Reader;
 use crate::store::{
-    Artifact, Balance, CallRecord, Filter, HistoryQuestion, Known, LedgerKey, PayloadRef, Question, State,
+    Artifact, Balance, CallRecord, Filter, HistoryQuestion, Known, LedgerKey, PayloadRef, Question, State, is_grants,
 };
 
 use super::core::view;
@@ -269,6 +269,20 @@ impl Store {
     pub fn balances(&self, ledgers: &[LedgerKey]) -> Result<Vec<Balance>, Fault> {
         let (core, _) = self.inner.lock()?;
         Ok(ledgers.iter().map(|l| core.ledgers.balance(l)).collect())
+    }
+
+    /// Every ledger of which something is used or set aside; those of grants are not among them. Durable.
+    ///
+    /// # Errors
+    /// When a step panicked.
+    pub async fn ledgers(&self) -> Result<Vec<(LedgerKey, Balance)>, Fault> {
+        let (all, seq) = {
+            let (core, _) = self.inner.lock()?;
+            let all: Vec<_> = core.ledgers.all().filter(|(key, _)| !is_grants(key)).collect();
+            (all, self.inner.journal.head().seq)
+        };
+        self.inner.durable(seq).await?;
+        Ok(all)
     }
 
     /// What an agent did of late, before the call that asks.
