@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use axum::response::Response;
+use http::Method;
 use http::header::{AUTHORIZATION, HeaderMap};
 use http::request::Parts;
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
@@ -277,14 +278,20 @@ pub(super) fn session_id(snapshot: &Snapshot, headers: &HeaderMap) -> Option<Str
     cookies::read(snapshot, headers, cookies::SESSION)
 }
 
+/// Whether a person does something. A page that nobody need be looking at opens the stream of news again and again, and
+/// loads itself anew when there is any: of that browsers say that no person asked for it (Fetch Metadata, `Sec-Fetch-User`).
+fn at_work(parts: &Parts) -> bool {
+    let has = |name: &str, value: &str| parts.headers.get(name).is_some_and(|v| v == value);
+    let by_itself = has("sec-fetch-mode", "navigate") && !has("sec-fetch-user", "?1");
+    parts.uri.path() != "/events" && !(parts.method == Method::GET && by_itself)
+}
+
 impl Visitor {
     /// The session's reviewer must still be one, with the same token.
     fn find(desk: &Desk, parts: &Parts) -> Option<Self> {
         let snapshot = desk.snapshots.current();
         let id = session_id(&snapshot, &parts.headers)?;
-        // The stream of news is opened again and again by a page that nobody need be looking at.
-        let at_work = parts.uri.path() != "/events";
-        let session = desk.sessions.find(&id, desk.clock.instant(), at_work)?;
+        let session = desk.sessions.find(&id, desk.clock.instant(), at_work(parts))?;
         let who = Who::by_account(&snapshot, &session.account, desk.clock.now());
         if who.is_none() {
             desk.sessions.end(&id);

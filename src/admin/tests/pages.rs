@@ -64,8 +64,17 @@ async fn a_page_that_is_merely_open_does_not_keep_a_session() {
         w.clock.advance(Duration::from_secs(300));
         let stream = ask("GET", "/events").header("cookie", &maya.cookie).body(Body::empty()).unwrap();
         w.router.clone().oneshot(stream).await.unwrap();
+        let again = ask("GET", "/").header("cookie", &maya.cookie).header("sec-fetch-mode", "navigate");
+        w.send(again.body(Body::empty()).unwrap()).await;
     }
     assert_eq!(maya.get("/").await.status, StatusCode::SEE_OTHER);
+    let maya = sign_in(&w, "maya").await;
+    for _ in 0..12 {
+        w.clock.advance(Duration::from_secs(300));
+        let asked = ask("GET", "/").header("cookie", &maya.cookie).header("sec-fetch-mode", "navigate");
+        w.send(asked.header("sec-fetch-user", "?1").body(Body::empty()).unwrap()).await;
+    }
+    assert_eq!(maya.get("/").await.status, StatusCode::OK, "somebody is there");
 }
 
 #[tokio::test]
