@@ -292,6 +292,9 @@ async fn handle(client: &Client<'_>, name: &str, call: &str, chance: &mut Chance
         3 => ("evidence-requests", json!({"kinds": ["ticket"], "message_to_agent": "which one?"})),
         4 => ("escalate", json!({"to": "leads", "reason": "unsure"})),
         _ => {
+            // Only one's own can be let go.
+            let own = json!({"take_over": true});
+            client.decide(name, "holds", call, "claim", own).await?;
             let hold = call.replacen("call_", "hold_", 1);
             return client.reviewer(name, "DELETE", &format!("/v1/holds/{hold}/claim"), None).await.map(drop);
         }
