@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::call::{ArtifactId, CallId, Code, MAX_EVIDENCE, Outcome, Principal, Refusal, Violation};
 use crate::gates::hold::{note_to_agent, refusal_of, reply_of, times};
 use crate::pipeline::Pipeline;
-use crate::store::{CallRecord, HoldError, NewArtifact, State, WithdrawnBy};
+use crate::store::{CallRecord, HoldError, NewArtifact, State, WithdrawnBy, is_kind};
 use crate::wire::{OwnReply, OwnRequest, TaskReply, TaskRequest, TaskVerb};
 
 /// Answers one request below `/-/`.
@@ -220,10 +220,6 @@ async fn evidence(
     let kinds: Vec<&str> = attached.evidence.iter().map(|e| e.kind.as_str()).collect();
     let answer = json!({"artifact": id.to_string(), "call": attached.id.to_string(), "evidence": kinds});
     Ok(OwnReply::Json(StatusCode::CREATED, answer, HeaderMap::new()))
-}
-
-fn is_kind(kind: &str) -> bool {
-    (1..=64).contains(&kind.len()) && kind.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
 fn wrong(field: &str, message: &str) -> Refusal {

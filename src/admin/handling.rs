@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::call::{ArtifactId, MAX_EVIDENCE, is_hidden};
-use crate::store::{CallRecord, Handle, HoldError, MAX_CLAIM, NewArtifact, Wish};
+use crate::store::{CallRecord, Handle, HoldError, MAX_CLAIM, NewArtifact, Wish, is_kind};
 
 use super::Desk;
 use super::api::{self, Answer, Asked};
@@ -104,10 +104,6 @@ fn given(what: &str, text: &str) -> Result<String, Problem> {
         "" => Err(Problem::invalid(format!("`{what}` is empty"))),
         text => Ok(text.to_owned()),
     }
-}
-
-fn is_kind(kind: &str) -> bool {
-    (1..=64).contains(&kind.len()) && kind.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
 impl TakeInHand {

@@ -19,6 +19,12 @@ const MOST: usize = 200;
 /// And so many bytes of words: each step writes all of them.
 const WORDS: usize = 64 << 10;
 
+/// Whether this may be a kind of evidence: a word such as `ticket`.
+#[must_use]
+pub fn is_kind(kind: &str) -> bool {
+    (1..=64).contains(&kind.len()) && kind.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
 /// One person has it in hand, for a while.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
