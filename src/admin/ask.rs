@@ -70,6 +70,18 @@ impl<'a> Asker<'a> {
         self.snapshot.policies.admin(&question).allowed
     }
 
+    /// One of these on Holdpoint itself.
+    ///
+    /// # Errors
+    /// 403 that names them.
+    pub(super) fn permit_system(&self, actions: &[&str]) -> Result<(), Problem> {
+        if actions.iter().any(|action| self.may_system(action)) {
+            return Ok(());
+        }
+        let text = format!("no policy lets you do this (`{}`)", actions.join("` or `"));
+        Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", text))
+    }
+
     /// What policy allows beside holds.
     pub(super) fn may_on_system(&self) -> Vec<&'static str> {
         let all = SYSTEM_ACTIONS.iter().chain(CALL_ACTIONS).copied();

@@ -112,10 +112,7 @@ impl Found {
 }
 
 async fn found(desk: &Arc<Desk>, asker: &Asker<'_>, wanted: Wanted) -> Result<Found, Problem> {
-    if !asker.may_system("audit.read") {
-        let text = "no policy lets you do this (`audit.read`)";
-        return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", text));
-    }
+    asker.permit_system(&["audit.read"])?;
     let desk = Arc::clone(desk);
     let read = tokio::task::spawn_blocking(move || Found::of(&desk, &wanted)).await;
     read.map_err(|e| Problem::from(crate::call::Fault::caused("the journal could not be read", e)))?

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
-use http::StatusCode;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -14,19 +13,10 @@ use crate::store::{AuditNote, Balance, LedgerKey};
 
 use super::Desk;
 use super::api::{self, Answer, Asked};
-use super::ask::Asker;
 use super::decide::{WORDS, words};
 use super::posted::Posted;
 use super::problem::Problem;
 use super::who::Who;
-
-fn permitted(asker: &Asker<'_>, actions: &[&str]) -> Result<(), Problem> {
-    if actions.iter().any(|action| asker.may_system(action)) {
-        return Ok(());
-    }
-    let text = format!("no policy lets you do this (`{}`)", actions.join("` or `"));
-    Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", text))
-}
 
 fn breaker(desk: &Desk, (tool, state): &(String, Breaker)) -> Value {
     let now = desk.clock.instant();
@@ -40,7 +30,7 @@ fn breaker(desk: &Desk, (tool, state): &(String, Breaker)) -> Value {
 
 pub(super) async fn breakers(State(admin): State<Arc<Desk>>, who: Who) -> Answer {
     let asked = Asked::new(admin, who);
-    permitted(&asked.asker(), &["breaker.reset", "policy.view"])?;
+    asked.asker().permit_system(&["breaker.reset", "policy.view"])?;
     let mut all = asked.admin.breakers.states();
     all.sort_by(|a, b| a.0.cmp(&b.0));
     let items: Vec<Value> = all.iter().map(|b| breaker(&asked.admin, b)).collect();
@@ -57,7 +47,7 @@ pub(super) struct ResetBreaker {
 
 /// Lets calls flow again at once; the next failures open it anew.
 pub(super) async fn reset(Path(tool): Path<String>, Posted { asked, said, .. }: Posted<ResetBreaker>) -> Answer {
-    permitted(&asked.asker(), &["breaker.reset"])?;
+    asked.asker().permit_system(&["breaker.reset"])?;
     words("reason", Some(&said.reason))?;
     if said.reason.trim().is_empty() {
         return Err(Problem::invalid("`reason` is empty: say why it is closed by hand"));
@@ -100,7 +90,7 @@ fn budget(rules: &[BudgetRule], (ledger, balance): &(LedgerKey, Balance)) -> Opt
 /// Budgets of which something is used or set aside, the fullest first.
 pub(super) async fn budgets(State(admin): State<Arc<Desk>>, who: Who) -> Answer {
     let asked = Asked::new(admin, who);
-    permitted(&asked.asker(), &["budget.topup", "policy.view"])?;
+    asked.asker().permit_system(&["budget.topup", "policy.view"])?;
     let rules = asked.config().budgets.clone();
     let all = asked.admin.store.ledgers().await?;
     let mut items: Vec<Value> = all.iter().filter_map(|ledger| budget(&rules, ledger)).collect();

@@ -20,11 +20,7 @@ use super::{Desk, edge};
 
 fn permit(desk: &Desk, who: &Who, action: &'static str) -> Result<(), Problem> {
     let snapshot = desk.snapshots.current();
-    let asker = Asker { snapshot: &snapshot, who, now: desk.clock.now() };
-    if asker.may_system(action) {
-        return Ok(());
-    }
-    Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", format!("no policy lets you do this (`{action}`)")))
+    Asker { snapshot: &snapshot, who, now: desk.clock.now() }.permit_system(&[action])
 }
 
 pub(super) async fn list(State(desk): State<Arc<Desk>>, who: Who) -> Result<Json<Value>, Problem> {

@@ -233,10 +233,7 @@ pub(super) async fn call(State(desk): State<Arc<Desk>>, visitor: Visitor, Path(i
 
 pub(super) async fn policies(State(desk): State<Arc<Desk>>, visitor: Visitor) -> Answer {
     let visit = Visit::new(desk, visitor);
-    if !visit.asker().may_system("policy.view") {
-        let text = "no policy lets you do this (`policy.view`)".to_owned();
-        return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", text).into());
-    }
+    visit.asker().permit_system(&["policy.view"])?;
     let s = &visit.snapshot;
     let (digest, since) = (s.digests().1.to_string(), s.since.to_string());
     let rows = super::policies::rows(&visit.desk, s);

@@ -81,14 +81,6 @@ pub(super) fn rows(desk: &Desk, s: &Snapshot) -> Vec<Row> {
     s.policies.loaded().policies().iter().map(|p| Row::new(p, &desk.metrics)).collect()
 }
 
-fn permitted(asker: &Asker<'_>, action: &'static str) -> Result<(), Problem> {
-    if asker.may_system(action) {
-        return Ok(());
-    }
-    let text = format!("no policy lets you do this (`{action}`)");
-    Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", text))
-}
-
 fn shown(desk: &Desk, s: &Snapshot) -> Value {
     let (config, policies) = s.digests();
     let items: Vec<Value> = rows(desk, s).iter().map(Row::json).collect();
@@ -100,7 +92,7 @@ fn shown(desk: &Desk, s: &Snapshot) -> Value {
 
 pub(super) async fn list(State(desk): State<Arc<Desk>>, who: Who) -> Answer {
     let snapshot = desk.snapshots.current();
-    permitted(&Asker { snapshot: &snapshot, who: &who, now: desk.clock.now() }, "policy.view")?;
+    Asker { snapshot: &snapshot, who: &who, now: desk.clock.now() }.permit_system(&["policy.view"])?;
     Ok(ok(&shown(&desk, &snapshot), None))
 }
 
@@ -108,7 +100,7 @@ pub(super) async fn list(State(desk): State<Arc<Desk>>, who: Who) -> Answer {
 pub(super) async fn activate(State(desk): State<Arc<Desk>>, who: Who) -> Answer {
     {
         let snapshot = desk.snapshots.current();
-        permitted(&Asker { snapshot: &snapshot, who: &who, now: desk.clock.now() }, "policy.activate")?;
+        Asker { snapshot: &snapshot, who: &who, now: desk.clock.now() }.permit_system(&["policy.activate"])?;
     }
     if let Err(why) = (desk.reload)(who.person.clone()).await {
         let text = format!("the files were rejected; what was in force stays so\n{why}");

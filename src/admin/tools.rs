@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::config::lock::{Moved, moved};
@@ -13,7 +12,6 @@ use crate::snapshot::Snapshot;
 use super::Desk;
 use super::api::{Answer, ok};
 use super::ask::Asker;
-use super::problem::Problem;
 use super::who::Who;
 
 /// A tool that is paused, as operators see it.
@@ -62,10 +60,7 @@ pub(super) fn waiting(desk: &Desk, asker: &Asker<'_>) -> Vec<Paused> {
 pub(super) async fn paused(State(desk): State<Arc<Desk>>, who: Who) -> Answer {
     let snapshot = desk.snapshots.current();
     let asker = Asker { snapshot: &snapshot, who: &who, now: desk.clock.now() };
-    if !asker.may_system("policy.view") {
-        let text = "no policy lets you do this (`policy.view`)".to_owned();
-        return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", text));
-    }
+    asker.permit_system(&["policy.view"])?;
     let items: Vec<Value> = waiting(&desk, &asker).iter().map(Paused::json).collect();
     Ok(ok(&json!({"items": items, "next": null}), None))
 }
