@@ -20,6 +20,7 @@ pub mod mrtr;
 mod operation;
 mod outcome;
 mod own_read;
+mod pause;
 mod preview;
 mod principal;
 mod reason;
@@ -53,6 +54,7 @@ pub use operation::{
 };
 pub use outcome::{Broken, Ended, HoldTimes, Outcome, Reply, ReplyBody};
 pub use own_read::{EvidenceRule, OwnRead, tool_result};
+pub use pause::{NoScope, PauseScope, Stopped};
 pub use preview::{
     Certainty, Change, ChangeOp, Changes, DiffRule, FenceRule, PreviewRead, PreviewRule, States, changes, seen_digest,
     strong_etag,

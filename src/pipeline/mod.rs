@@ -6,6 +6,7 @@
 //! 3. **check rates** before any work that costs: a storm of calls that policy will refuse dies early.
 //! 4. **validate**: policy, approver, digest and upstream all see this one value.
 //! 5. **look up** before policy: a retry of a call that has run gets its answer even if the budget is spent since.
+//!    Then the kill switch: what was stopped still gets the answers that are known, and begins nothing.
 //! 6. **authorize** with facts gathered once. Low goes on, medium and high are parked, the rest is refused. What may
 //!    be a duplicate of a call that may have happened is parked, too.
 //! 7. **park** writes the hold; nothing is reserved, no breaker is asked: a call may wait for hours.
@@ -180,6 +181,7 @@ impl Pipeline {
             Known::New => {}
             known => return self.known(&a, known, entry).await,
         }
+        self.not_stopped(a.stopped())?;
         let facts = self.facts(&a, None).await?;
         support::budget_header(entry, &a, self);
         let (verdict, told) = self.judge(&a, facts);

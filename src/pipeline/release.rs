@@ -131,6 +131,7 @@ impl Pipeline {
         client: Option<Client<'_>>,
         entry: &mut Entry,
     ) -> Result<Outcome, Refusal> {
+        self.not_stopped(record.stopped())?;
         if !s.identity.still_active(&record.principal) {
             return Err(revoked("the agent is not one that may act any more"));
         }

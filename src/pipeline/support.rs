@@ -8,7 +8,9 @@ use std::time::Instant;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::call::{Asked, Beside, Call, Code, Facts, Fault, Judgement, Meters, Refusal, Timestamp, UndoRule, redacted};
+use crate::call::{
+    Asked, Beside, Call, Code, Facts, Fault, Judgement, Meters, Refusal, Stopped, Timestamp, UndoRule, redacted,
+};
 use crate::gates::authz::{Judged, Permit, Verdict};
 use crate::gates::budget::Budgets;
 use crate::gates::hold::Presentation;
@@ -21,6 +23,16 @@ use crate::store::{AuditNote, CallRecord, Resend, State};
 use super::{Asking, Pipeline, Start, Told};
 
 impl Asking<'_> {
+    /// What a pause is compared with.
+    pub(super) fn stopped(&self) -> Stopped<'_> {
+        Stopped {
+            agent: &self.principal.agent,
+            workflow: &self.call.context().workflow,
+            tool: &self.call.operation().tool.name,
+            is_undo: self.undoes.is_some(),
+        }
+    }
+
     pub(super) fn presentation(&self) -> Presentation<'_> {
         let reviews = &self.s.config.reviews;
         let rounds = (reviews.mrtr_poll && self.call.request().rpc.is_some()).then_some(self.round);
@@ -154,6 +166,11 @@ impl Pipeline {
         Ok(())
     }
 
+    /// Nothing that the kill switch stops goes on; what begins is asked once more in the step that begins it.
+    pub(super) fn not_stopped(&self, call: Stopped<'_>) -> Result<(), Refusal> {
+        self.store.stopping(call).map_or(Ok(()), |pause| Err(pause.scope.refusal(pause.since)))
+    }
+
     /// A store that has lost records it once held does not know what was sent before.
     pub(super) fn knows_its_past(&self, claimed: bool) -> Result<(), Refusal> {
         if self.rolled_back && claimed {
@@ -184,6 +201,7 @@ pub(super) fn budget_header(entry: &mut Entry, a: &Asking<'_>, p: &Pipeline) {
 pub(super) fn not_begun(a: &Asking<'_>, why: NotBegun, now: Timestamp) -> Refusal {
     let refusal = match why {
         NotBegun::Budget(charge) => Budgets::exhausted(&charge, now, a.s.budgets.window(&charge)),
+        NotBegun::Paused(pause) => pause.scope.refusal(pause.since),
         NotBegun::Over => Refusal::new(Code::InFlight, "the hold moved while it was about to be sent; ask again")
             .with_retry_after(std::time::Duration::from_secs(1)),
         NotBegun::Again | NotBegun::GrantOver | NotBegun::Unavailable => {

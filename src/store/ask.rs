@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::call::{ArtifactId, CallId, Digest, Principal, PrincipalKey, Terms, Tier, Timestamp};
 
-use super::{CallRecord, Charge, Editing, Evidence, Note, Preview, State};
+use super::{CallRecord, Charge, Editing, Evidence, Note, Pause, Preview, State};
 
 /// What the store knows of a call that came in.
 #[derive(Debug)]
@@ -228,6 +228,9 @@ pub enum ParkError {
     /// The key, or the same call, came meanwhile: look up again.
     #[error("the key is taken")]
     KeyTaken(CallId),
+    /// The kill switch stops it.
+    #[error("it is stopped")]
+    Paused(Box<Pause>),
     /// A reviewer rejected this call, and calls like it for a while.
     #[error("calls like it are refused for a while")]
     DeniedAlike(CallId),
@@ -364,6 +367,9 @@ pub enum BeginError {
     /// This ledger has no room.
     #[error("the {} budget is exhausted", .0.ledger.scope)]
     Budget(Box<Charge>),
+    /// The kill switch stops it.
+    #[error("it is stopped")]
+    Paused(Box<Pause>),
     /// The grant by which it would pass is over, or has not so much left.
     #[error("the grant is over")]
     GrantOver,

@@ -80,6 +80,7 @@ changed! {
     updated: Timestamp,
     expires: Option<Timestamp>,
     window_closes: Option<Timestamp>,
+    halted: Option<Timestamp>,
     renewals: u32,
     attempt: u32,
     epoch: u64,

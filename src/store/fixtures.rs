@@ -102,6 +102,7 @@ pub(crate) fn record(state: State, fingerprint: &str, key: Option<&str>) -> Call
         updated: START,
         expires: (state == State::Held).then(|| START.plus(MINUTE * 60)),
         window_closes: (state == State::Approved).then(|| START.plus(MINUTE * 15)),
+        halted: None,
         renewals: 0,
         attempt: 0,
         epoch: 0,

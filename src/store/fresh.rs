@@ -89,6 +89,7 @@ impl CallRecord {
             updated: made.now,
             expires,
             window_closes: None,
+            halted: None,
             renewals: 0,
             attempt: 0,
             epoch: 0,

@@ -149,7 +149,8 @@ impl CallRecord {
 
     /// The first rung of `ladder` that it has reached and that nobody has heard of.
     pub(super) fn rung_due(&self, ladder: &Ladder, now: Timestamp) -> Option<Escalation> {
-        if self.state_at(now) != State::Held {
+        // Who could do nothing about it is not disturbed.
+        if self.state_at(now) != State::Held || self.halted.is_some() {
             return None;
         }
         let (began, sla) = (self.clocks_began()?, self.terms.as_ref()?.sla);

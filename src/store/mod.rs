@@ -14,6 +14,7 @@ pub(crate) mod fixtures;
 mod fresh;
 mod grant;
 mod handling;
+mod pause;
 mod record;
 mod sample;
 mod state;
@@ -28,6 +29,7 @@ pub use embedded::{
 pub use fresh::{Made, arguments_of, stored_request, target_of, undo_key};
 pub use grant::{Grant, GrantEnd, GrantUse, is_grants};
 pub use handling::{Claim, Comment, Escalation, EvidenceRequest, Handled, Handling, MAX_CLAIM, is_kind};
+pub use pause::{Pause, PauseDone};
 pub use record::*;
 pub use sample::{JudgeSample, Judged, Sample};
 pub use state::{Editing, Event as CallEvent, Illegal, MAX_RENEWALS, Renewal, Ruling, Step};

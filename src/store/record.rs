@@ -332,6 +332,9 @@ pub struct CallRecord {
     /// After this it may not be begun (approved calls).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window_closes: Option<Timestamp>,
+    /// The kill switch has stopped it: its clocks stand still since then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub halted: Option<Timestamp>,
     /// How often it returned to `held` because something moved.
     #[serde(default)]
     pub renewals: u32,
@@ -500,12 +503,25 @@ impl CallRecord {
     /// The state that holds at `now`: expiry is a predicate of the clock, not the work of a sweeper.
     #[must_use]
     pub fn state_at(&self, now: Timestamp) -> State {
-        let over = |end: Option<Timestamp>| end.is_some_and(|end| now >= end);
+        let clock = self.clock(now);
+        let over = |end: Option<Timestamp>| end.is_some_and(|end| clock >= end);
         match self.state {
             State::Held if over(self.expires) => State::Expired,
             State::Approved if over(self.window_closes) => State::Expired,
             state => state,
         }
+    }
+
+    /// What its own clocks show at `now`: they stand still while the kill switch stops it.
+    #[must_use]
+    pub fn clock(&self, now: Timestamp) -> Timestamp {
+        self.halted.map_or(now, |at| at.min(now))
+    }
+
+    /// Whether an approved call may be begun: nothing stops it, and its time has come.
+    #[must_use]
+    pub fn may_begin(&self, now: Timestamp) -> bool {
+        self.halted.is_none() && self.not_before.is_none_or(|at| now >= at)
     }
 
     /// Whether evidence of this kind is there that counts: where the proxy looked for it itself and did not find it as it

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! held ──claim, comment, ask, escalate──► held     unknown ──comment──► unknown
+//! held, approved ──halt──► the same, its clocks stand still ──continue──► the same
 //! held ──vote──► held │ last vote ──► approved ──begin──► dispatching ──► succeeded* │ failed* │ not_executed* │ unknown
 //! held ──► rejected* │ expired* │ withdrawn* │ revoked*      approved ──► expired* │ withdrawn* │ revoked*
 //! held, approved ──renew──► held, held ──edit──► held, the fourth time of both ──► stale*
@@ -48,6 +49,10 @@ pub enum Event {
     Edit(Box<Editing>),
     /// People do something about it beside deciding.
     Handle(Handled),
+    /// The kill switch stops it: its clocks stand still from then on.
+    Halt(Timestamp),
+    /// The kill switch lets it go on: what its clocks missed is added to its ends.
+    Continue,
     /// An approved call must wait, and this is why.
     Wait(Note),
     /// A reviewer says no, and perhaps to calls like it, too, until then.
@@ -171,6 +176,10 @@ pub enum Step {
     EvidenceAsked,
     /// It was brought before others.
     Escalated,
+    /// The kill switch stopped its clocks.
+    Halted,
+    /// The kill switch let its clocks go on.
+    Continued,
     /// An approved call says why it waits.
     Waiting,
     /// Rejected by a reviewer, before or after the quorum.
@@ -247,6 +256,8 @@ impl Event {
             Self::Handle(Handled::Commented(_)) => Step::Commented,
             Self::Handle(Handled::EvidenceAsked(_)) => Step::EvidenceAsked,
             Self::Handle(Handled::Escalated(_)) => Step::Escalated,
+            Self::Halt(_) => Step::Halted,
+            Self::Continue => Step::Continued,
             Self::Wait(_) => Step::Waiting,
             Self::Reject(..) => Step::Rejected,
             Self::Withdraw(_) => Step::Withdrawn,
@@ -269,7 +280,10 @@ impl Event {
 pub(super) fn allowed(record: &CallRecord, event: &Event, now: Timestamp) -> Option<State> {
     use State::{Approved, Dispatching, Expired, Failed, Held, NotExecuted, Rejected, Revoked};
     use State::{Stale, Succeeded, Unknown, Withdrawn};
-    let state = record.state_at(now);
+    let state = match event {
+        Event::Halt(at) => record.state_at(now.min(*at)),
+        _ => record.state_at(now),
+    };
     match (state, event) {
         (Held, Event::Vote { last, .. }) => Some(if *last { Approved } else { Held }),
         (Held, Event::Attach(_) | Event::Fetch(..) | Event::Handle(_)) => Some(Held),
@@ -282,7 +296,9 @@ pub(super) fn allowed(record: &CallRecord, event: &Event, now: Timestamp) -> Opt
         (Held | Approved, Event::Withdraw(_)) => Some(Withdrawn),
         (Expired, Event::Expire) if !record.state.is_final() => Some(Expired),
         (Approved, Event::Wait(_)) => Some(Approved),
-        (Approved, Event::Begin { .. }) if record.not_before.is_none_or(|at| now >= at) => Some(Dispatching),
+        (Held | Approved, Event::Halt(_)) if record.halted.is_none() => Some(state),
+        (Held | Approved, Event::Continue) if record.halted.is_some() => Some(state),
+        (Approved, Event::Begin { .. }) if record.may_begin(now) => Some(Dispatching),
         (Dispatching, Event::Again { attempt, epoch, .. })
             if same_attempt(record, *attempt, *epoch) && may_go_again(record, now) =>
         {
@@ -339,7 +355,8 @@ pub(super) fn apply(record: &CallRecord, event: Event, now: Timestamp) -> Result
     match event {
         Event::Vote { approval, last } => {
             if last {
-                approve(&mut next, now);
+                let clock = next.clock(now);
+                approve(&mut next, clock);
             }
             next.approvals.push(approval);
             // Whoever had it in hand has spoken.
@@ -355,6 +372,8 @@ pub(super) fn apply(record: &CallRecord, event: Event, now: Timestamp) -> Result
         Event::Edit(editing) => edit(&mut next, *editing, now),
         Event::Handle(handled) => next.handling.get_or_insert_default().take(handled),
         Event::Reject(note, deny_alike) => (next.note, next.deny_alike) = (Some(note), deny_alike),
+        Event::Halt(at) => next.halted = Some(at),
+        Event::Continue => go_on(&mut next, now),
         Event::Wait(note) | Event::Withdraw(note) | Event::Revoke(note) => {
             next.note = Some(note);
         }
@@ -406,7 +425,7 @@ fn edit(record: &mut CallRecord, editing: Editing, now: Timestamp) {
 /// Votes are void, and people look at this from now on.
 fn renew(record: &mut CallRecord, renewal: Renewal, now: Timestamp) {
     let Renewal { terms, digest, preview, config_digest, policy_digest, note } = renewal;
-    record.expires = Some(now.plus(terms.expires));
+    record.expires = Some(record.clock(now).plus(terms.expires));
     record.tier = terms.tier;
     record.policies = terms.why.iter().map(|w| w.policy.clone()).collect();
     record.terms = Some(terms);
@@ -416,6 +435,15 @@ fn renew(record: &mut CallRecord, renewal: Renewal, now: Timestamp) {
     (record.window_closes, record.not_before) = (None, None);
     record.renewals += 1;
     record.note = Some(note);
+}
+
+/// What its clocks missed while they stood still is added to its ends.
+fn go_on(record: &mut CallRecord, now: Timestamp) {
+    let Some(at) = record.halted.take() else { return };
+    let missed = now.since(at);
+    for end in [&mut record.expires, &mut record.window_closes, &mut record.not_before] {
+        *end = end.map(|end| end.plus(missed));
+    }
 }
 
 /// What a begin writes into a record: fresh, released, or sent again.

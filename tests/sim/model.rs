@@ -69,6 +69,10 @@ const ARROWS: &[(St, &str, St)] = &[
     (Held, "reject", Rejected),
     (Held, "withdraw", Withdrawn),
     (Held, "revoke", Revoked),
+    (Held, "halt", Held),
+    (Held, "continue", Held),
+    (Approved, "halt", Approved),
+    (Approved, "continue", Approved),
     (Held, "expire", Expired),
     (Approved, "renew", Held),
     (Approved, "renew", Stale),
@@ -159,6 +163,29 @@ pub struct Call {
     pub claim: Option<(u8, Ms)>,
     /// How much was said of it.
     pub words: usize,
+    /// Since when its clocks stand still.
+    pub halted: Option<Ms>,
+}
+
+/// What the kill switch stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    All,
+    /// An agent: the first and the third caller are one.
+    Agent(usize),
+    Tool,
+    /// A workflow in which nothing happens.
+    Elsewhere,
+}
+
+impl Stop {
+    fn stops(self, who: usize) -> bool {
+        match self {
+            Self::All | Self::Tool => true,
+            Self::Agent(agent) => agent == who % 2,
+            Self::Elsewhere => false,
+        }
+    }
 }
 
 /// What a person does about a hold beside deciding.
@@ -190,6 +217,7 @@ pub struct Seen {
     pub collected: Option<Ms>,
     pub claimed: Option<Ms>,
     pub words: usize,
+    pub halted: Option<Ms>,
 }
 
 /// The answer to a step: the call after it, nothing, or the name of a refusal.
@@ -256,6 +284,8 @@ pub struct Model {
     pub spent: Vec<Cost>,
     /// Rejections that stand for other calls: whose, of which operation, until when.
     pub denials: Vec<(usize, u8, Ms)>,
+    /// What is stopped.
+    pub stops: Vec<Stop>,
 }
 
 impl Call {
@@ -265,7 +295,13 @@ impl Call {
             Approved => self.window,
             _ => None,
         };
-        if end.is_some_and(|end| end <= now) { Expired } else { self.state }
+        let clock = self.clock(now);
+        if end.is_some_and(|end| end <= clock) { Expired } else { self.state }
+    }
+
+    /// What its own clocks show.
+    fn clock(&self, now: Ms) -> Ms {
+        self.halted.map_or(now, |at| at.min(now))
     }
 
     fn quiet(&self, now: Ms) -> bool {
@@ -291,10 +327,12 @@ impl Call {
             collected: self.collected,
             claimed: self.claim.map(|c| c.1),
             words: self.words,
+            halted: self.halted,
         }
     }
 
     fn approve(&mut self, now: Ms) {
+        let now = self.clock(now);
         self.not_before = (self.delay > 0).then_some(now + self.delay);
         self.window = Some(now + self.delay + self.demand.as_ref().unwrap().window);
     }
@@ -385,7 +423,7 @@ impl Call {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
     New,
-    Shown(&'static str, Seen),
+    Shown(&'static str, Box<Seen>),
     InFlight(u128),
     Reused(u128),
 }
@@ -466,11 +504,11 @@ impl Model {
             return Found::Reused(id);
         }
         match call.at(now) {
-            Held | Approved => Found::Shown("held", call.seen(now)),
+            Held | Approved => Found::Shown("held", Box::new(call.seen(now))),
             Dispatching => Found::InFlight(id),
-            Succeeded | Failed => Found::Shown("concluded", call.seen(now)),
-            Unknown => Found::Shown("unknown", call.seen(now)),
-            _ => Found::Shown("over", call.seen(now)),
+            Succeeded | Failed => Found::Shown("concluded", Box::new(call.seen(now))),
+            Unknown => Found::Shown("unknown", Box::new(call.seen(now))),
+            _ => Found::Shown("over", Box::new(call.seen(now))),
         }
     }
 
@@ -501,6 +539,9 @@ impl Model {
     pub fn park(&mut self, call: &Call, per_agent: usize, total: usize) -> Answer {
         if self.find(&Self::asked(call)).is_some() {
             return no("key_taken");
+        }
+        if self.stopped(call.who) {
+            return no("paused");
         }
         let now = self.high;
         if !call.free && self.denials.iter().any(|d| (d.0, d.1) == (call.who, call.operation) && now < d.2) {
@@ -547,6 +588,9 @@ impl Model {
         if self.find(&Self::asked(call)).is_some() {
             return no("key_taken");
         }
+        if self.stopped(call.who) {
+            return no("paused");
+        }
         if !self.fits(&costs) {
             return no("budget");
         }
@@ -574,8 +618,12 @@ impl Model {
             self.settle(id);
             return no("window");
         }
-        if state != Approved || call.version != version || call.not_before.is_some_and(|at| self.high < at) {
+        let early = call.halted.is_none() && call.not_before.is_some_and(|at| self.high < at);
+        if state != Approved || call.version != version || early {
             return no("not_approved");
+        }
+        if self.stopped(call.who) {
+            return no("paused");
         }
         if !self.fits(&costs) {
             return no("budget");
@@ -596,7 +644,7 @@ impl Model {
     pub fn again(&mut self, id: u128, attempt: u32, epoch: u64) -> Answer {
         let call = self.call(id);
         let may = call.state == Dispatching && (call.attempt, call.epoch) == (attempt, epoch);
-        if !may || !call.resend || call.attempt >= 3 || call.quiet(self.high) {
+        if !may || !call.resend || call.attempt >= 3 || call.quiet(self.high) || self.stopped(call.who) {
             return Ok(None);
         }
         let mut call = self.step(id, "again", Dispatching).clone();
@@ -661,7 +709,7 @@ impl Model {
             return no("justification");
         }
         let Some(groups) = call.fills(cast) else { return no("group") };
-        let ballot = Ballot { person: cast.person, groups, digest: cast.digest, at: self.high };
+        let ballot = Ballot { person: cast.person, groups, digest: cast.digest, at: call.clock(self.high) };
         let mut after = call.clone();
         after.votes.push(ballot.clone());
         let people = demand.people.max(if demand.high { 2 } else { 1 });
@@ -753,7 +801,7 @@ impl Model {
         let now = self.high;
         let to = if self.call(id).renewals >= 3 { Stale } else { Held };
         let call = self.step(id, verb, to);
-        call.expires = Some(now + demand.expires);
+        call.expires = Some(call.clock(now) + demand.expires);
         (call.demand, call.digest, call.window) = (Some(demand), digest, None);
         (call.not_before, call.free) = (None, false);
         call.votes.clear();
@@ -814,6 +862,32 @@ impl Model {
             _ => self.step(id, "opine", Unknown).opinion = Some((cast.person, to)),
         }
         self.shown(id)
+    }
+
+    fn stopped(&self, who: usize) -> bool {
+        self.stops.iter().any(|s| s.stops(who))
+    }
+
+    /// The kill switch: whether something changed, and how many clocks that stopped or let go on.
+    pub fn switch(&mut self, stop: Stop, on: bool) -> (bool, usize) {
+        if self.stops.contains(&stop) == on {
+            return (false, 0);
+        }
+        let now = self.high;
+        self.framed = now;
+        self.stops.retain(|s| *s != stop);
+        self.stops.extend(on.then_some(stop));
+        let waits = |c: &&Call| matches!(c.at(now), Held | Approved) && self.stopped(c.who) != c.halted.is_some();
+        let ids: Vec<u128> = self.calls.iter().filter(waits).map(|c| c.id).collect();
+        for id in &ids {
+            let state = self.call(*id).state;
+            let call = self.step(*id, if on { "halt" } else { "continue" }, state);
+            if let Some(at) = std::mem::replace(&mut call.halted, on.then_some(now)) {
+                let ends = [&mut call.expires, &mut call.window, &mut call.not_before];
+                ends.into_iter().flatten().for_each(|end| *end += now - at);
+            }
+        }
+        (true, ids.len())
     }
 
     pub fn expire_due(&mut self, at: Ms) -> Vec<u128> {

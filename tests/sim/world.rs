@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use holdpoint::call::{
-    ArtifactId, AuthMethod, CallContext, CallId, Digest, Needs, Principal, Requirement, Target, Terms, Tier, Timestamp,
+    ArtifactId, AuthMethod, CallContext, CallId, Digest, Needs, PauseScope, Principal, Requirement, Target, Terms,
+    Tier, Timestamp,
 };
 use holdpoint::clock::{Clock, ManualClock};
 use holdpoint::store::{
@@ -19,7 +20,7 @@ use tokio::runtime::Runtime;
 
 use crate::model::{
     Answer, Asked, Call, Cast, Cost, DAY, Deed, Demand, EVE_ELSEWHERE, Found, HOUR, MINUTE, Model, Ms, PEOPLE, Seen,
-    St, by_olga, for_anna,
+    St, Stop, by_olga, for_anna,
 };
 
 pub const START: Ms = 1_795_440_600_000;
@@ -177,6 +178,7 @@ pub fn see(r: &CallRecord) -> Seen {
         collected: ms(r.collected),
         claimed: ms(r.handling.as_ref().and_then(|h| h.claim.as_ref()).map(|c| c.until)),
         words: r.handling.as_ref().map_or(0, |h| h.comments.len() + h.requests.len()),
+        halted: ms(r.halted),
     }
 }
 
@@ -368,6 +370,7 @@ impl<'a> World<'a> {
             updated: time(0),
             expires: None,
             window_closes: None,
+            halted: None,
             renewals: 0,
             attempt: 0,
             epoch: 0,
@@ -464,6 +467,7 @@ impl<'a> World<'a> {
             wait: None,
             claim: None,
             words: 0,
+            halted: None,
         }
     }
 
@@ -499,7 +503,7 @@ impl<'a> World<'a> {
 
     pub fn step(&mut self) {
         self.sum.steps += 1;
-        match self.dice.below(if self.restarts { 36 } else { 35 }) {
+        match self.dice.below(if self.restarts { 38 } else { 37 }) {
             0..=1 => self.look_up(),
             2..=5 => self.park(),
             6..=11 => self.vote(),
@@ -521,6 +525,7 @@ impl<'a> World<'a> {
             31 => self.smaller(),
             32 => self.edit(),
             33..=34 => self.handle(),
+            35..=36 => self.kill_switch(),
             _ => self.restart(),
         }
     }
@@ -549,11 +554,11 @@ impl<'a> World<'a> {
         };
         let store = match self.place.block(self.place.store().look_up(question)).unwrap() {
             Known::New => Found::New,
-            Known::Concluded(r) => Found::Shown("concluded", see(&r)),
-            Known::Held(r) => Found::Shown("held", see(&r)),
+            Known::Concluded(r) => Found::Shown("concluded", Box::new(see(&r))),
+            Known::Held(r) => Found::Shown("held", Box::new(see(&r))),
             Known::InFlight(id) => Found::InFlight(id.bits()),
-            Known::Over(r) => Found::Shown("over", see(&r)),
-            Known::Unknown(r) => Found::Shown("unknown", see(&r)),
+            Known::Over(r) => Found::Shown("over", Box::new(see(&r))),
+            Known::Unknown(r) => Found::Shown("unknown", Box::new(see(&r))),
             Known::KeyReused(id) => Found::Reused(id.bits()),
         };
         self.model.tick(self.clock());
@@ -580,6 +585,7 @@ impl<'a> World<'a> {
                 ParkError::TooManyTotal => "too_many",
                 ParkError::KeyTaken(_) => "key_taken",
                 ParkError::DeniedAlike(_) => "denied",
+                ParkError::Paused(_) => "paused",
                 ParkError::Unavailable => "unavailable",
             }
             .to_owned()
@@ -816,6 +822,7 @@ impl<'a> World<'a> {
                 BeginError::KeyTaken => "key_taken",
                 BeginError::Budget(_) => "budget",
                 BeginError::GrantOver => "grant_over",
+                BeginError::Paused(_) => "paused",
                 BeginError::NotApproved => "not_approved",
                 BeginError::WindowClosed => "window",
                 BeginError::Unavailable => "unavailable",
@@ -980,6 +987,42 @@ impl<'a> World<'a> {
             self.place.clock.advance(span(if far { by + DAY } else { by }));
         }
         self.trace.push(format!("the clock shows {}", self.clock()));
+    }
+
+    fn scope(&self, stop: Stop) -> PauseScope {
+        match stop {
+            Stop::All => PauseScope::All,
+            Stop::Agent(n) => PauseScope::Agent(self.principal(n).agent),
+            Stop::Tool => PauseScope::Tool("crm".into()),
+            Stop::Elsewhere => PauseScope::Workflow("elsewhere".into()),
+        }
+    }
+
+    fn kill_switch(&mut self) {
+        let on = self.model.stops.clone();
+        // Most of the time everything flows.
+        if !on.is_empty() && !self.dice.one_in(3) {
+            let stop = self.dice.of(&on);
+            return self.switch(stop, false);
+        }
+        let stop =
+            self.dice.of(&[Stop::All, Stop::Agent(0), Stop::Agent(0), Stop::Agent(1), Stop::Tool, Stop::Elsewhere]);
+        let on = !self.dice.one_in(8);
+        self.switch(stop, on);
+    }
+
+    fn switch(&mut self, stop: Stop, on: bool) {
+        let (scope, reason, by) = (self.scope(stop), "odd".to_owned(), "eve".to_owned());
+        let done = if on {
+            Some(self.place.block(self.place.store().pause(scope, reason, by)).unwrap())
+        } else {
+            self.place.block(self.place.store().lift(&scope, reason, by)).unwrap()
+        };
+        self.model.tick(self.clock());
+        let model = self.model.switch(stop, on);
+        let store = done.map_or((false, 0), |d| (d.changed, d.waiting));
+        self.trace.push(format!("{stop:?} is stopped: {on}: {store:?}"));
+        assert_eq!(store, model, "the kill switch: the store says the left, the model the right");
     }
 
     fn expire(&mut self) {
@@ -1207,6 +1250,7 @@ impl<'a> World<'a> {
 
     /// I24: once nothing new comes, every call becomes final. Leaves the store for the next seed.
     pub fn drain(&mut self) {
+        self.model.stops.clone().into_iter().for_each(|stop| self.switch(stop, false));
         self.all_agree();
         let clock = self.model.high + 4 * DAY;
         self.place.clock.set_wall(time(clock));

@@ -88,6 +88,7 @@ impl Holds {
             Err(ParkError::KeyTaken(id)) => Ok(Err(id)),
             Err(ParkError::TooManyAgent) => Err(full("this agent has as many calls waiting for people as it may have")),
             Err(ParkError::TooManyTotal) => Err(full("as many calls wait for people as may wait at once")),
+            Err(ParkError::Paused(pause)) => Err(pause.scope.refusal(pause.since)),
             Err(ParkError::DeniedAlike(id)) => Err(self.denied_alike(id).await?),
             Err(ParkError::Unavailable) => Err(Fault::new("the hold could not be recorded").into()),
         }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::call::{Call, Code, Fault, Principal, Refusal, Tier};
 use crate::clock::Clock;
-use crate::store::{Begin, BeginError, Begun, CallRecord, Charge, Known, Question, Store, arguments_of};
+use crate::store::{Begin, BeginError, Begun, CallRecord, Charge, Known, Pause, Question, Store, arguments_of};
 use crate::tasks::{self, Tracker};
 use crate::telemetry::Metrics;
 
@@ -49,6 +49,8 @@ pub enum NotBegun {
     Budget(Box<Charge>),
     /// The grant by which it would pass is over: people must look at it.
     GrantOver,
+    /// The kill switch stops it.
+    Paused(Box<Pause>),
     /// The store cannot record.
     Unavailable,
 }
@@ -128,6 +130,7 @@ impl Calls {
             Err(BeginError::KeyTaken) => Err(NotBegun::Again),
             Err(BeginError::Budget(charge)) => Err(NotBegun::Budget(charge)),
             Err(BeginError::GrantOver) => Err(NotBegun::GrantOver),
+            Err(BeginError::Paused(pause)) => Err(NotBegun::Paused(pause)),
             Err(BeginError::NotApproved | BeginError::WindowClosed) => Err(NotBegun::Over),
             Err(BeginError::Unavailable) => {
                 self.metrics.store_errors.with_label_values(&["begin"]).inc();

@@ -19,6 +19,7 @@ use super::grants::Grants;
 use super::index::{Change, Index, IndexError, Stored};
 use super::keys;
 use super::ledger::Ledgers;
+use super::pauses::Pauses;
 use super::samples::Samples;
 use super::tally::Tally;
 
@@ -50,6 +51,9 @@ pub(super) struct Core {
     pub(super) decisions: Decisions,
     pub(super) samples: Samples,
     pub(super) forgotten: Forgotten,
+    pub(super) pauses: Pauses,
+    /// The newest frame of any pause.
+    pub(super) paused_at: u64,
     keys: HashMap<Digest, CallId>,
     same: HashMap<Digest, Vec<CallId>>,
     seen: HashSet<Digest>,
@@ -86,6 +90,8 @@ impl Core {
             decisions: Decisions::default(),
             samples: Samples::default(),
             forgotten: Forgotten::default(),
+            pauses: Pauses::default(),
+            paused_at: 0,
             keys: HashMap::new(),
             same: HashMap::new(),
             seen: HashSet::new(),
@@ -145,6 +151,16 @@ impl Core {
             }
             Entry::Sample { sample } => {
                 self.samples.put(seq, sample);
+                Ok(Vec::new())
+            }
+            Entry::Paused { pause } => {
+                self.pauses.put(pause);
+                self.paused_at = seq;
+                Ok(Vec::new())
+            }
+            Entry::Resumed { scope, .. } => {
+                self.pauses.lift(scope);
+                self.paused_at = seq;
                 Ok(Vec::new())
             }
             Entry::Forgotten(older) => {
@@ -302,6 +318,7 @@ impl Core {
             decisions: self.decisions.image(self.high),
             samples: self.samples.image(self.high),
             forgotten: self.forgotten,
+            pauses: self.pauses.image(),
         }
     }
 
@@ -317,6 +334,7 @@ impl Core {
         self.decisions = Decisions::restore(&image.decisions);
         self.samples = Samples::restore(&image.samples);
         self.forgotten = image.forgotten;
+        self.pauses.restore(&image.pauses);
         image.calls.iter().try_for_each(|record| self.insert(record).map(drop))
     }
 

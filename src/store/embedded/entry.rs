@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::call::{CallId, Digest};
+use crate::call::{CallId, Digest, PauseScope};
 use crate::journal::{Reader, Render};
 use crate::store::changed::Changed;
-use crate::store::{Artifact, AuditNote, CallRecord, Grant, Sample, Step};
+use crate::store::{Artifact, AuditNote, CallRecord, Grant, Pause, Sample, Step};
 
 use super::Recovery;
 use super::alike::DecisionsImage;
@@ -40,6 +40,10 @@ pub(super) enum Entry {
     Grant { grant: Arc<Grant> },
     /// A sampled call as it is from now on.
     Sample { sample: Arc<Sample> },
+    /// The kill switch stops something from now on.
+    Paused { pause: Pause },
+    /// What it had stopped goes on.
+    Resumed { scope: PauseScope, reason: String, by: String },
     /// Retention took what is older.
     Forgotten(Forgotten),
     /// Anything that is no step of a call with effects.
@@ -68,6 +72,8 @@ pub(super) struct Image {
     pub(super) samples: Vec<Arc<Sample>>,
     #[serde(default)]
     pub(super) forgotten: Forgotten,
+    #[serde(default)]
+    pub(super) pauses: Vec<Pause>,
 }
 
 /// The record that these frames of one call add up to.

@@ -18,6 +18,7 @@ mod logged;
 mod news;
 mod open;
 mod packed;
+mod pauses;
 mod points;
 mod query;
 mod retain;
@@ -196,6 +197,8 @@ pub struct Store {
 struct Inner {
     // Dropped in `Drop::drop` in order: the indexer's queue, the journal, then the lock with the rest.
     core: Arc<Mutex<Core>>,
+    /// The same as the state's: read without its lock.
+    pauses: pauses::Pauses,
     journal: Arc<Journal>,
     index: Arc<Index>,
     watchers: Arc<Watchers>,

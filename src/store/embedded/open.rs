@@ -324,6 +324,7 @@ fn assemble(
 ) -> io::Result<Inner> {
     let (inbox, evictions) = (Arc::new(Inbox::default()), replayed.core.evictions());
     let (indexed, indexed_seen) = watch::channel(0);
+    let pauses = replayed.core.pauses.clone();
     let (core, journal) = (Arc::new(Mutex::new(replayed.core)), Arc::new(journal));
     let board = Arc::new(Board::new(journal.head().seq));
     let (watchers, broken) = (Arc::new(Watchers::default()), Arc::new(AtomicBool::new(false)));
@@ -340,6 +341,7 @@ fn assemble(
     let thread = std::thread::Builder::new().name("indexer".to_owned()).spawn(move || indexer.run())?;
     Ok(Inner {
         core,
+        pauses,
         journal,
         index: replayed.index,
         watchers,
@@ -380,6 +382,7 @@ impl Inner {
                 _ => {}
             }
         }
+        self.align(&mut core, now, true)?;
         let calls: Vec<_> = core.calls.values().cloned().collect();
         recovery.ledgers_corrected = !core.ledgers.reconcile(calls.iter().map(|r| &**r), now);
         if recovery.ledgers_corrected {

@@ -21,6 +21,8 @@ pub(super) fn queued(step: Step) {
         Step::Commented => "commented.queued",
         Step::EvidenceAsked => "evidence_asked.queued",
         Step::Escalated => "escalated.queued",
+        Step::Halted => "halted.queued",
+        Step::Continued => "continued.queued",
         Step::Waiting => "waiting.queued",
         Step::Rejected => "rejected.queued",
         Step::Withdrawn => "withdrawn.queued",

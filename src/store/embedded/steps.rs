@@ -60,6 +60,14 @@ impl Payloads<'_> {
     }
 }
 
+/// Nothing begins that the kill switch stops.
+fn stopping(core: &Core, record: &CallRecord) -> Result<(), BeginError> {
+    match core.pauses.stopping(record.stopped()) {
+        Some(pause) => Err(BeginError::Paused(Box::new(pause))),
+        None => Ok(()),
+    }
+}
+
 fn question(record: &CallRecord) -> Question<'_> {
     Question {
         principal: &record.principal,
@@ -164,6 +172,9 @@ impl Inner {
         if let Some(id) = self.taken(&core, &record, hint.as_ref(), now)? {
             return Err(ParkError::KeyTaken(id));
         }
+        if let Some(pause) = core.pauses.stopping(record.stopped()) {
+            return Err(ParkError::Paused(Box::new(pause)));
+        }
         if let Some(id) = core.denials.of(&record, now) {
             return Err(ParkError::DeniedAlike(id));
         }
@@ -204,6 +215,7 @@ impl Inner {
         if self.taken(&core, &record, hint.as_ref(), now)?.is_some() {
             return Err(BeginError::KeyTaken);
         }
+        stopping(&core, &record)?;
         if record.grant.is_some_and(|id| !core.grants.lets(id, &record, &begin.charges, now)) {
             return Err(BeginError::GrantOver);
         }
@@ -225,9 +237,10 @@ impl Inner {
                 return Err(BeginError::WindowClosed);
             }
             (_, State::Approved)
-                if stored.version == record.version && stored.not_before.is_none_or(|at| now >= at) => {}
+                if stored.version == record.version && (stored.may_begin(now) || stored.halted.is_some()) => {}
             _ => return Err(BeginError::NotApproved),
         }
+        stopping(&core, &stored)?;
         if let Some(charge) = core.ledgers.lacking(&charges) {
             return Err(BeginError::Budget(Box::new(charge.clone())));
         }
@@ -288,10 +301,10 @@ impl Inner {
         &self,
         id: CallId,
         event: Event,
-        only: impl FnOnce(&CallRecord) -> bool,
+        only: impl FnOnce(&Core, &CallRecord) -> bool,
     ) -> Result<Option<Arc<CallRecord>>, Unavailable> {
         let (mut core, now) = self.lock_healthy()?;
-        let Some(stored) = core.record(id)?.filter(|r| only(r)) else { return Ok(None) };
+        let Some(stored) = core.record(id)?.filter(|r| only(&core, r)) else { return Ok(None) };
         match self.step(&mut core, &stored, event, now, Vec::new()) {
             Ok(next) => Ok(Some(next)),
             Err(Refused::Illegal(_)) => Ok(None),
@@ -360,15 +373,16 @@ impl Store {
     }
 
     /// The right to send a call again whose attempt was lost. Atomic: the attempt is still the last one, the call is
-    /// declared idempotent, attempts are left, and quiescence has not come; what is set aside stays so. Durable when
-    /// it returns. `None`: it may not be sent again.
+    /// declared idempotent, attempts are left, quiescence has not come, and nothing stops it; what is set aside stays so.
+    /// Durable when it returns. `None`: it may not be sent again.
     ///
     /// # Errors
     /// When it is not known whether it was recorded: nothing may be sent.
     pub async fn again(&self, lost: &Begun) -> Result<Option<(Begun, CallRecord)>, Fault> {
         failpoint::hit("again.before");
         let event = Event::Again { attempt: lost.attempt, epoch: lost.epoch, by: self.inner.epoch };
-        let Some(record) = self.inner.if_legal(lost.id, event, |_| true)? else { return Ok(None) };
+        let goes_on = |core: &Core, r: &CallRecord| core.pauses.stopping(r.stopped()).is_none();
+        let Some(record) = self.inner.if_legal(lost.id, event, goes_on)? else { return Ok(None) };
         let begun = Begun { id: record.id, attempt: record.attempt, epoch: record.epoch };
         let told = self.inner.tell(record).await?;
         failpoint::hit("again.durable");
@@ -380,7 +394,7 @@ impl Store {
     /// # Errors
     /// When nothing can be recorded.
     pub async fn give_up(&self, id: CallId) -> Result<(), Fault> {
-        match self.inner.if_legal(id, Event::Died, |r| r.epoch != self.inner.epoch)? {
+        match self.inner.if_legal(id, Event::Died, |_, r| r.epoch != self.inner.epoch)? {
             Some(record) => Ok(self.inner.durable(record.seq).await?),
             None => Ok(()),
         }
@@ -400,7 +414,7 @@ impl Store {
     ) -> Result<Option<CallRecord>, Fault> {
         failpoint::hit("read.before");
         let event = if found { Event::Found(note) } else { Event::NotFound { asked, note } };
-        match self.inner.if_legal(id, event, |_| true)? {
+        match self.inner.if_legal(id, event, |_, _| true)? {
             Some(record) => Ok(Some(failpoint::after("read.durable", self.inner.tell(record).await?))),
             None => Ok(None),
         }

@@ -5,6 +5,7 @@ mod handling;
 mod held_up;
 mod life;
 mod log;
+mod pauses;
 mod races;
 mod recovery;
 mod retention;
