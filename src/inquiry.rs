@@ -161,7 +161,7 @@ async fn standing(
         Box::pin(p.collect_task(record.clone(), token)).await;
         record = p.store.get(record.id).await?.ok_or_else(none)?;
     }
-    let times = times(&record, record.state_at(p.clock.now()));
+    let times = times(&record, p.clock.now());
     let outcome = p.holds.tell(&record, false, page).await?;
     Ok(TaskReply::Told { hold: record.id.hold(), times, outcome })
 }

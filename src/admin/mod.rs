@@ -23,6 +23,7 @@ mod grants;
 mod group;
 mod handling;
 mod health;
+mod kill;
 mod limits;
 mod listing;
 mod me;
@@ -196,6 +197,7 @@ fn pages() -> Router<Arc<Desk>> {
         .route("/grants/{id}/revoke", post(grant_page::revoke))
         .route("/policies", get(page::policies))
         .route("/audit", get(audit::shown))
+        .route("/stop", get(kill::stopped).post(kill::switched))
         .route("/me", get(me::me))
         .route("/me/sign-out-elsewhere", post(me::elsewhere))
         .route("/runs/{run}", get(run::shown))

@@ -20,6 +20,7 @@ use super::exact::Exact;
 use super::filled::Filled;
 use super::find;
 use super::foreseen::Foreseen;
+use super::kill;
 use super::listing::Listing;
 use super::problem::Problem;
 use super::show::{Calls, Head, Inbox, Line, Message, Parts, Piece, Record, Sought};
@@ -116,7 +117,8 @@ impl Visit {
         let s = &self.snapshot;
         let digest: String = s.digests().1.to_string().chars().skip("sha256:".len()).take(8).collect();
         let rules = format!("policies {digest} since {}", s.since);
-        Head { user, csrf: self.visitor.session.csrf.clone(), rules, observes: s.policies.observes() }
+        let stopped = self.desk.store.pauses().iter().map(kill::Row::new).collect();
+        Head { user, csrf: self.visitor.session.csrf.clone(), rules, observes: s.policies.observes(), stopped }
     }
 
     pub(super) async fn exact(&self, record: &CallRecord) -> Exact {

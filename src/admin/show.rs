@@ -12,6 +12,7 @@ use super::decide::REASONS;
 use super::exact::{Body, Exact, Field, fields, visible_bytes};
 use super::foreseen::{Foreseen, Row, Shown, rows};
 use super::grant_page::Granting;
+use super::kill;
 use super::problem::Problem;
 use super::talk::Talk;
 use super::undo::{ShownUndo, Undo};
@@ -27,6 +28,8 @@ pub(super) struct Head {
     pub(super) rules: String,
     /// Policy is asked, and not obeyed.
     pub(super) observes: bool,
+    /// What the kill switch has stopped.
+    pub(super) stopped: Vec<kill::Row>,
 }
 
 /// One line of a list.
@@ -61,10 +64,13 @@ impl Line {
             agent: visible(&record.principal.agent),
             code: short_code(&record.digest),
             created: to_the_second(record.created),
-            expires: record.expires.map(to_the_second).unwrap_or_default(),
-            until: record.expires.map(|t| t.to_string()).unwrap_or_default(),
+            expires: match record.halted {
+                Some(_) => "stopped".to_owned(),
+                None => record.expires.map(to_the_second).unwrap_or_default(),
+            },
+            until: record.expires.filter(|_| record.halted.is_none()).map(|t| t.to_string()).unwrap_or_default(),
             needs: needs.map(|t| format!("{} of {}", record.people(), t.needs.people)).unwrap_or_default(),
-            late: needs.is_some() && view::sla(record).is_some_and(|sla| sla <= asker.now),
+            late: needs.is_some() && view::sla(record).is_some_and(|sla| sla <= record.clock(asker.now)),
             claimed: record.claim_at(asker.now).map(|c| visible(&c.person)).unwrap_or_default(),
         }
     }
@@ -434,7 +440,9 @@ fn risky(asker: &Asker<'_>, record: &CallRecord) -> Vec<String> {
 fn times(record: &CallRecord) -> Vec<(&'static str, String)> {
     let mut all = vec![("asked", record.created.to_string())];
     all.extend(view::sla(record).map(|t| ("to be looked at by", t.to_string())));
-    all.extend(record.expires.map(|t| ("expires", t.to_string())));
+    let runs = record.halted.is_none();
+    all.extend(record.halted.map(|t| ("stopped: its clocks stand still since", t.to_string())));
+    all.extend(record.expires.map(|t| (if runs { "expires" } else { "would expire" }, t.to_string())));
     all.extend(record.terms.as_ref().map(|t| ("window after the last vote", duration_text(t.window))));
     all.extend(record.not_before.map(|t| ("sent at", t.to_string())));
     all.extend(record.window_closes.map(|t| ("window closes", t.to_string())));

@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 use super::api;
 use super::openapi::{
     self, All, Api, AuditLog, BatchDone, Breaker, Budget, Cluster, Comment, Decided, Grant, Handled, Json, List, Me,
-    Op, PausedTool, Policies, Receipt,
+    Op, Pause, Paused, PausedTool, Policies, Receipt,
 };
 use super::openapi::{Receiver, Record, Replayed, Runs, Sample, Summary, Undone};
 use super::{
-    amend, audit, decide, events, grants, group, handling, limits, listing, notices, policies, receipts, run, samples,
-    tools, undo,
+    amend, audit, decide, events, grants, group, handling, kill, limits, listing, notices, policies, receipts, run,
+    samples, tools, undo,
 };
 
 const HOLD: &str = "A hold: its id; while it waits also a suffix of the id of 4 characters or more, or its code.";
@@ -260,6 +260,18 @@ fn limits(api: Api) -> Api {
     let budgets = Op::new::<All<Budget>>("listBudgets", "limits", "Budgets in use, the fullest first")
         .more("At most 1,000.")
         .refuses(403, &["forbidden"]);
+    let pauses = Op::new::<All<Pause>>("listPauses", "limits", "What the kill switch has stopped, the oldest first");
+    let kill = Op::new::<Paused>("kill", "limits", "Stops everything, an agent, a workflow or a tool")
+        .more("None of its calls begins any more, and the clocks of those that wait stand still. Asked twice, it is the same pause. \
+               Calls that were sent before cannot be taken back.")
+        .body::<kill::Switch>()
+        .refuses(403, &["forbidden"]);
+    let resume = Op::new::<Paused>("resume", "limits", "Lets what was stopped go on")
+        .body::<kill::Switch>()
+        .refuses(403, &["forbidden"])
+        .refuses(409, &["not_stopped"]);
+    let api =
+        api.get("/kill", kill::list, pauses).post("/kill", kill::kill, kill).post("/resume", kill::resume, resume);
     api.get("/breakers", limits::breakers, breakers).post("/breakers/{id}/reset", limits::reset, reset).get(
         "/budgets",
         limits::budgets,

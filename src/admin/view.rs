@@ -28,6 +28,7 @@ fn times(record: &CallRecord) -> Value {
         "expires": record.expires,
         "window_s": record.terms.as_ref().map(|t| t.window.as_secs()),
         "window_closes": record.window_closes,
+        "stopped_since": record.halted,
     })
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use crate::call::{CallId, Fault, Timestamp};
+use crate::call::{CallId, Fault, PauseScope, Timestamp};
 use crate::failpoint;
 use crate::gates::breaker::State;
 use crate::store::{CallRecord, Filter, Keep, Shortened, State as CallState};
@@ -144,6 +144,10 @@ async fn once(
         };
         shared.metrics.breaker_state.with_label_values(&[&tool]).set(level);
     }
+    for kind in PauseScope::KINDS {
+        let on = shared.store.pauses().iter().filter(|p| p.scope.kind() == kind).count();
+        shared.metrics.pauses.with_label_values(&[kind]).set(i64::try_from(on).unwrap_or(i64::MAX));
+    }
     shared.metrics.paused_tools.reset();
     for drift in shared.pins.all() {
         shared.metrics.paused_tools.with_label_values(&[&drift.tool]).inc();
@@ -153,7 +157,7 @@ async fn once(
         // The vote itself has asked for the first try.
         let waited = now.since(record.updated) >= Duration::from_secs(2);
         let due = record.not_before.is_none_or(|at| now >= at);
-        if record.release_by_proxy && waited && due && resume.send(record.id).is_err() {
+        if record.release_by_proxy && record.halted.is_none() && waited && due && resume.send(record.id).is_err() {
             return Ok(());
         }
     }

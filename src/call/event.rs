@@ -20,6 +20,8 @@ pub const EVENTS: &[&str] = &[
     "call.executed",
     "call.unknown",
     "call.undone",
+    "pause.began",
+    "pause.ended",
     "near_miss",
     "config.reloaded",
     "config.rejected",

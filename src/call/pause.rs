@@ -46,6 +46,20 @@ const LONGEST: usize = 200;
 pub struct NoScope;
 
 impl PauseScope {
+    /// The kinds, as metrics name them.
+    pub const KINDS: [&'static str; 4] = ["all", "agent", "workflow", "tool"];
+
+    /// Its kind: one of [`PauseScope::KINDS`].
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Agent(_) => "agent",
+            Self::Workflow(_) => "workflow",
+            Self::Tool(_) => "tool",
+        }
+    }
+
     /// What its callers hear. Why it was stopped is for people.
     #[must_use]
     pub fn refusal(&self, since: Timestamp) -> Refusal {

@@ -15,6 +15,7 @@ mod hold_text;
 pub mod holds;
 mod init;
 mod init_text;
+mod kill;
 mod lock;
 mod paint;
 mod replay;
@@ -109,6 +110,10 @@ enum Verb {
     /// Let calls like an approved one pass by themselves, within bounds; look at what does, and take it back.
     #[command(subcommand)]
     Grants(grants::Grants),
+    /// The kill switch: stop everything, an agent, a workflow or a tool; without a scope: what is stopped now.
+    Kill(kill::Kill),
+    /// Let what the kill switch stopped go on.
+    Resume(kill::Resume),
     /// Receivers of notifications: how far they were told, what waits, what was given up.
     #[command(subcommand)]
     Webhooks(webhooks::Webhooks),
@@ -168,6 +173,8 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Holds(verb) => runtime()?.block_on(holds::run(verb.into(), &mut out)),
         Verb::Calls(verb) => runtime()?.block_on(holds::run(verb.into(), &mut out)),
         Verb::Grants(verb) => runtime()?.block_on(holds::run(verb.into(), &mut out)),
+        Verb::Kill(said) => runtime()?.block_on(kill::kill(said, &mut out)),
+        Verb::Resume(said) => runtime()?.block_on(kill::resume(said, &mut out)),
         Verb::Webhooks(verb) => runtime()?.block_on(webhooks::run(verb, &mut out)),
         Verb::Audit(verb) => audit::run(&verb, &mut out),
         Verb::Doctor(args) => doctor::run(&args, &mut out),

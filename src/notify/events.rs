@@ -23,8 +23,17 @@ pub(super) fn of(news: &News, page: Option<&str>) -> Vec<Event> {
             let event = |name| Event { name, tier, data: detailed(name, record, page) };
             names(*step, record).into_iter().map(event).collect()
         }
+        Told::Paused(p) => vec![plain("pause.began", json!({"scope": p.scope, "reason": p.reason, "by": p.by}))],
+        Told::Resumed { scope, reason, by } => {
+            vec![plain("pause.ended", json!({"scope": scope, "reason": reason, "by": by}))]
+        }
         Told::Note(note) => noted(note).into_iter().collect(),
     }
+}
+
+/// An event that is about no hold.
+fn plain(name: &'static str, data: Value) -> Event {
+    Event { name, tier: None, data }
 }
 
 fn names(step: Step, record: &CallRecord) -> Vec<&'static str> {
@@ -114,5 +123,5 @@ fn noted(note: &AuditNote) -> Option<Event> {
         "config.rejected" => ("config.rejected", digests()),
         _ => return None,
     };
-    Some(Event { name, tier: None, data })
+    Some(plain(name, data))
 }

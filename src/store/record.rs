@@ -518,6 +518,17 @@ impl CallRecord {
         self.halted.map_or(now, |at| at.min(now))
     }
 
+    /// When its state ends by itself, as it looks at `now`: of what stands still that moves on with the time.
+    #[must_use]
+    pub fn ends(&self, now: Timestamp) -> Option<Timestamp> {
+        let end = match self.state_at(now) {
+            State::Held => self.expires,
+            State::Approved => self.window_closes,
+            _ => None,
+        };
+        end.map(|end| end.plus(now.since(self.clock(now))))
+    }
+
     /// Whether an approved call may be begun: nothing stops it, and its time has come.
     #[must_use]
     pub fn may_begin(&self, now: Timestamp) -> bool {

@@ -69,6 +69,7 @@ metrics! {
     /// 0 closed, 1 half-open, 2 open.
     breaker_state: IntGaugeVec = "holdpoint_breaker_state", "0 closed, 1 half-open, 2 open", ["tool"];
     /// Tools whose definition nobody has accepted.
+    pauses: IntGaugeVec = "holdpoint_pauses", "What the kill switch has stopped, by kind of scope", ["scope"];
     paused_tools: IntGaugeVec = "holdpoint_paused_tools", "Tools whose definition nobody has accepted", ["tool"];
     /// Decisions on holds.
     hold_decisions: IntCounterVec = "holdpoint_hold_decisions_total", "Decisions on holds", ["op", "tier", "group", "decision", "channel"];

@@ -204,6 +204,20 @@ impl Client<'_> {
         self.send(self.process.admin, method, path, &headers, body).await
     }
 
+    /// The kill switch, and what was confirmed of it.
+    pub async fn switch(&self, verb: &str, scope: &str) -> Option<()> {
+        let reason = self.world.name("s");
+        let said = json!({"scope": scope, "reason": reason});
+        let got = self.reviewer("omar", "POST", &format!("/v1/{verb}"), Some(said)).await?;
+        if got.status == 200 {
+            // Who stops it a second time hears of the first.
+            let first = got.json()["reason"].as_str().unwrap_or_default().to_owned();
+            let reason = if verb == "kill" { first } else { reason };
+            self.world.tell(self.process.epoch, What::Switched { scope: scope.to_owned(), reason });
+        }
+        Some(())
+    }
+
     /// A decision, and what was confirmed of it.
     pub async fn decide(&self, name: &str, room: &str, call: &str, action: &str, body: Value) -> Option<u16> {
         let got = self.reviewer(name, "POST", &format!("/v1/{room}/{call}/{action}"), Some(body)).await?;

@@ -467,3 +467,22 @@ fn what_retention_took_was_old_and_needed_by_nobody() {
     open.lines[end].event = rejected;
     assert!(verify(&open).iter().any(|v| v.starts_with("I12: ")), "an open call needs it");
 }
+
+/// What the kill switch stops does not begin, and a switch that was confirmed stands in the log.
+#[test]
+fn what_is_stopped_does_not_begin() {
+    let switched = |at: &str, scope: &str| {
+        let mut history = good();
+        let pause = json!({"type": "paused", "pause": {"scope": scope, "reason": "why", "by": "omar"}});
+        let line = history.lines.iter().position(|l| l.event["step"] == at).expect("a step");
+        history.lines[line].event = pause;
+        history
+    };
+    // In place of a vote on the call that two people approve: all that begins after it was stopped.
+    let stopped = |scope: &str| verify(&switched("voted", scope)).iter().filter(|v| v.starts_with("pause: ")).count();
+    assert!(stopped("all") > 0 && stopped("agent:bot") > 0);
+    assert_eq!(stopped("agent:nobody"), 0);
+    let mut told = good();
+    told.told.push(Told { epoch: 1, what: What::Switched { scope: "all".into(), reason: "why".into() } });
+    assert!(verify(&told).iter().any(|v| v.starts_with("I12: the kill switch")));
+}

@@ -25,6 +25,8 @@ pub enum Focus {
     Withdraw,
     Export,
     Unknown,
+    /// The kill switch goes on and off while calls wait.
+    Halt,
     /// Declared idempotent: may be sent again.
     Declared,
     /// Looked up when it is lost.
@@ -254,14 +256,40 @@ impl Load<'_> {
 
     /// Two operators say what became of unknown calls; they can look it up.
     async fn operator(&self, mut chance: Chance) {
-        for _ in 0..if self.focus == Focus::Unknown { self.steps } else { self.steps / 6 } {
+        // One that died in the middle has left it on.
+        if self.all_go_on().await.is_none() {
+            return;
+        }
+        let often = matches!(self.focus, Focus::Unknown | Focus::Halt);
+        for _ in 0..if often { self.steps } else { self.steps / 6 } {
             if self.process.is_over() {
+                return;
+            }
+            if chance.percent(if self.focus == Focus::Halt { 60 } else { 4 }) && self.switch(&mut chance).await.is_none() {
                 return;
             }
             if self.settle(&mut chance).await.is_none() {
                 return;
             }
         }
+    }
+
+    async fn all_go_on(&self) -> Option<()> {
+        let on = self.client().reviewer("omar", "GET", "/v1/kill", None).await?.json();
+        for pause in on["items"].as_array()? {
+            self.client().switch("resume", pause["scope"].as_str()?).await?;
+        }
+        Some(())
+    }
+
+    /// Stops something, looks on for a moment, and lets it go on.
+    async fn switch(&self, chance: &mut Chance) -> Option<()> {
+        let scope = chance.pick(&["all", "agent:support-bot", "agent:other-bot", "tool:crm", "workflow:refunds"])?;
+        self.client().switch("kill", scope).await?;
+        for _ in 0..chance.below(3) {
+            self.settle(chance).await?;
+        }
+        self.client().switch("resume", scope).await
     }
 
     async fn settle(&self, chance: &mut Chance) -> Option<()> {
@@ -310,7 +338,7 @@ impl Focus {
             Self::Declared => (100, 114),
             Self::Read => (100, 120),
             Self::Brief => (0, 60),
-            Self::Held | Self::Reject | Self::Edit | Self::Handle | Self::Withdraw => (60, 72),
+            Self::Held | Self::Halt | Self::Reject | Self::Edit | Self::Handle | Self::Withdraw => (60, 72),
             Self::Dual => (72, 80),
             Self::Waiting => (80, 85),
             Self::Short => (85, 88),
@@ -332,6 +360,7 @@ impl Focus {
             "reject" | "rejected" => Self::Reject,
             "edit" | "edited" => Self::Edit,
             "handle" | "claimed" | "unclaimed" | "commented" | "evidence_asked" | "escalated" => Self::Handle,
+            "pause" | "paused" | "halted" | "lift" | "resumed" | "continued" => Self::Halt,
             "withdraw" | "withdrawn" => Self::Withdraw,
             "flow" => Self::Export,
             "again" | "begun_again" => Self::Declared,

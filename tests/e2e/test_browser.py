@@ -411,7 +411,7 @@ class Pages(unittest.TestCase):
         hold = self.world.refund(f"o_{secrets.token_hex(3)}", 8800, reason="pay\u202eeman " + "x" * 300)
         driver = self.visit("maya", size="1280,1000")
         run = self.world.hold(hold)["who"]["run"]
-        pages = ["/", f"/holds/{hold}", "/sign-in", "/me", f"/runs/{run}", "/samples", "/grants"]
+        pages = ["/", f"/holds/{hold}", "/sign-in", "/me", f"/runs/{run}", "/samples", "/grants", "/stop"]
         for scheme in ("light", "dark"):
             media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
             driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)

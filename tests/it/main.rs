@@ -31,6 +31,7 @@ mod holds;
 mod house;
 mod identity;
 mod init;
+mod kill;
 mod limits;
 mod mail;
 mod mcp;

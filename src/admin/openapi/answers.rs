@@ -90,6 +90,8 @@ struct Times {
     /// Seconds from the last vote in which it may be sent.
     window_s: Option<u64>,
     window_closes: Option<Timestamp>,
+    /// The kill switch has stopped it: its clocks stand still since then, and what they miss is added to its ends.
+    stopped_since: Option<Timestamp>,
 }
 
 #[derive(JsonSchema)]

@@ -4,7 +4,9 @@
 use schemars::JsonSchema;
 use serde_json::Value;
 
-use crate::call::{ArtifactId, CallId, Digest, GrantId, GrantOver, HoldId, ReceiptId, Tier, Timestamp, Verdict};
+use crate::call::{
+    ArtifactId, CallId, Digest, GrantId, GrantOver, HoldId, PauseScope, ReceiptId, Tier, Timestamp, Verdict,
+};
 use crate::store::State;
 
 use super::Json;
@@ -45,6 +47,33 @@ enum Channel {
 enum Mode {
     Enforce,
     Observe,
+}
+
+/// What the kill switch has stopped.
+#[derive(JsonSchema)]
+pub(in crate::admin) struct Pause {
+    scope: PauseScope,
+    reason: String,
+    /// The person.
+    by: String,
+    since: Timestamp,
+}
+
+/// What was stopped, or goes on.
+#[derive(JsonSchema)]
+pub(in crate::admin) struct Paused {
+    scope: PauseScope,
+    /// Why it was stopped.
+    reason: String,
+    /// Who stopped it.
+    by: String,
+    since: Timestamp,
+    /// False: it was stopped before, and this is that pause.
+    changed: bool,
+    /// Calls that wait and whose clocks stand still now, or go on.
+    waiting: u64,
+    /// Its calls that were sent before and whose end is not known yet: nothing takes those back.
+    in_flight: u64,
 }
 
 /// How one argument may differ, or that it may not.

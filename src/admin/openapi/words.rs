@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
-use crate::call::{ArtifactId, CallId, Digest, GrantId, HoldId, ReceiptId, Timestamp};
+use crate::call::{ArtifactId, CallId, Digest, GrantId, HoldId, PauseScope, ReceiptId, Timestamp};
 use crate::store::State;
 
 use super::super::decide::REASONS;
@@ -41,6 +41,7 @@ words! {
     ArtifactId = "ArtifactId": {"type": "string", "pattern": "^art_[0-9A-HJKMNP-TV-Z]{26}$"};
     Digest = "Digest": {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"};
     Timestamp = "Timestamp": {"type": "string", "format": "date-time", "description": "RFC 3339, UTC."};
+    PauseScope = "PauseScope": {"type": "string", "pattern": "^(all|(agent|workflow|tool):.{1,200})$"};
     Json = "Json": {"description": "Any JSON."};
     State = "State": {"type": "string", "enum": (State::ALL.map(State::as_str))};
     ReasonCode = "ReasonCode": {

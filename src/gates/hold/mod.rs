@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::call::{Call, CallId, Code, Fault, HeldAs, HoldTimes, Outcome, Principal, Refusal};
+use crate::call::{Call, CallId, Code, Fault, HeldAs, HoldTimes, Outcome, Principal, Refusal, Timestamp};
 use crate::clock::Clock;
 use crate::store::{CallRecord, Park, ParkError, State, Store, arguments_of};
 use crate::tasks::Draining;
@@ -194,7 +194,7 @@ impl Holds {
             State::Held | State::Approved => Outcome::Held {
                 hold: record.id.hold(),
                 tier: record.tier,
-                times: times(record, state),
+                times: times(record, self.clock.now()),
                 accepted,
                 poll: None,
                 refusal: refusal_of(record, state, self.clock.now(), page),
@@ -210,11 +210,6 @@ impl Holds {
 
 /// The clocks of a call, as a client may see them.
 #[must_use]
-pub fn times(record: &CallRecord, state: State) -> HoldTimes {
-    let expires = match state {
-        State::Held => record.expires,
-        State::Approved => record.window_closes,
-        _ => None,
-    };
-    HoldTimes { created: record.created, updated: record.updated, expires }
+pub fn times(record: &CallRecord, now: Timestamp) -> HoldTimes {
+    HoldTimes { created: record.created, updated: record.updated, expires: record.ends(now) }
 }

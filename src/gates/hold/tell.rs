@@ -180,7 +180,7 @@ fn evidence_asked(record: &CallRecord) -> Vec<String> {
 }
 
 fn held(record: &CallRecord, state: State, now: Timestamp, page: Option<&str>) -> Refusal {
-    let expires = if state == State::Held { record.expires } else { record.window_closes };
+    let expires = record.ends(now);
     let after = Duration::from_secs(30).min(expires.map_or(Duration::from_secs(30), |e| e.since(now)));
     let mut text = match state {
         State::Approved => "Approved, not executed yet. Repeat this exact request to get the result.".to_owned(),
@@ -195,6 +195,9 @@ fn held(record: &CallRecord, state: State, now: Timestamp, page: Option<&str>) -
     }
     if let Some(at) = record.not_before.filter(|at| state == State::Approved && *at > now) {
         text.push_str(&format!(" It is sent at {at} unless it is taken back before."));
+    }
+    if record.halted.is_some() {
+        text.push_str(" An operator has stopped calls like it: it waits, whatever people decide, until that ends.");
     }
     if let Some(note) = record.note.as_ref().filter(|_| state == State::Approved) {
         text.push_str(&format!(" It waits: {}.", note.text));

@@ -25,7 +25,7 @@ pub struct Logged {
     pub operation: Option<String>,
     /// Who did it, where a person did, or whom the note is about.
     pub who: Option<String>,
-    /// A stable code, where it has one.
+    /// A stable code, where it has one; what was stopped, or goes on.
     pub code: Option<String>,
 }
 
@@ -66,6 +66,8 @@ impl Logged {
             Some("note") => first(&["/note/principal", "/note/more/user", "/note/more/by"]),
             Some("grant") => first(&["/grant/ended/by", "/grant/by"]),
             Some("sample") => text("/sample/judged/by"),
+            Some("paused") => text("/pause/by"),
+            Some("resumed") => text("/by"),
             _ => who(event, &kind),
         };
         let call = first(&["/id", "/record/id", "/note/call", "/grant/from", "/sample/id"]);
@@ -77,7 +79,7 @@ impl Logged {
             call: call.and_then(|id| id.parse().ok()),
             operation: first(&["/record/operation", "/note/operation", "/grant/operation", "/sample/operation"]),
             who: by,
-            code: first(&["/note/code", "/changed/note/code"]),
+            code: first(&["/note/code", "/changed/note/code", "/pause/scope", "/scope"]),
             kind,
         }
     }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::call::{Digest, Fault, Timestamp};
-use crate::store::{AuditNote, CallRecord, Step};
+use crate::call::{Digest, Fault, PauseScope, Timestamp};
+use crate::store::{AuditNote, CallRecord, Pause, Step};
 
 use super::Store;
 use super::entry::{Entry, fold, followed};
@@ -26,6 +26,17 @@ pub struct News {
 pub enum Told {
     /// A step of a call, and the call after it.
     Step(Step, Box<CallRecord>),
+    /// The kill switch stopped something.
+    Paused(Pause),
+    /// What it had stopped goes on.
+    Resumed {
+        /// What.
+        scope: PauseScope,
+        /// Why.
+        reason: String,
+        /// Who says so.
+        by: String,
+    },
     /// Anything that is no step of a call.
     Note(Box<AuditNote>),
 }
@@ -59,6 +70,8 @@ impl Store {
                 }
                 Told::Step(step, Box::new(record))
             }
+            Entry::Paused { pause } => Told::Paused(pause),
+            Entry::Resumed { scope, reason, by } => Told::Resumed { scope, reason, by },
             Entry::Note { note } => Told::Note(Box::new(note)),
             _ => return Ok(None),
         };

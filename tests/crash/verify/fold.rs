@@ -65,6 +65,8 @@ pub struct Folded {
     pub collected: BTreeMap<String, String>,
     /// Calls that a note is about, and the first epoch that wrote one.
     pub noted: BTreeMap<String, u64>,
+    /// By its reason: what the kill switch stopped or let go on, and in which epoch.
+    pub switched: BTreeMap<String, (String, u64)>,
     /// The log begins with a snapshot: what was before is not here.
     pub partial: bool,
 }
@@ -82,6 +84,8 @@ struct Fold {
     ledgers: BTreeMap<String, (i64, i64)>,
     /// Each as it was written last.
     grants: BTreeMap<String, Value>,
+    /// Scopes that are stopped.
+    stopped: BTreeSet<String>,
 }
 
 pub fn fold(history: &History, found: &mut Findings) -> Folded {
@@ -129,6 +133,8 @@ impl Fold {
                 self.out.artifacts.entry(id).or_insert(self.epoch);
             }
             "grant" => self.grant(&event["grant"]),
+            "paused" => self.switch(text(event, "/pause/scope"), text(event, "/pause/reason"), true),
+            "resumed" => self.switch(text(event, "/scope"), text(event, "/reason"), false),
             "sample" | "forgotten" => {}
             "note" => {
                 if let Some(id) = event.pointer("/note/call").and_then(Value::as_str) {
@@ -137,6 +143,29 @@ impl Fold {
             }
             other => found.add("I13", format!("record {seq} is of an unknown kind `{other}`")),
         }
+    }
+
+    fn switch(&mut self, scope: &str, reason: &str, on: bool) {
+        self.out.switched.insert(reason.to_owned(), (scope.to_owned(), self.epoch));
+        if on {
+            self.stopped.insert(scope.to_owned());
+        } else {
+            self.stopped.remove(scope);
+        }
+    }
+
+    /// What is stopped neither begins nor is parked, except for what takes another call back.
+    fn flows(&self, id: &str, version: &Version, found: &mut Findings) {
+        let record = &version.record;
+        let names = [
+            format!("agent:{}", text(record, "/principal/agent")),
+            format!("workflow:{}", text(record, "/context/workflow")),
+            format!("tool:{}", text(record, "/tool")),
+            "all".to_owned(),
+        ];
+        let begins = matches!(version.step.as_str(), "begun" | "begun_again" | "parked");
+        let stopped = begins && record.get("undoes").is_none() && names.iter().any(|n| self.stopped.contains(n));
+        found.check(!stopped, "pause", || format!("{id}: `{}` in record {}, and it is stopped", version.step, version.seq));
     }
 
     fn grant(&mut self, grant: &Value) {
@@ -162,6 +191,7 @@ impl Fold {
     fn snapshot(&mut self, seq: u64, event: &Value) {
         self.epoch = number(event, "/epoch");
         list(event, "/grants").iter().for_each(|grant| self.grant(grant));
+        list(event, "/pauses").iter().for_each(|p| self.switch(text(p, "/scope"), text(p, "/reason"), true));
         for record in list(event, "/calls") {
             self.out.partial = true;
             let id = text(record, "/id").to_owned();
@@ -221,6 +251,7 @@ impl Fold {
         }
         let version = Version { seq, epoch: self.epoch, step, record };
         self.transition(&id, before.as_ref(), &version, found);
+        self.flows(&id, &version, found);
         let charges = before.as_ref().map(|v| &v.record);
         self.post(charges, Some(&version.record));
         if version.step == "begun" {
@@ -273,7 +304,7 @@ impl Fold {
             "not_found" | "opined" | "reconciled" => quiet(id, before, after, found),
             _ => {}
         }
-        found.check(!self.recovering || step == "died", "I22", || {
+        found.check(!self.recovering || matches!(step, "died" | "halted" | "continued"), "I22", || {
             format!("{id} took step `{step}` in the middle of a recovery")
         });
         if let Some(before) = before.filter(|_| step != "begun") {
@@ -379,6 +410,7 @@ fn arrow(from: &str, step: &str, to: &str) -> bool {
         "edited" => from == "held" && matches!(to, "held" | "stale"),
         "renewed" => matches!(from, "held" | "approved") && matches!(to, "held" | "stale"),
         "waiting" => (from, to) == ("approved", "approved"),
+        "halted" | "continued" => matches!(from, "held" | "approved") && from == to,
         "rejected" => matches!((from, to), ("held", "rejected") | ("approved", "revoked")),
         "withdrawn" => matches!(from, "held" | "approved") && to == "withdrawn",
         "revoked" => matches!(from, "held" | "approved") && to == "revoked",

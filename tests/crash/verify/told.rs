@@ -36,6 +36,11 @@ pub fn check(history: &History, folded: &Folded, found: &mut Findings) {
                 let in_time = folded.artifacts.get(id).is_some_and(|epoch| *epoch <= told.epoch);
                 found.check(in_time, "I12", || format!("{id} was told and is not there"));
             }
+            What::Switched { scope, reason } => {
+                let said = folded.switched.get(reason).is_some_and(|(s, epoch)| s == scope && *epoch <= told.epoch);
+                let why = || format!("the kill switch ({scope}, {reason}) was confirmed and is not there");
+                found.check(said || folded.partial, "I12", why);
+            }
             What::State { call, state } => match folded.calls.get(call) {
                 None => found.check(folded.partial, "I12", || format!("{call} was told and is not there")),
                 Some(known) => found.check(stood(known, state, told.epoch), "I8", || {
