@@ -46,6 +46,7 @@ mod talk;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tools;
+mod trust;
 mod undo;
 mod v1;
 mod view;
@@ -197,6 +198,7 @@ fn pages() -> Router<Arc<Desk>> {
         .route("/grants/{id}/revoke", post(grant_page::revoke))
         .route("/policies", get(page::policies))
         .route("/audit", get(audit::shown))
+        .route("/agents", get(trust::shown))
         .route("/stop", get(kill::stopped).post(kill::switched))
         .route("/me", get(me::me))
         .route("/me/sign-out-elsewhere", post(me::elsewhere))

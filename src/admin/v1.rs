@@ -11,10 +11,10 @@ use super::openapi::{
     self, All, Api, AuditLog, BatchDone, Breaker, Budget, Cluster, Comment, Decided, Grant, Handled, Json, List, Me,
     Op, Pause, Paused, PausedTool, Policies, Receipt,
 };
-use super::openapi::{Receiver, Record, Replayed, Runs, Sample, Summary, Undone};
+use super::openapi::{Receiver, Record, Replayed, Runs, Sample, Summary, Trust, Undone};
 use super::{
     amend, audit, decide, events, grants, group, handling, kill, limits, listing, notices, policies, receipts, run,
-    samples, tools, undo,
+    samples, tools, trust, undo,
 };
 
 const HOLD: &str = "A hold: its id; while it waits also a suffix of the id of 4 characters or more, or its code.";
@@ -260,6 +260,13 @@ fn limits(api: Api) -> Api {
     let budgets = Op::new::<All<Budget>>("listBudgets", "limits", "Budgets in use, the fullest first")
         .more("At most 1,000.")
         .refuses(403, &["forbidden"]);
+    let trust = Op::new::<All<Trust>>("listTrust", "limits", "How far agents are trusted, the least first")
+        .more("By agent, workflow and operation. Of what is not listed nothing is known yet: 50. At most 1,000.")
+        .query("agent", "Of this agent only.", text())
+        .query("workflow", "In this workflow only.", text())
+        .query("op", "With this operation only.", text())
+        .refuses(403, &["forbidden"]);
+    let api = api.get("/trust", trust::list, trust);
     let pauses = Op::new::<All<Pause>>("listPauses", "limits", "What the kill switch has stopped, the oldest first");
     let kill = Op::new::<Paused>("kill", "limits", "Stops everything, an agent, a workflow or a tool")
         .more("None of its calls begins any more, and the clocks of those that wait stand still. Asked twice, it is the same pause. \

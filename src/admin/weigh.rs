@@ -65,10 +65,20 @@ pub(super) fn doubts(record: &CallRecord, foreseen: Option<&Foreseen>, like: &Li
             let text = format!("Policy refused {} of this agent's calls in the hour before.", history.denied_last_hour);
             doubt("denied_before", text)
         }),
+        low_trust(record),
         (record.renewals > 0)
             .then(|| doubt("moved", "It is not as it was asked for at first: something moved, or was changed, since.")),
     ];
     all.into_iter().flatten().collect()
+}
+
+/// Calls like it by this agent have surprised people of late.
+fn low_trust(record: &CallRecord) -> Option<Doubt> {
+    let trust = record.facts.as_ref().map(|f| f.trust).filter(|t| t.surprises_7d > 0)?;
+    let (n, score) = (trust.surprises_7d, trust.score);
+    let times = if n == 1 { "once".to_owned() } else { format!("{n} times") };
+    let text = format!("Calls like it by this agent surprised people {times} in 7 days; trust {score} of 100.");
+    Some(doubt("surprises", text))
 }
 
 fn of_preview(foreseen: Option<&Foreseen>) -> Option<Doubt> {

@@ -1,6 +1,7 @@
 //! What happens by itself, once a second: approved calls that wait are tried again, ends are written down, limits are
 //! tidied. Nothing here decides; expiry holds whether or not this runs.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -121,6 +122,29 @@ async fn escalate(shared: &Shared) -> Result<(), Fault> {
     Ok(())
 }
 
+/// How far agents are trusted, and what surprised people since the last beat.
+fn trust(shared: &Shared) -> Result<(), Fault> {
+    let s = shared.snapshots.current();
+    let identity = &s.config.identity;
+    let certificates = identity.mtls.iter().flat_map(|m| m.agents.values()).flat_map(|a| &a.groups);
+    let known: BTreeSet<&String> = identity.keys.iter().flat_map(|k| &k.groups).chain(certificates).collect();
+    let mut lowest: BTreeMap<(String, String), i64> = BTreeMap::new();
+    for t in shared.store.trusts()? {
+        let group = t.group.filter(|g| known.contains(g)).unwrap_or_else(|| "_other".to_owned());
+        let least = lowest.entry((group, t.workflow)).or_insert(t.trust.score);
+        *least = t.trust.score.min(*least);
+    }
+    shared.metrics.trust.reset();
+    for ((group, workflow), score) in lowest {
+        shared.metrics.trust.with_label_values(&[&group, &workflow]).set(score);
+    }
+    for (workflow, kind) in shared.store.take_surprises()? {
+        tracing::info!(workflow, kind = kind.as_str(), "a surprise");
+        shared.metrics.surprises.with_label_values(&[workflow.as_str(), kind.as_str()]).inc();
+    }
+    Ok(())
+}
+
 async fn once(
     shared: &Shared,
     resume: &mpsc::UnboundedSender<CallId>,
@@ -144,6 +168,7 @@ async fn once(
         };
         shared.metrics.breaker_state.with_label_values(&[&tool]).set(level);
     }
+    trust(shared)?;
     for kind in PauseScope::KINDS {
         let on = shared.store.pauses().iter().filter(|p| p.scope.kind() == kind).count();
         shared.metrics.pauses.with_label_values(&[kind]).set(i64::try_from(on).unwrap_or(i64::MAX));

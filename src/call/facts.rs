@@ -27,6 +27,9 @@ pub struct Facts {
     /// What this agent did of late.
     #[serde(default, skip_serializing_if = "is_default")]
     pub history: History,
+    /// How far this agent is trusted with this operation in this workflow.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub trust: Trust,
 }
 
 /// What was nothing is not written down.
@@ -144,6 +147,23 @@ impl Meters {
     #[must_use]
     pub fn worst_pct(&self) -> i64 {
         [self.step, self.run, self.user, self.org].iter().map(|m| m.used_pct).max().unwrap_or(0)
+    }
+}
+
+/// How far an agent is trusted with one operation in one workflow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Trust {
+    /// 0 to 100. Surprises spend it at once; what goes as it should earns it back slowly.
+    pub score: i64,
+    /// Surprises in the last seven days.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub surprises_7d: i64,
+}
+
+impl Default for Trust {
+    /// Of which nothing is known.
+    fn default() -> Self {
+        Self { score: 50, surprises_7d: 0 }
     }
 }
 

@@ -66,6 +66,12 @@ pub enum GrantOver {
     Rejected,
     /// A call like those was taken back.
     Undone,
+    /// A call like those was changed before people approved it.
+    Edited,
+    /// A call like those was judged bad after the fact.
+    JudgedBad,
+    /// Policy refused a call like those that nobody can release.
+    NearMiss,
     /// The tool keeps failing.
     BreakerOpen,
     /// A policy that it leaned on changed.
@@ -88,6 +94,9 @@ impl GrantOver {
             Self::Voided => "voided",
             Self::Rejected => "rejected",
             Self::Undone => "undone",
+            Self::Edited => "edited",
+            Self::JudgedBad => "judged_bad",
+            Self::NearMiss => "near_miss",
             Self::BreakerOpen => "breaker_open",
             Self::PolicyChanged => "policy_changed",
             Self::SchemaChanged => "schema_changed",

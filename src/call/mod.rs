@@ -38,7 +38,7 @@ mod undo;
 pub use digest::{Digest, canonical};
 pub use encode::{encode_part, encode_path};
 pub use event::EVENTS;
-pub use facts::{Asked, Beside, Facts, History, Judgement, Meter, Meters, Would};
+pub use facts::{Asked, Beside, Facts, History, Judgement, Meter, Meters, Trust, Would};
 pub use fault::Fault;
 pub use grant::{GrantCaps, GrantOver, Leans, Loose, TOP_GRANT, overlap, rest_of, spent_on, take_out};
 pub use id::{ArtifactId, CallId, GrantId, HoldId, IdError, ReceiptId, short_code};

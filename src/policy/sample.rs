@@ -172,6 +172,7 @@ pub(crate) fn facts() -> Facts {
         source_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
         budget: Meters { step: Meter::default(), run: meter, user: meter, org: meter },
         history: History::default(),
+        trust: crate::call::Trust::default(),
     }
 }
 

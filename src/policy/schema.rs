@@ -115,7 +115,7 @@ fn declare(out: &mut Generated, operation: &Operation, types: &mut BTreeSet<Stri
     line(
         &mut out.text,
         format_args!(
-            "    context: {{ input: {name}, call: Call, approval: Approval, budget: Budget, history: History }} }};"
+            "    context: {{ input: {name}, call: Call, approval: Approval, budget: Budget, history: History, trust: Trust }} }};"
         ),
     );
     out.inputs.insert(operation.name.clone(), record);

@@ -28,5 +28,7 @@ pub fn gather(
         target,
         currency: currency.and_then(serde_json::Value::as_str).or(fixed),
     };
-    Ok(Facts { now, evidence, source_ip: call.source_ip(), budget: meters, history: store.history(&question)? })
+    let trust = store.trust(principal, &call.context().workflow, &operation.name)?;
+    let history = store.history(&question)?;
+    Ok(Facts { now, evidence, source_ip: call.source_ip(), budget: meters, history, trust })
 }

@@ -18,13 +18,14 @@ mod pause;
 mod record;
 mod sample;
 mod state;
+mod trust;
 mod votes;
 
 pub use ask::*;
 pub(crate) use embedded::SHORTENED;
 pub use embedded::{
     Alike, Counts, Gap, Health, HoldStep, Keep, Logged, MIN_FREE, News, OpenError, Options, Recovery, Shortened, Store,
-    Told, free_bytes, kind_of,
+    Told, Trusted, free_bytes, kind_of,
 };
 pub use fresh::{Made, arguments_of, stored_request, target_of, undo_key};
 pub use grant::{Grant, GrantEnd, GrantUse, is_grants};
@@ -33,3 +34,4 @@ pub use pause::{Pause, PauseDone};
 pub use record::*;
 pub use sample::{JudgeSample, Judged, Sample};
 pub use state::{Editing, Event as CallEvent, Illegal, MAX_RENEWALS, Renewal, Ruling, Step};
+pub use trust::{Surprise, Surprised};

@@ -68,8 +68,13 @@ metrics! {
     upstream_seconds: HistogramVec = "holdpoint_upstream_seconds", "Upstream time to the head of the answer", ["tool", "op"];
     /// 0 closed, 1 half-open, 2 open.
     breaker_state: IntGaugeVec = "holdpoint_breaker_state", "0 closed, 1 half-open, 2 open", ["tool"];
-    /// Tools whose definition nobody has accepted.
+    /// The lowest trust.
+    trust: IntGaugeVec = "holdpoint_trust_score", "The lowest trust, 0 to 100, of agents of the group in the workflow", ["agent_group", "workflow"];
+    /// What spent trust.
+    surprises: IntCounterVec = "holdpoint_surprises_total", "What spent trust", ["workflow", "kind"];
+    /// What is stopped.
     pauses: IntGaugeVec = "holdpoint_pauses", "What the kill switch has stopped, by kind of scope", ["scope"];
+    /// Tools whose definition nobody has accepted.
     paused_tools: IntGaugeVec = "holdpoint_paused_tools", "Tools whose definition nobody has accepted", ["tool"];
     /// Decisions on holds.
     hold_decisions: IntCounterVec = "holdpoint_hold_decisions_total", "Decisions on holds", ["op", "tier", "group", "decision", "channel"];

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::call::{AuthMethod, CallContext, Facts, History, Meter, Meters, Operation, Principal, Timestamp};
+use crate::call::{AuthMethod, CallContext, Facts, History, Meter, Meters, Operation, Principal, Timestamp, Trust};
 use crate::gates::authz::{Policies, Question};
 use crate::policy::Model;
 
@@ -77,6 +77,7 @@ impl Case {
             source_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
             budget: Meters::default(),
             history: History::default(),
+            trust: Trust::default(),
         };
         Ok(Self {
             principal: Arc::clone(&recorded.principal),
@@ -192,6 +193,19 @@ pub struct HistoryGiven {
     pub first_time_target: bool,
 }
 
+/// How far the agent is trusted with this operation in this workflow.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct TrustGiven {
+    /// 0 to 100; 50, with which everybody begins, when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub score: Option<i64>,
+    /// Surprises in the last seven days.
+    #[serde(rename = "surprises7d", skip_serializing_if = "is_zero")]
+    pub surprises_7d: i64,
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
 fn is_zero(n: &i64) -> bool {
     *n == 0
@@ -217,6 +231,9 @@ pub struct Given {
     /// What the agent did of late.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub history: Option<HistoryGiven>,
+    /// How far the agent is trusted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust: Option<TrustGiven>,
     /// Kinds of evidence that are attached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<BTreeSet<String>>,
@@ -239,6 +256,7 @@ impl Given {
             now: self.now.or(other.now),
             budget: self.budget.or(other.budget),
             history: self.history.or(other.history),
+            trust: self.trust.or(other.trust),
             evidence: self.evidence.or(other.evidence),
             source_ip: self.source_ip.or(other.source_ip),
         }
@@ -257,6 +275,7 @@ impl Given {
             source_ip,
             budget: meters(self.budget.unwrap_or_default())?,
             history: history(self.history.unwrap_or_default()),
+            trust: trust(self.trust.unwrap_or_default())?,
         };
         Ok(Case {
             principal: Arc::new(principal(self.agent.unwrap_or_default())),
@@ -323,6 +342,14 @@ fn meters(given: BudgetGiven) -> Result<Meters, String> {
         _ => {}
     }
     Ok(all)
+}
+
+fn trust(given: TrustGiven) -> Result<Trust, String> {
+    let score = given.score.unwrap_or(Trust::default().score);
+    if !(0..=100).contains(&score) {
+        return Err(format!("`trust.score: {score}` is not 0 to 100"));
+    }
+    Ok(Trust { score, surprises_7d: given.surprises_7d })
 }
 
 fn history(given: HistoryGiven) -> History {

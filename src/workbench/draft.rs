@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::call::Facts;
+use crate::call::{Facts, Trust};
 use crate::gates::authz::Inspection;
 
-use super::case::{AgentGiven, BudgetGiven, Given, HistoryGiven, MeterGiven, WorkflowGiven};
+use super::case::{AgentGiven, BudgetGiven, Given, HistoryGiven, MeterGiven, TrustGiven, WorkflowGiven};
 use super::history::Recorded;
 use super::{Bench, Case};
 
@@ -93,7 +93,7 @@ fn strings(value: &Value, at: String, found: &mut Vec<String>) {
 
 fn given(case: &Case) -> Given {
     let p = &case.principal;
-    let Facts { now, evidence, source_ip, budget, history } = &case.facts;
+    let Facts { now, evidence, source_ip, budget, history, trust } = &case.facts;
     let meter = |m: crate::call::Meter| {
         (m != crate::call::Meter::default())
             .then_some(MeterGiven { used_pct: m.used_pct, remaining_minor: m.remaining_minor })
@@ -131,6 +131,8 @@ fn given(case: &Case) -> Given {
         now: Some(now.to_string()),
         budget: spent.then_some(budget),
         history: (history != HistoryGiven::default()).then_some(history),
+        trust: (*trust != Trust::default())
+            .then_some(TrustGiven { score: Some(trust.score), surprises_7d: trust.surprises_7d }),
         evidence: (!evidence.is_empty()).then(|| evidence.clone()),
         source_ip: (!source_ip.is_loopback()).then_some(*source_ip),
     }

@@ -136,10 +136,11 @@ mod tests {
         let want = [
             "medium amountMinor 5001",
             "medium history.firstTimeTarget true",
+            "medium trust.score 39",
             "medium budget.worstPct 90",
             "high amountMinor 50001",
         ];
-        assert_eq!(shown(&e.closest)[..4], want);
+        assert_eq!(shown(&e.closest)[..5], want);
     }
 
     #[test]

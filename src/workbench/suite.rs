@@ -66,6 +66,9 @@ pub struct Test {
     pub history: Option<super::case::HistoryGiven>,
     /// Facts; see `defaults`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust: Option<super::case::TrustGiven>,
+    /// Facts; see `defaults`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<BTreeSet<String>>,
     /// Facts; see `defaults`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -85,6 +88,7 @@ impl Test {
             now: self.now.clone(),
             budget: self.budget,
             history: self.history,
+            trust: self.trust,
             evidence: self.evidence.clone(),
             source_ip: self.source_ip,
         }
@@ -420,7 +424,7 @@ mod tests {
             ("  - { name: a, call: x, table: [[n], [1]], expect: { tier: low } }\n", "nothing says `$n`"),
             ("  - { name: a, call: x, table: [[n]], expect: { tier: low } }\n", "at least one row"),
             ("  - { name: a, call: x, table: [[n], [1, 2]], input: {n: $n}, expect: { tier: low } }\n", "row 1 has 2"),
-            ("  - { name: a, call: x, trust: { score: 1 }, expect: { tier: low } }\n", "unknown key `trust`"),
+            ("  - { name: a, call: x, drift: { score: 1 }, expect: { tier: low } }\n", "unknown key `drift`"),
             ("  - { name: a, call: x, call: y, expect: { tier: low } }\n", "duplicate"),
             ("  - { name: a, review: { user: m, action: hold.approve }, expect: { tier: low } }\n", "says `allow`"),
         ] {

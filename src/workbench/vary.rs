@@ -47,6 +47,8 @@ fn current(case: &Case, path: &[String]) -> Option<Value> {
                 _ => return None,
             })
         }
+        "trust" if rest == ["score"] => Some(case.facts.trust.score.into()),
+        "trust" if rest == ["surprises7d"] => Some(case.facts.trust.surprises_7d.into()),
         "call" if rest == ["hourUtc"] => Some(case.facts.now.hour_utc().into()),
         "call" if rest == ["weekday"] => Some(case.facts.now.weekday().into()),
         "call" if rest == ["stage"] => Some(case.context.stage.clone().into()),
@@ -105,6 +107,14 @@ pub(super) fn varied(case: &Case, path: &[String], value: Option<&Value>) -> Opt
                 "deniedLastHour" => h.denied_last_hour = value?.as_i64()?,
                 "sumMinorToday" => h.sum_minor_today = value?.as_i64()?,
                 "firstTimeTarget" => h.first_time_target = value?.as_bool()?,
+                _ => return None,
+            }
+        }
+        "trust" => {
+            let t = &mut case.facts.trust;
+            match rest.first()?.as_str() {
+                "score" => t.score = value?.as_i64().filter(|n| (0..=100).contains(n))?,
+                "surprises7d" => t.surprises_7d = value?.as_i64().filter(|n| *n >= 0)?,
                 _ => return None,
             }
         }

@@ -433,7 +433,7 @@ class Pages(unittest.TestCase):
 
     def test_what_operators_look_at_is_accessible(self):
         driver = self.visit("omar")
-        for path in ["/audit", "/policies", "/calls", "/me"]:
+        for path in ["/audit", "/policies", "/calls", "/me", "/stop", "/agents"]:
             driver.get(f"http://{self.world.admin}{path}")
             self.assertEqual(self.axe(driver), [], path)
             self.assertTrue(driver.find_elements(By.CSS_SELECTOR, "h1"), path)

@@ -117,6 +117,7 @@ def any_test(r, agents, n):
             "sumMinorToday": r.randrange(0, 10**9),
             "firstTimeTarget": r.random() < 0.15,
         },
+        "trust": {"score": min(100, near(r, 39, 40, 50)), "surprises7d": r.choice([0, 1, 2, 3])},
         "evidence": [e for e in ("ticket", "order", "photo") if r.random() < 0.3],
         "sourceIp": r.choice(["127.0.0.1", "10.1.2.3", "10.255.0.1", "192.168.0.9", "::1", "2001:db8::5"]),
     }
@@ -164,6 +165,7 @@ def question(test, granted, dual):
             "approval": {"granted": granted, "dual": dual},
             "budget": budget,
             "history": test["history"],
+            "trust": test["trust"],
         },
     }
 

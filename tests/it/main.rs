@@ -48,6 +48,7 @@ mod samples;
 mod slack;
 mod stdio;
 mod streams;
+mod trust;
 mod undo;
 mod unknown;
 mod unsent;

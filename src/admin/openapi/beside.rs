@@ -49,6 +49,39 @@ enum Mode {
     Observe,
 }
 
+/// How far an agent is trusted with one operation in one workflow.
+#[derive(JsonSchema)]
+pub(in crate::admin) struct Trust {
+    org: String,
+    agent: String,
+    workflow: String,
+    op: String,
+    /// 0 to 100; everybody begins with 50.
+    score: i64,
+    surprises_7d: u64,
+    /// Those of seven days, the newest first; at most 20.
+    surprises: Vec<Surprised>,
+}
+
+#[derive(JsonSchema)]
+struct Surprised {
+    kind: SurpriseKind,
+    /// What it spent.
+    points: u64,
+    at: Timestamp,
+    call: Option<CallId>,
+}
+
+#[derive(JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum SurpriseKind {
+    Undone,
+    JudgedBad,
+    Rejected,
+    NearMiss,
+    Edited,
+}
+
 /// What the kill switch has stopped.
 #[derive(JsonSchema)]
 pub(in crate::admin) struct Pause {

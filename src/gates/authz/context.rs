@@ -6,7 +6,7 @@ use serde_json::{Map, Number, Value};
 use super::Question;
 use super::entities::{Kind, text, texts, uid};
 use super::slice::Wants;
-use crate::call::{Code, Facts, Fault, History, Meter, Refusal, Tier, Violation};
+use crate::call::{Code, Facts, Fault, History, Meter, Refusal, Tier, Trust, Violation};
 use crate::policy::input::{InputType, Member, Record};
 
 type Pairs = Vec<(String, Expr)>;
@@ -25,6 +25,9 @@ pub(super) fn build(wants: &Wants, input: &Record, q: &Question<'_>) -> Result<C
     }
     if wants.group("history") {
         all.push(("history".to_owned(), record(history(&q.facts.history))?));
+    }
+    if wants.group("trust") {
+        all.push(("trust".to_owned(), record(trust(q.facts.trust))?));
     }
     Context::from_pairs(all).map_err(|e| Fault::caused("a context could not be built", e).into())
 }
@@ -103,6 +106,10 @@ fn history(h: &History) -> Pairs {
         ("sumMinorToday".to_owned(), long(h.sum_minor_today)),
         ("firstTimeTarget".to_owned(), Expr::new_bool(h.first_time_target)),
     ]
+}
+
+fn trust(t: Trust) -> Pairs {
+    vec![("score".to_owned(), long(t.score)), ("surprises7d".to_owned(), long(t.surprises_7d))]
 }
 
 fn arguments(wants: &Wants, declared: &Record, arguments: &Value) -> Result<Pairs, Refusal> {

@@ -22,6 +22,7 @@ use super::ledger::Ledgers;
 use super::pauses::Pauses;
 use super::samples::Samples;
 use super::tally::Tally;
+use super::trust::Trusts;
 
 /// How long outcomes stay collectable.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +51,7 @@ pub(super) struct Core {
     pub(super) denials: Denials,
     pub(super) decisions: Decisions,
     pub(super) samples: Samples,
+    pub(super) trusts: Trusts,
     pub(super) forgotten: Forgotten,
     pub(super) pauses: Pauses,
     /// The newest frame of any pause.
@@ -89,6 +91,7 @@ impl Core {
             denials: Denials::default(),
             decisions: Decisions::default(),
             samples: Samples::default(),
+            trusts: Trusts::default(),
             forgotten: Forgotten::default(),
             pauses: Pauses::default(),
             paused_at: 0,
@@ -151,6 +154,7 @@ impl Core {
             }
             Entry::Sample { sample } => {
                 self.samples.put(seq, sample);
+                self.trusts.sample(sample);
                 Ok(Vec::new())
             }
             Entry::Paused { pause } => {
@@ -169,6 +173,7 @@ impl Core {
             }
             Entry::Note { note } => {
                 self.tally.note(note, at);
+                self.trusts.note(note, at);
                 Ok(Vec::new())
             }
         }
@@ -180,6 +185,10 @@ impl Core {
             self.ledgers.follow(old.as_deref(), record, at);
             self.tally.step(step, record, at);
             self.decisions.step(step, record, at);
+            // One that cannot be read any more is too old to say anything of today.
+            let undoes = record.undoes.as_ref().filter(|_| record.state == State::Succeeded);
+            let undone = undoes.and_then(|u| self.record(u.call).ok().flatten());
+            self.trusts.step(step, record, undone.as_deref(), at);
         }
         self.denials.follow(record);
         self.seen.extend(keys::seen_by(record));
@@ -317,6 +326,7 @@ impl Core {
             denials: self.denials.image(self.high),
             decisions: self.decisions.image(self.high),
             samples: self.samples.image(self.high),
+            trusts: self.trusts.image(self.high),
             forgotten: self.forgotten,
             pauses: self.pauses.image(),
         }
@@ -333,6 +343,7 @@ impl Core {
         self.denials = Denials::restore(&image.denials);
         self.decisions = Decisions::restore(&image.decisions);
         self.samples = Samples::restore(&image.samples);
+        self.trusts = Trusts::restore(&image.trusts);
         self.forgotten = image.forgotten;
         self.pauses.restore(&image.pauses);
         image.calls.iter().try_for_each(|record| self.insert(record).map(drop))

@@ -15,6 +15,7 @@ use super::denials::Denial;
 use super::forgotten::Forgotten;
 use super::ledger::LedgersImage;
 use super::tally::TallyImage;
+use super::trust::TrustsImage;
 
 /// The event of one frame.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -74,6 +75,8 @@ pub(super) struct Image {
     pub(super) forgotten: Forgotten,
     #[serde(default)]
     pub(super) pauses: Vec<Pause>,
+    #[serde(default)]
+    pub(super) trusts: TrustsImage,
 }
 
 /// The record that these frames of one call add up to.

@@ -11,6 +11,7 @@ use crate::store::{CallRecord, Charge, Grant, GrantEnd, GrantUse, HoldError, Vot
 
 use super::core::Core;
 use super::entry::Entry;
+use super::trust::Whose;
 use super::{Inner, Store, Unavailable};
 
 /// Past ones are shown for so long; the journal keeps what it says of them.
@@ -105,6 +106,31 @@ impl Inner {
         now: Timestamp,
     ) -> Result<(), Unavailable> {
         self.end(core, now, None, |grant| grant.is_about(record).then_some(why)).map(drop)
+    }
+
+    /// The same for calls of this caller, operation and workflow.
+    pub(super) fn end_for(
+        &self,
+        core: &mut Core,
+        (principal, operation, workflow): (&PrincipalKey, &str, &str),
+        why: GrantOver,
+        now: Timestamp,
+    ) -> Result<(), Unavailable> {
+        let about = |g: &Grant| g.principal == *principal && g.operation == operation && g.workflow == workflow;
+        self.end(core, now, None, |grant| about(grant).then_some(why)).map(drop)
+    }
+
+    /// Policy refused a call that nobody can release: what was granted to that agent for calls like it is over.
+    pub(super) fn end_missed(
+        &self,
+        core: &mut Core,
+        (org, agent, workflow, operation): &Whose,
+        now: Timestamp,
+    ) -> Result<(), Unavailable> {
+        let about = |g: &Grant| {
+            g.principal.0 == *org && g.principal.1 == *agent && g.operation == *operation && g.workflow == *workflow
+        };
+        self.end(core, now, None, |grant| about(grant).then_some(GrantOver::NearMiss)).map(drop)
     }
 
     /// The votes on a call are void: so is what was granted with them, or it would be given once more with the next ones.

@@ -26,6 +26,7 @@ mod samples;
 mod steps;
 mod tally;
 mod told;
+mod trust;
 
 use std::fmt;
 use std::sync::atomic::{
@@ -56,6 +57,7 @@ pub use open::OpenError;
 pub(crate) use retain::NOTE as SHORTENED;
 pub use retain::{Keep, Shortened};
 pub use told::{News, Told};
+pub use trust::Trusted;
 
 use self::checkpoint::Checkpoints;
 use self::core::Core;
@@ -332,6 +334,9 @@ impl Inner {
             Step::Rejected => self.end_alike(core, record, GrantOver::Rejected, now)?,
             Step::Renewed => self.end_from(core, record.id, now)?,
             _ => {}
+        }
+        if let Some(why) = trust::ends_grants(step, record) {
+            self.end_alike(core, record, why, now)?;
         }
         Ok(self.write(core, step, record, next, now, payloads)?)
     }

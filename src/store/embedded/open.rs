@@ -382,6 +382,7 @@ impl Inner {
                 _ => {}
             }
         }
+        drop(core.trusts.counted());
         self.align(&mut core, now, true)?;
         let calls: Vec<_> = core.calls.values().cloned().collect();
         recovery.ledgers_corrected = !core.ledgers.reconcile(calls.iter().map(|r| &**r), now);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::call::{CallId, Fault, Timestamp};
+use crate::call::{CallId, Fault, GrantOver, Timestamp, Verdict};
 use crate::store::{HoldError, JudgeSample, Judged, Sample, votes};
 
 use super::entry::Entry;
@@ -60,6 +60,10 @@ impl Inner {
         }
         let judged = Judged { verdict: said.verdict, reason_code: said.reason_code, by: said.person, at: now };
         let sample = Arc::new(Sample { judged: Some(judged), ..(*sample).clone() });
+        if said.verdict == Verdict::Bad {
+            let (principal, operation, workflow) = (sample.principal.key(), &sample.operation, &sample.workflow);
+            self.end_for(&mut core, (&principal, operation, workflow), GrantOver::JudgedBad, now)?;
+        }
         let seq = self.commit(&mut core, now, Vec::new(), |_| Entry::Sample { sample: Arc::clone(&sample) })?;
         Ok((seq, sample))
     }

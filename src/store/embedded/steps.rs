@@ -16,6 +16,7 @@ use crate::store::{
 
 use super::core::{Core, Hint};
 use super::entry::{Entry, followed, placed};
+use super::trust::near_miss;
 use super::{Inner, MAX_BACKLOG, Refused, Store, Unavailable, points};
 
 impl From<SealError> for Unavailable {
@@ -458,6 +459,9 @@ impl Store {
         failpoint::hit("note.before");
         let seq = {
             let (mut core, now) = self.inner.lock_healthy()?;
+            if let Some(missed) = near_miss(&note) {
+                self.inner.end_missed(&mut core, &missed, now)?;
+            }
             self.inner.commit(&mut core, now, Vec::new(), |_| Entry::Note { note })?
         };
         failpoint::hit("note.queued");

@@ -16,7 +16,7 @@ fn by(record: &CallRecord, person: &str, wish: Wish) -> Handle {
     Handle { id: record.id, version: None, person: person.into(), aliases: vec![format!("idp|{person}")], wish }
 }
 
-fn change(record: &CallRecord, person: &str) -> EditHold {
+pub(super) fn change(record: &CallRecord, person: &str) -> EditHold {
     let note = Note { code: "edited".into(), text: "less".into(), by: Some(person.into()) };
     let (config_digest, policy_digest) = (record.config_digest, record.policy_digest);
     let terms = terms(crate::call::Tier::Medium, &[], 1);

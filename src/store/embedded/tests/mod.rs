@@ -11,6 +11,7 @@ mod recovery;
 mod retention;
 mod samples;
 mod signed;
+mod trust;
 
 use std::fs;
 use std::path::Path;
@@ -103,7 +104,9 @@ impl Bench {
                 + &serde_json::to_string(&image.grants).unwrap()
                 + &serde_json::to_string(&image.samples).unwrap()
                 + &serde_json::to_string(&image.denials).unwrap()
-                + &serde_json::to_string(&image.decisions).unwrap(),
+                + &serde_json::to_string(&image.decisions).unwrap()
+                + &serde_json::to_string(&image.trusts).unwrap()
+                + &serde_json::to_string(&image.pauses).unwrap(),
             index,
         )
     }
