@@ -42,6 +42,9 @@ def decide(case, verb):
         case.body = {member: value for member, value in case.body.items() if member not in ODD}
     if verb == "edit" and likely(0.7):
         case.body["patch"] = [{"op": "replace", "path": "/amountMinor", "value": DICE.randint(5001, 9000)}]
+    if verb == "reject" and "reason_code" in case.body:
+        # Reasons that say that the agent was wrong would spend its trust, and nobody could be given a grant any more.
+        case.body["reason_code"] = DICE.choice(["not_needed", "wrong_time", "other", "x_local"])
     if verb == "escalate":
         case.body["to"] = "finance"
     return known[0]
@@ -54,6 +57,9 @@ def subject(case, path):
         case.path_parameters["id"] = decide(case, verb) if verb else DICE.choice(REAL[kind])[0]
     elif path == "/v1/grants" and isinstance(case.body, dict):
         case.body["hold"], case.body["digest"] = DICE.choice(REAL["approved"])
+    elif path in ("/v1/kill", "/v1/resume") and isinstance(case.body, dict):
+        # Nothing else here needs this tool.
+        case.body["scope"] = "tool:tickets"
     elif path == "/v1/holds/batch" and isinstance(case.body, dict):
         case.body["cluster"] = DICE.choice(REAL["clusters"])[0]
         case.body["items"] = [dict(zip(("id", "digest"), DICE.choice(REAL["holds"])))]

@@ -100,6 +100,7 @@ class Description(unittest.TestCase):
         done = self.fuzz("omar")
         wanted = {"GET /v1/calls", "GET /v1/calls/{id}", "POST /v1/calls/{id}/undo", "DELETE /v1/grants/{id}"}
         wanted |= {"GET /v1/policies", "GET /v1/tools/paused", "GET /v1/webhooks"}
+        wanted |= {"GET /v1/kill", "POST /v1/kill", "POST /v1/resume", "GET /v1/trust"}
         self.assertLessEqual(wanted, done)
 
     def test_so_does_a_stranger(self):
