@@ -23,6 +23,7 @@ mod grants;
 mod group;
 mod handling;
 mod health;
+mod include;
 mod kill;
 mod limits;
 mod listing;

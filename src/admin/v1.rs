@@ -13,8 +13,8 @@ use super::openapi::{
 };
 use super::openapi::{Receiver, Record, Replayed, Runs, Sample, Summary, Undone};
 use super::{
-    amend, audit, decide, events, grants, group, handling, kill, limits, listing, notices, policies, receipts, run,
-    samples, tools, undo,
+    amend, audit, decide, events, grants, group, handling, include, kill, limits, listing, notices, policies, receipts,
+    run, samples, tools, undo,
 };
 
 const HOLD: &str = "A hold: its id; while it waits also a suffix of the id of 4 characters or more, or its code.";
@@ -71,6 +71,7 @@ fn holds(api: Api) -> Api {
     let list = listing::described_holds(Op::new::<List<Summary>>("listHolds", "holds", "Holds, newest first"));
     let show =
         Op::new::<Record>("showHold", "holds", "One hold").about(HOLD).versioned().refuses(409, &["ambiguous_id"]);
+    let show = included(show);
     let wait = Op::new::<Record>("waitForHold", "holds", "One hold, once it has changed")
         .more("Or when the time is over. With `If-None-Match`, once it differs from that version.")
         .about(HOLD)
@@ -90,6 +91,18 @@ fn holds(api: Api) -> Api {
         .get("/holds/{id}/wait", api::wait, wait)
         .get("/clusters/{id}", group::show, cluster)
         .post("/holds/batch", group::batch, batch)
+}
+
+/// It can be read with more.
+fn included(op: Op) -> Op {
+    let words = include::WORDS.join("|");
+    let schema = json!({"type": "string", "pattern": format!("^({words})(,({words}))*$"), "examples": ["raw,similar"]});
+    op.query(
+        "include",
+        "What else, separated by commas: `raw`, its request for a shell; `trace`, how it got here; \
+              `similar`, calls like it.",
+        schema,
+    )
 }
 
 /// What every decision on a hold may be refused with.
@@ -174,7 +187,7 @@ fn handling(api: Api) -> Api {
 
 fn calls(api: Api) -> Api {
     let list = listing::described(Op::new::<List<Summary>>("listCalls", "calls", "Calls, newest first"));
-    let show = Op::new::<Record>("showCall", "calls", "One call").about(CALL).versioned();
+    let show = included(Op::new::<Record>("showCall", "calls", "One call").about(CALL).versioned());
     let reconcile = Op::new::<Decided>("reconcileCall", "calls", "Says what became of a call whose outcome is unknown")
         .more("It counts once a second person says the same.")
         .about(CALL)

@@ -265,7 +265,9 @@ impl Load<'_> {
             if self.process.is_over() {
                 return;
             }
-            if chance.percent(if self.focus == Focus::Halt { 60 } else { 4 }) && self.switch(&mut chance).await.is_none() {
+            if chance.percent(if self.focus == Focus::Halt { 60 } else { 4 })
+                && self.switch(&mut chance).await.is_none()
+            {
                 return;
             }
             if self.settle(&mut chance).await.is_none() {

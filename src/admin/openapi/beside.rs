@@ -324,7 +324,7 @@ struct Run {
 
 #[derive(JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-enum Node {
+pub(super) enum Node {
     /// As the agent named it.
     Step {
         id: String,

@@ -165,7 +165,9 @@ impl Fold {
         ];
         let begins = matches!(version.step.as_str(), "begun" | "begun_again" | "parked");
         let stopped = begins && record.get("undoes").is_none() && names.iter().any(|n| self.stopped.contains(n));
-        found.check(!stopped, "pause", || format!("{id}: `{}` in record {}, and it is stopped", version.step, version.seq));
+        found.check(!stopped, "pause", || {
+            format!("{id}: `{}` in record {}, and it is stopped", version.step, version.seq)
+        });
     }
 
     fn grant(&mut self, grant: &Value) {
