@@ -68,6 +68,8 @@ pub const ALL: &[&str] = &[
     "attach.before",
     "attached.queued",
     "attach.durable",
+    "expiring.queued",
+    "expiring.durable",
     "expire.before",
     "expired.queued",
     "expire.durable",

@@ -357,7 +357,7 @@ impl Focus {
             "park" | "parked" | "approved" | "resume" => Self::Held,
             "vote" | "voted" => Self::Dual,
             "wait" | "waiting" | "renew" | "renewed" | "revoke" | "revoked" => Self::Waiting,
-            "expire" | "expired" => Self::Short,
+            "expire" | "expired" | "expiring" => Self::Short,
             "attach" | "attached" | "artifact" => Self::Ticket,
             "reject" | "rejected" => Self::Reject,
             "edit" | "edited" => Self::Edit,

@@ -248,8 +248,10 @@ impl Fold {
         let Some(record) = after(event, before.as_ref()) else {
             return found.add("I13", format!("record {seq} changes {id}, which no record begins"));
         };
-        if step == "collected" {
-            return self.collected(seq, &id, record, found);
+        match step.as_str() {
+            "collected" => return self.collected(seq, &id, record, found),
+            "expiring" => return self.expiring(seq, &id, record, found),
+            _ => {}
         }
         let version = Version { seq, epoch: self.epoch, step, record };
         self.transition(&id, before.as_ref(), &version, found);
@@ -272,6 +274,21 @@ impl Fold {
         let same = is_final(call.state()) && text(&record, "/state") == call.state();
         found.check(same, "I13", || format!("record {seq}: an open call was collected"));
         self.out.collected.entry(id.to_owned()).or_insert_with(|| text(&record, "/collected").to_owned());
+        if let Some(last) = call.versions.last_mut() {
+            last.record = record;
+        }
+    }
+
+    /// That its time is nearly over is no transition either, and is told of holds alone.
+    fn expiring(&mut self, seq: u64, id: &str, record: Value, found: &mut Findings) {
+        let Some(call) = self.out.calls.get_mut(id) else { return };
+        let same = ["state", "version", "digest", "approvals", "expires"]
+            .iter()
+            .all(|n| call.last().record.get(n) == record.get(n));
+        found.check(same && call.state() == "held", "I4", || format!("record {seq}: {id} expires as it should not"));
+        let warned = call.last().record.pointer("/handling/warned");
+        let again = warned.is_some() && warned == record.pointer("/renewals");
+        found.check(!again, "I13", || format!("record {seq}: twice of {id} that its time is nearly over"));
         if let Some(last) = call.versions.last_mut() {
             last.record = record;
         }
