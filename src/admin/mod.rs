@@ -9,6 +9,7 @@ mod amend;
 mod api;
 mod ask;
 mod audit;
+mod brought;
 mod chat;
 mod cookies;
 mod decide;
@@ -190,6 +191,7 @@ fn pages() -> Router<Arc<Desk>> {
         .route("/holds/{id}/release", post(handling::release_form))
         .route("/holds/{id}/comments", post(handling::comment_form))
         .route("/holds/{id}/evidence", post(handling::bring_form))
+        .route("/holds/{id}/evidence/{piece}", get(brought::taken_away))
         .route("/holds/{id}/evidence-requests", post(handling::ask_form))
         .route("/holds/{id}/escalate", post(handling::escalate_form))
         .route("/samples", get(samples::samples_page))

@@ -13,8 +13,8 @@ use super::openapi::{
 };
 use super::openapi::{Receiver, Record, Replayed, Runs, Sample, Summary, Undone};
 use super::{
-    amend, audit, decide, events, grants, group, handling, include, kill, limits, listing, notices, policies, receipts,
-    run, samples, tools, undo,
+    amend, audit, brought, decide, events, grants, group, handling, include, kill, limits, listing, notices, policies,
+    receipts, run, samples, tools, undo,
 };
 
 const HOLD: &str = "A hold: its id; while it waits also a suffix of the id of 4 characters or more, or its code.";
@@ -167,7 +167,9 @@ fn handling(api: Api) -> Api {
         .body::<handling::Say>()
         .refuses(409, &["too_many"]);
     let bring = beside(Op::new::<Handled>("attachEvidence", "holds", "Attaches evidence, which nobody has verified"))
-        .body::<handling::Bring>()
+        .body::<brought::Bring>()
+        .or_form::<brought::BringFile>()
+        .more("JSON, or a form, which may carry a file. A file is shown to nobody as a page: reviewers take it away.")
         .refuses(409, &["too_many"]);
     let ask = beside(Op::new::<Handled>("askForEvidence", "holds", "Asks the agent for evidence"))
         .body::<handling::AskEvidence>()

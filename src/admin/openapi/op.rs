@@ -44,6 +44,7 @@ pub(in crate::admin) struct Op {
     parameters: Vec<Value>,
     query: Vec<&'static str>,
     body: Option<Described>,
+    form: Option<Described>,
     answer: Answer,
     version: bool,
     problems: BTreeMap<u16, BTreeSet<&'static str>>,
@@ -62,6 +63,7 @@ impl Op {
             parameters: Vec::new(),
             query: Vec::new(),
             body: None,
+            form: None,
             answer: Answer::Json(described::<T>),
             version: false,
             problems: BTreeMap::new(),
@@ -138,6 +140,12 @@ impl Op {
             .refuses(422, &["invalid_arguments"])
     }
 
+    /// Or the same as `multipart/form-data`.
+    pub(in crate::admin) fn or_form<T: JsonSchema>(mut self) -> Self {
+        self.form = Some(described::<T>);
+        self
+    }
+
     /// It takes the version that was read.
     pub(in crate::admin) fn if_match(self) -> Self {
         self.shared("IfMatch").refuses(412, &["version_changed"])
@@ -203,9 +211,12 @@ impl Op {
             "operationId": self.id, "tags": [self.tag], "summary": self.summary,
             "parameters": parameters, "responses": responses,
         });
-        let body = self
-            .body
-            .map(|schema| json!({"required": true, "content": {"application/json": {"schema": schema(requests)}}}));
+        let kinds = [("application/json", self.body), ("multipart/form-data", self.form)];
+        let content: Map<String, Value> = kinds
+            .into_iter()
+            .filter_map(|(kind, schema)| Some((kind.to_owned(), json!({"schema": schema?(requests)}))))
+            .collect();
+        let body = (!content.is_empty()).then(|| json!({"required": true, "content": content}));
         let more = (!self.more.is_empty()).then(|| json!(self.more));
         let security = self.open.then(|| json!([]));
         if let Some(out) = out.as_object_mut() {
