@@ -200,8 +200,12 @@ pub(super) async fn wait(
         && !record.state_at(admin.clock.now()).is_final()
     {
         let moved = changes.wait_for(|(_, version)| *version != known);
-        let in_time = tokio::time::timeout(Duration::from_secs(timeout), moved).await.is_ok();
-        tracing::trace!(in_time, "waited for a hold");
+        tokio::select! {
+            in_time = tokio::time::timeout(Duration::from_secs(timeout), moved) => {
+                tracing::trace!(in_time = in_time.is_ok(), "waited for a hold");
+            }
+            () = admin.draining.on() => {}
+        }
     }
     // Time has passed: who asks, and what may be seen, is asked anew.
     let asked = Asked::new(Arc::clone(&admin), bearer(&admin.snapshots.current(), &headers)?);

@@ -75,7 +75,7 @@ pub(super) struct Escalate {
 }
 
 /// Text that is there, and not too long.
-fn given(what: &str, text: &str) -> Result<String, Problem> {
+pub(super) fn given(what: &str, text: &str) -> Result<String, Problem> {
     words(what, Some(&text.to_owned()))?;
     match text.trim() {
         "" => Err(Problem::invalid(format!("`{what}` is empty"))),

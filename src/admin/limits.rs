@@ -13,7 +13,8 @@ use crate::store::{AuditNote, Balance, LedgerKey};
 
 use super::Desk;
 use super::api::{self, Answer, Asked};
-use super::decide::{WORDS, words};
+use super::decide::WORDS;
+use super::handling::given;
 use super::posted::Posted;
 use super::problem::Problem;
 use super::who::Who;
@@ -48,12 +49,9 @@ pub(super) struct ResetBreaker {
 /// Lets calls flow again at once; the next failures open it anew.
 pub(super) async fn reset(Path(tool): Path<String>, Posted { asked, said, .. }: Posted<ResetBreaker>) -> Answer {
     asked.asker().permit_system(&["breaker.reset"])?;
-    words("reason", Some(&said.reason))?;
-    if said.reason.trim().is_empty() {
-        return Err(Problem::invalid("`reason` is empty: say why it is closed by hand"));
-    }
+    let reason = given("reason", &said.reason)?;
     let person = asked.who().person.clone();
-    let more = [("tool", json!(tool)), ("user", json!(person)), ("reason", json!(said.reason))];
+    let more = [("tool", json!(tool)), ("user", json!(person)), ("reason", json!(reason))];
     let known = asked.admin.breakers.states().iter().any(|(name, _)| *name == tool);
     if !known {
         return Err(Problem::not_found());

@@ -13,6 +13,7 @@ mod brought;
 mod chat;
 mod cookies;
 mod decide;
+mod drain;
 mod edge;
 mod events;
 mod exact;
@@ -75,6 +76,7 @@ use crate::tasks::Draining;
 use crate::telemetry::Metrics;
 
 pub use chat::look;
+pub use drain::Drain;
 pub use openapi::document as openapi;
 pub use serve::serve;
 
@@ -113,6 +115,8 @@ pub struct Admin {
     pub pins: Arc<Pins>,
     /// Which tools are failing.
     pub breakers: Arc<Breakers>,
+    /// Stops this process in order.
+    pub drain: Drain,
     /// No new calls are taken: not ready.
     pub draining: Draining,
 }

@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 
 use super::api;
 use super::openapi::{
-    self, All, Api, AuditLog, BatchDone, Breaker, Budget, Cluster, Comment, Decided, Grant, Handled, Json, List, Me,
-    Op, Pause, Paused, PausedTool, Policies, Receipt,
+    self, All, Api, AuditLog, BatchDone, Breaker, Budget, Cluster, Comment, Decided, Draining, Grant, Handled, Json,
+    List, Me, Op, Pause, Paused, PausedTool, Policies, Receipt,
 };
 use super::openapi::{Receiver, Record, Replayed, Runs, Sample, Summary, Undone};
 use super::{
-    amend, audit, brought, decide, events, grants, group, handling, include, kill, limits, listing, notices, policies,
-    receipts, run, samples, tools, undo,
+    amend, audit, brought, decide, drain, events, grants, group, handling, include, kill, limits, listing, notices,
+    policies, receipts, run, samples, tools, undo,
 };
 
 const HOLD: &str = "A hold: its id; while it waits also a suffix of the id of 4 characters or more, or its code.";
@@ -60,11 +60,18 @@ fn service(api: Api) -> Api {
         .about("A receiver's name.")
         .body::<notices::Replay>()
         .refuses(403, &["forbidden"]);
+    let drain = Op::new::<Draining>("drain", "service", "Stops this process in order, as SIGTERM does")
+        .more("New calls are refused from now on and told when to come again, calls under way end within `listen.drain`, and holds \
+               are kept for the next start. The answer comes before the process ends.")
+        .body::<drain::Stop>()
+        .accepted()
+        .refuses(403, &["forbidden"]);
     api.get(openapi::PATH, self::description, description)
         .get("/me", api::me, me)
         .get("/events", events::api, stream)
         .get("/webhooks", notices::list, receivers)
         .post("/webhooks/{name}/replay", notices::replay, replay)
+        .post("/drain", drain::drain, drain)
 }
 
 fn holds(api: Api) -> Api {

@@ -374,6 +374,14 @@ struct Cost {
     currency: String,
 }
 
+/// The process is about to end.
+#[derive(JsonSchema)]
+pub(in crate::admin) struct Draining {
+    draining: bool,
+    /// Seconds that calls under way have.
+    drain_s: u64,
+}
+
 /// Whether calls flow to a tool.
 #[derive(JsonSchema)]
 pub(in crate::admin) struct Breaker {

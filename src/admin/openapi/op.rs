@@ -47,6 +47,7 @@ pub(in crate::admin) struct Op {
     form: Option<Described>,
     answer: Answer,
     version: bool,
+    status: &'static str,
     problems: BTreeMap<u16, BTreeSet<&'static str>>,
 }
 
@@ -66,6 +67,7 @@ impl Op {
             form: None,
             answer: Answer::Json(described::<T>),
             version: false,
+            status: "200",
             problems: BTreeMap::new(),
         };
         op.refuses(400, &["malformed_request", "unknown_parameter"])
@@ -156,6 +158,12 @@ impl Op {
         self.parameter("header", "If-None-Match", "The version that is known already.", version())
     }
 
+    /// What it does goes on after the answer.
+    pub(in crate::admin) fn accepted(mut self) -> Self {
+        self.status = "202";
+        self
+    }
+
     /// Its answer carries the record's version.
     pub(in crate::admin) fn versioned(mut self) -> Self {
         self.version = true;
@@ -203,7 +211,7 @@ impl Op {
             parameters.push(reference("parameters", "Channel"));
         }
         let mut responses = Map::new();
-        responses.insert("200".to_owned(), answer(&self.answer, self.version, changes, answers));
+        responses.insert(self.status.to_owned(), answer(&self.answer, self.version, changes, answers));
         for (status, codes) in &self.problems {
             responses.insert(status.to_string(), problem(*status, codes, changes, answers));
         }

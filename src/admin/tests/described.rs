@@ -80,7 +80,7 @@ pub(crate) fn check(x: &Exchange<'_>) {
         let body: Value = serde_json::from_slice(x.body).unwrap();
         held_against(name.clone(), &content["schema"], &body);
     }
-    if let (200, Some(wanted)) = (x.status, op.get("requestBody")) {
+    if let (200..=299, Some(wanted)) = (x.status, op.get("requestBody")) {
         let Ok(sent) = serde_json::from_slice::<Value>(x.sent) else {
             return assert!(wanted["content"].get("multipart/form-data").is_some(), "{name}, by what is no JSON");
         };

@@ -174,6 +174,7 @@ impl World {
         let (store, metrics) = (Arc::new(store), Arc::new(Metrics::new().unwrap()));
         let (resume, resumed) = unbounded_channel();
         let (draining, drained) = watch::channel(false);
+        let stop = draining.clone();
         let time = Arc::clone(&clock) as Arc<dyn Clock>;
         let (told, counted) = (Arc::clone(&store), Arc::clone(&metrics));
         let look = crate::admin::look(Arc::clone(&snapshots), Arc::clone(&store));
@@ -193,6 +194,7 @@ impl World {
             metrics: Arc::clone(&metrics),
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             resume,
+            drain: Arc::new(move || stop.send_modify(|on| *on = true)),
             draining: Draining::new(drained),
         };
         let router = router(Arc::new(admin));
