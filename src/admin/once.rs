@@ -146,7 +146,8 @@ fn lasts(kept: &Kept) -> bool {
     !kept.status.is_server_error() && !passing.contains(&kept.status) && !kept.headers.contains_key(RETRY_AFTER)
 }
 
-fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+/// The key of this attempt, where given.
+pub(super) fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut all = headers.get_all(KEY).iter();
     let Some(first) = all.next() else { return Ok(None) };
     let text = first.to_str().unwrap_or_default();

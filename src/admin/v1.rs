@@ -294,11 +294,17 @@ fn limits(api: Api) -> Api {
         .refuses(409, &["not_stopped"]);
     let api =
         api.get("/kill", kill::list, pauses).post("/kill", kill::kill, kill).post("/resume", kill::resume, resume);
-    api.get("/breakers", limits::breakers, breakers).post("/breakers/{id}/reset", limits::reset, reset).get(
-        "/budgets",
-        limits::budgets,
-        budgets,
-    )
+    let top_up = Op::new::<Budget>("topUpBudget", "limits", "Gives one budget more room")
+        .more("For as long as its window lasts; without a window, as long as its owner is remembered. A retry with the same \
+               `Idempotency-Key` adds nothing, also after a restart.")
+        .about("A budget in use, as the list names it.")
+        .body::<limits::MoreRoom>()
+        .refuses(403, &["forbidden"])
+        .refuses(409, &["window_over", "too_many"]);
+    api.get("/breakers", limits::breakers, breakers)
+        .post("/breakers/{id}/reset", limits::reset, reset)
+        .get("/budgets", limits::budgets, budgets)
+        .post("/budgets/{id}/topup", limits::top_up, top_up)
 }
 
 fn audit(api: Api) -> Api {

@@ -404,16 +404,24 @@ enum BreakerWord {
 /// One budget of one owner.
 #[derive(JsonSchema)]
 pub(in crate::admin) struct Budget {
+    #[schemars(pattern(r"^bud_[0-9a-f]{32}$"))]
+    id: String,
     scope: BudgetScope,
     owner: String,
     /// `calls`, or a currency.
     unit: String,
     /// When its window began.
     since: Option<Timestamp>,
+    /// When it is over.
+    ends: Option<Timestamp>,
     used: i64,
     /// Set aside for calls that are under way.
     reserved: i64,
+    /// As configured.
     limit: i64,
+    /// What people have added to it.
+    extra: i64,
+    /// Of both.
     used_pct: i64,
 }
 

@@ -128,3 +128,16 @@ async fn a_request_without_secrets_is_read_as_a_shell_takes_it() {
     assert!(words.windows(2).any(|pair| pair == ["--data-binary".to_owned(), arguments.to_string()]), "{words:?}");
     assert!(words.last().unwrap().starts_with("http://127.0.0.1:9/v2/orders/"), "{words:?}");
 }
+
+#[tokio::test]
+async fn more_room_is_given_to_budgets_that_are_in_use_by_whom_policy_lets() {
+    let w = World::new();
+    let said = json!({"amount": 5, "reason": "a good month"});
+    let at = "/v1/budgets/bud_00000000000000000000000000000000/topup";
+    assert_eq!(w.post("maya", at, said.clone()).await.code(), (403, "forbidden".into()));
+    assert_eq!(w.post("pat", at, said).await.code(), (404, "not_found".into()));
+    for wrong in [json!({"amount": 5}), json!({"amount": "5", "reason": "x"}), json!({"amount": 5, "reason": " "})] {
+        assert_eq!(w.post("pat", at, wrong.clone()).await.status.as_u16(), 422, "{wrong}");
+    }
+    assert!(w.get("pat", "/v1/me").await.json()["may"].as_array().unwrap().contains(&json!("budget.topup")));
+}
