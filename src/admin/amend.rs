@@ -14,6 +14,7 @@ use super::api::{self};
 use super::decide::{Decision, WORDS, words};
 use super::exact::Exact;
 use super::filled::Filled;
+use super::include::Include;
 use super::openapi::ArgumentPatch;
 use super::page;
 use super::posted::Posted;
@@ -89,7 +90,7 @@ pub(super) async fn edit(Path(id): Path<String>, Posted { asked, said, version }
     let record = asked.hold(&id).await?;
     let exact = asked.exact(&record).await;
     let done = asked.decision(&record, version).edit(said, &exact).await?;
-    asked.shown(&done).await
+    asked.shown(&done, Include::default()).await
 }
 
 #[derive(Deserialize)]

@@ -22,6 +22,7 @@ use super::exact::Exact;
 use super::find;
 use super::foreseen::Foreseen;
 use super::grants;
+use super::include::Include;
 use super::listing::Listing;
 use super::posted::Posted;
 use super::problem::Problem;
@@ -103,16 +104,21 @@ impl Asked {
         Decision { admin: &self.admin, snapshot: &self.snapshot, who: &self.who, record, version }
     }
 
-    pub(super) async fn shown(&self, record: &CallRecord) -> Answer {
+    pub(super) async fn shown(&self, record: &CallRecord, include: Include) -> Answer {
         self.admin.opened.note(&self.who.person, record);
         let exact = self.exact(record).await;
         let contents = find::contents(&self.admin, &self.asker(), record).await?;
         let foreseen = Foreseen::of(&self.snapshot, &self.admin.store, record, &exact).await;
         let undo = Undo::of(&self.snapshot, &self.admin.store, record, foreseen.as_ref()).await;
         let like = Like::of(&self.admin, &self.asker(), record).await?;
+        let more = include.members(self, record, &exact, &like).await?;
         let foreseen = foreseen.as_ref();
         let parts = view::Parts { exact: &exact, contents: &contents, foreseen, undo: &undo, like: &like };
-        Ok(ok(&view::full(&self.asker(), record, &parts), Some(record.version)))
+        let mut full = view::full(&self.asker(), record, &parts);
+        if let Some(members) = full.as_object_mut() {
+            members.extend(more);
+        }
+        Ok(ok(&full, Some(record.version)))
     }
 
     fn decided(&self, record: &CallRecord) -> Response {
@@ -149,10 +155,10 @@ pub(super) async fn hold(
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Answer {
-    parameters(query.as_deref(), &[])?;
+    let include = Include::of(query.as_deref())?;
     let asked = Asked::new(admin, who);
     let record = asked.hold(&id).await?;
-    asked.shown(&record).await
+    asked.shown(&record, include).await
 }
 
 pub(super) async fn call(
@@ -161,10 +167,10 @@ pub(super) async fn call(
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Answer {
-    parameters(query.as_deref(), &[])?;
+    let include = Include::of(query.as_deref())?;
     let asked = Asked::new(admin, who);
     let record = find::call(&asked.admin, &asked.asker(), &id).await?;
-    asked.shown(&record).await
+    asked.shown(&record, include).await
 }
 
 /// Waits until the hold differs from what it was, or from the version of `If-None-Match`.
@@ -194,13 +200,17 @@ pub(super) async fn wait(
         && !record.state_at(admin.clock.now()).is_final()
     {
         let moved = changes.wait_for(|(_, version)| *version != known);
-        let in_time = tokio::time::timeout(Duration::from_secs(timeout), moved).await.is_ok();
-        tracing::trace!(in_time, "waited for a hold");
+        tokio::select! {
+            in_time = tokio::time::timeout(Duration::from_secs(timeout), moved) => {
+                tracing::trace!(in_time = in_time.is_ok(), "waited for a hold");
+            }
+            () = admin.draining.on() => {}
+        }
     }
     // Time has passed: who asks, and what may be seen, is asked anew.
     let asked = Asked::new(Arc::clone(&admin), bearer(&admin.snapshots.current(), &headers)?);
     let record = asked.hold(&id).await?;
-    asked.shown(&record).await
+    asked.shown(&record, Include::default()).await
 }
 
 pub(super) async fn approve(Path(id): Path<String>, Posted { asked, said, version }: Posted<Approve>) -> Answer {

@@ -44,7 +44,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<Desk>> for Filled<T> {
 }
 
 /// From this origin, with the word that only this session's pages carry.
-fn own_form(visitor: &Visitor, headers: &HeaderMap, csrf: Option<Value>) -> Result<(), Problem> {
+pub(super) fn own_form(visitor: &Visitor, headers: &HeaderMap, csrf: Option<Value>) -> Result<(), Problem> {
     edge::same_origin(headers)?;
     if csrf.as_ref().and_then(Value::as_str).is_some_and(|word| visitor.session.wrote(word)) {
         return Ok(());

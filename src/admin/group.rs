@@ -64,8 +64,8 @@ pub(super) fn cluster(record: &CallRecord) -> Option<String> {
 /// One of a group, and what is odd about it.
 #[derive(Debug)]
 pub(super) struct Member {
-    record: CallRecord,
-    odd: Vec<&'static str>,
+    pub(super) record: CallRecord,
+    pub(super) odd: Vec<&'static str>,
 }
 
 /// The odd ones first: the largest amount, a first time, an effect that nobody can foresee, the lowest confidence that
@@ -101,8 +101,8 @@ fn odd_first(mut records: Vec<CallRecord>) -> Vec<Member> {
     members
 }
 
-/// The members of a group that this person may see.
-async fn members(admin: &Admin, asker: &Asker<'_>, id: &str) -> Result<Vec<Member>, Problem> {
+/// The members of a group that this person may see, the odd ones first.
+pub(super) async fn found(admin: &Admin, asker: &Asker<'_>, id: &str) -> Result<Vec<Member>, Problem> {
     let held = Filter {
         states: vec![CallState::Held],
         holds_only: true,
@@ -111,7 +111,12 @@ async fn members(admin: &Admin, asker: &Asker<'_>, id: &str) -> Result<Vec<Membe
         ..Filter::default()
     };
     let (records, _) = find::list(admin, asker, "hold.view", held).await?;
-    let members = odd_first(records.into_iter().filter(|r| cluster(r).as_deref() == Some(id)).collect());
+    Ok(odd_first(records.into_iter().filter(|r| cluster(r).as_deref() == Some(id)).collect()))
+}
+
+/// The same, where there are any.
+async fn members(admin: &Admin, asker: &Asker<'_>, id: &str) -> Result<Vec<Member>, Problem> {
+    let members = found(admin, asker, id).await?;
     if members.is_empty() { Err(Problem::not_found()) } else { Ok(members) }
 }
 

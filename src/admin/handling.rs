@@ -4,17 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Path, State};
-use bytes::Bytes;
 use http::header::{HeaderMap, IF_MATCH};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::call::{ArtifactId, MAX_EVIDENCE, is_hidden};
-use crate::store::{CallRecord, Handle, HoldError, MAX_CLAIM, NewArtifact, Wish, is_kind};
+use crate::call::is_hidden;
+use crate::store::{CallRecord, Handle, HoldError, MAX_CLAIM, Wish, is_kind};
 
 use super::Desk;
 use super::api::{self, Answer, Asked};
+use super::brought::{FilledEvidence, KIND, PostedEvidence};
 use super::decide::{Decision, WORDS, words};
 use super::exact::Exact;
 use super::filled::{Filled, Nothing};
@@ -30,11 +30,6 @@ const CLAIM: u64 = 10;
 const KINDS: usize = 10;
 /// Longest name of those before whom a hold is brought, in characters.
 const NAME: usize = 100;
-/// A kind of evidence.
-const KIND: &str = r"^[A-Za-z0-9_-]{1,64}$";
-/// Longest title of a piece of evidence, in characters.
-const TITLE: usize = 200;
-
 /// What a person says who takes a hold in hand.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -67,24 +62,6 @@ pub(super) struct AskEvidence {
     message_to_agent: Option<String>,
 }
 
-/// What a person brings.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Bring {
-    #[schemars(pattern(KIND))]
-    kind: String,
-    /// The kind by default.
-    #[serde(default)]
-    #[schemars(length(max = TITLE))]
-    title: Option<String>,
-    /// Either this.
-    #[serde(default)]
-    text: Option<String>,
-    /// Or where it is. It is not fetched.
-    #[serde(default)]
-    url: Option<String>,
-}
-
 /// Before whom a person brings it, and why.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -98,7 +75,7 @@ pub(super) struct Escalate {
 }
 
 /// Text that is there, and not too long.
-fn given(what: &str, text: &str) -> Result<String, Problem> {
+pub(super) fn given(what: &str, text: &str) -> Result<String, Problem> {
     words(what, Some(&text.to_owned()))?;
     match text.trim() {
         "" => Err(Problem::invalid(format!("`{what}` is empty"))),
@@ -144,38 +121,8 @@ impl Decision<'_> {
         self.admin.store.handle(asked).await.map_err(|e| self.problem(e))
     }
 
-    fn problem(&self, error: HoldError) -> Problem {
+    pub(super) fn problem(&self, error: HoldError) -> Problem {
         Problem::of_hold(error, self.admin.clock.now())
-    }
-
-    async fn bring(&self, said: Bring) -> Result<CallRecord, Problem> {
-        let done = self.try_bring(said).await;
-        self.noted("hold.comment", done).await
-    }
-
-    /// Evidence that a person brings stands beside the agent's, and is verified by nobody.
-    async fn try_bring(&self, said: Bring) -> Result<CallRecord, Problem> {
-        let Bring { kind, title, text, url } = said;
-        if !is_kind(&kind) {
-            return Err(Problem::invalid("`kind` is a word such as `ticket`"));
-        }
-        let title = title.filter(|t| !t.trim().is_empty()).unwrap_or_else(|| kind.clone());
-        if title.chars().count() > TITLE {
-            return Err(Problem::invalid(format!("`title` is over {TITLE} characters")));
-        }
-        let content = match (text.filter(|t| !t.is_empty()), url.filter(|u| !u.is_empty())) {
-            (Some(text), None) | (None, Some(text)) => Bytes::from(text),
-            _ => return Err(Problem::invalid("give exactly one of `text` and `url`")),
-        };
-        self.asker().permit("hold.comment", self.record)?;
-        self.is_version()?;
-        if self.record.evidence.len() >= MAX_EVIDENCE {
-            return Err(self.problem(HoldError::Full));
-        }
-        let (id, by) = (ArtifactId::new(), format!("reviewer {}", self.who.person));
-        let artifact = NewArtifact { id, kind, title, by, principal_key: self.record.principal.key(), content };
-        self.admin.store.put_artifact(artifact).await?;
-        self.admin.store.attach_evidence(self.record.id, id).await.map_err(|e| self.problem(e))
     }
 
     /// Before whom it is brought when nobody says: the first rung that it has not been brought to.
@@ -280,9 +227,10 @@ pub(super) async fn ask_evidence(
     taken.answer(&done)
 }
 
-pub(super) async fn bring_evidence(Path(id): Path<String>, Posted { asked, said, version }: Posted<Bring>) -> Answer {
+pub(super) async fn bring_evidence(Path(id): Path<String>, posted: PostedEvidence) -> Answer {
+    let PostedEvidence { asked, brought, version } = posted;
     let taken = Taken::new(asked, version, &id).await?;
-    let done = taken.decision().bring(said).await?;
+    let done = taken.decision().bring(brought).await?;
     taken.answer(&done)
 }
 
@@ -350,9 +298,12 @@ pub(super) async fn ask_form(Path(id): Path<String>, Filled { visit, said }: Fil
     visit.after(record.id, visit.decision(&record).handle("hold.comment", wish).await).await
 }
 
-pub(super) async fn bring_form(Path(id): Path<String>, Filled { visit, said }: Filled<Bring>) -> page::Answer {
+pub(super) async fn bring_form(
+    Path(id): Path<String>,
+    FilledEvidence { visit, brought }: FilledEvidence,
+) -> page::Answer {
     let record = visit.hold(&id).await?;
-    visit.after(record.id, visit.decision(&record).bring(said).await).await
+    visit.after(record.id, visit.decision(&record).bring(brought).await).await
 }
 
 pub(super) async fn escalate_form(

@@ -3,17 +3,22 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
+use http::StatusCode;
+use http::header::HeaderMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::call::{Digest, Timestamp};
 use crate::config::{BudgetRule, BudgetScope};
 use crate::gates::breaker::State as Breaker;
-use crate::store::{AuditNote, Balance, LedgerKey};
+use crate::store::{AuditNote, Balance, LedgerKey, TopUp, TopUpError};
 
 use super::Desk;
 use super::api::{self, Answer, Asked};
-use super::decide::{WORDS, words};
+use super::decide::WORDS;
+use super::handling::given;
+use super::once;
 use super::posted::Posted;
 use super::problem::Problem;
 use super::who::Who;
@@ -48,12 +53,9 @@ pub(super) struct ResetBreaker {
 /// Lets calls flow again at once; the next failures open it anew.
 pub(super) async fn reset(Path(tool): Path<String>, Posted { asked, said, .. }: Posted<ResetBreaker>) -> Answer {
     asked.asker().permit_system(&["breaker.reset"])?;
-    words("reason", Some(&said.reason))?;
-    if said.reason.trim().is_empty() {
-        return Err(Problem::invalid("`reason` is empty: say why it is closed by hand"));
-    }
+    let reason = given("reason", &said.reason)?;
     let person = asked.who().person.clone();
-    let more = [("tool", json!(tool)), ("user", json!(person)), ("reason", json!(said.reason))];
+    let more = [("tool", json!(tool)), ("user", json!(person)), ("reason", json!(reason))];
     let known = asked.admin.breakers.states().iter().any(|(name, _)| *name == tool);
     if !known {
         return Err(Problem::not_found());
@@ -75,16 +77,94 @@ fn scope(scope: BudgetScope) -> &'static str {
     }
 }
 
-fn budget(rules: &[BudgetRule], (ledger, balance): &(LedgerKey, Balance)) -> Option<Value> {
-    let rule = rules.iter().find(|r| {
+/// What names a ledger in paths.
+fn id(ledger: &LedgerKey) -> String {
+    let digest = Digest::of_json(&json!([ledger.scope, ledger.owner, ledger.unit, ledger.window])).to_string();
+    format!("bud_{}", digest.trim_start_matches("sha256:").chars().take(32).collect::<String>())
+}
+
+fn rule_of<'r>(rules: &'r [BudgetRule], ledger: &LedgerKey) -> Option<&'r BudgetRule> {
+    rules.iter().find(|r| {
         scope(r.scope) == ledger.scope && r.unit == ledger.unit && r.every.is_some() == ledger.window.is_some()
-    })?;
-    let taken = balance.used.saturating_add(balance.reserved);
-    let pct = taken.saturating_mul(100).checked_div(rule.limit).unwrap_or(100);
+    })
+}
+
+fn budget(rules: &[BudgetRule], (ledger, balance): &(LedgerKey, Balance)) -> Option<Value> {
+    let rule = rule_of(rules, ledger)?;
+    let taken = i128::from(balance.used) + i128::from(balance.reserved);
+    let limit = i128::from(rule.limit) + i128::from(balance.extra);
+    let pct = (taken * 100).checked_div(limit).unwrap_or(100);
+    let pct = i64::try_from(pct).unwrap_or(i64::MAX);
     Some(json!({
+        "id": id(ledger), "extra": balance.extra, "ends": ends(rule, ledger),
         "scope": ledger.scope, "owner": ledger.owner, "unit": ledger.unit, "since": ledger.window,
         "used": balance.used, "reserved": balance.reserved, "limit": rule.limit, "used_pct": pct,
     }))
+}
+
+/// When its window is over.
+fn ends(rule: &BudgetRule, ledger: &LedgerKey) -> Option<Timestamp> {
+    Some(ledger.window?.plus(rule.every?))
+}
+
+/// How much more room, and why.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "TopUp")]
+pub(super) struct MoreRoom {
+    /// Whole units: calls, or minor units of the currency.
+    #[schemars(range(min = 1))]
+    amount: i64,
+    #[schemars(length(max = WORDS), pattern(r"\S"))]
+    reason: String,
+}
+
+fn not_added(error: TopUpError) -> Problem {
+    let unprocessable = |code, text: &'static str| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, code, text);
+    match error {
+        TopUpError::NotFound => Problem::not_found(),
+        TopUpError::Amount => {
+            Problem::invalid("`amount` is at least 1, and with it the limit must still be a number that fits")
+        }
+        TopUpError::KeyReused => unprocessable(
+            "key_reused",
+            "this `Idempotency-Key` stands for another amount; a new attempt takes a new key",
+        ),
+        TopUpError::Full => {
+            let text = "this budget was topped up too often: raise its limit in the configuration";
+            Problem::new(StatusCode::CONFLICT, "too_many", text)
+        }
+        TopUpError::Unavailable => Problem::unavailable(),
+    }
+}
+
+/// Gives one budget more room, for as long as its window lasts or, without one, its owner is remembered. With an
+/// `Idempotency-Key` a retry adds nothing, also after a restart.
+pub(super) async fn top_up(
+    Path(wanted): Path<String>,
+    headers: HeaderMap,
+    Posted { asked, said, .. }: Posted<MoreRoom>,
+) -> Answer {
+    asked.asker().permit_system(&["budget.topup"])?;
+    let reason = given("reason", &said.reason)?;
+    let rules = &asked.config().budgets;
+    let found = asked.admin.store.ledgers().await?.into_iter().find(|(ledger, _)| id(ledger) == wanted);
+    let (ledger, before) = found.ok_or_else(Problem::not_found)?;
+    let rule = rule_of(rules, &ledger).ok_or_else(Problem::not_found)?;
+    if ends(rule, &ledger).is_some_and(|end| end <= asked.admin.clock.now()) {
+        let text = "its window is over, and the next one begins with all of its room";
+        return Err(Problem::new(StatusCode::CONFLICT, "window_over", text));
+    }
+    let fits = before.extra.checked_add(said.amount).and_then(|extra| extra.checked_add(rule.limit)).is_some();
+    if said.amount < 1 || !fits {
+        return Err(not_added(TopUpError::Amount));
+    }
+    let (by, account) = (asked.who().person.clone(), &asked.who().subject);
+    let key = once::key(&headers)?.map(|key| Digest::of_json(&json!([account, key])));
+    let wish = TopUp { ledger: ledger.clone(), amount: said.amount, reason, by, key };
+    let balance = asked.admin.store.top_up(wish).await.map_err(not_added)?;
+    tracing::warn!(scope = ledger.scope, unit = ledger.unit, amount = said.amount, "a budget was given more room");
+    Ok(api::ok(&budget(rules, &(ledger, balance)).ok_or_else(Problem::not_found)?, None))
 }
 
 /// Budgets of which something is used or set aside, the fullest first.

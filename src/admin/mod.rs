@@ -9,9 +9,11 @@ mod amend;
 mod api;
 mod ask;
 mod audit;
+mod brought;
 mod chat;
 mod cookies;
 mod decide;
+mod drain;
 mod edge;
 mod events;
 mod exact;
@@ -23,6 +25,7 @@ mod grants;
 mod group;
 mod handling;
 mod health;
+mod include;
 mod kill;
 mod limits;
 mod listing;
@@ -74,6 +77,7 @@ use crate::tasks::Draining;
 use crate::telemetry::Metrics;
 
 pub use chat::look;
+pub use drain::Drain;
 pub use openapi::document as openapi;
 pub use serve::serve;
 
@@ -112,6 +116,8 @@ pub struct Admin {
     pub pins: Arc<Pins>,
     /// Which tools are failing.
     pub breakers: Arc<Breakers>,
+    /// Stops this process in order.
+    pub drain: Drain,
     /// No new calls are taken: not ready.
     pub draining: Draining,
 }
@@ -190,6 +196,7 @@ fn pages() -> Router<Arc<Desk>> {
         .route("/holds/{id}/release", post(handling::release_form))
         .route("/holds/{id}/comments", post(handling::comment_form))
         .route("/holds/{id}/evidence", post(handling::bring_form))
+        .route("/holds/{id}/evidence/{piece}", get(brought::taken_away))
         .route("/holds/{id}/evidence-requests", post(handling::ask_form))
         .route("/holds/{id}/escalate", post(handling::escalate_form))
         .route("/samples", get(samples::samples_page))

@@ -22,10 +22,9 @@ use serde_json::json;
 use crate::call::{Digest, is_key};
 use crate::{tasks, wire};
 
-use super::Desk;
-use super::edge::BODY;
 use super::problem::Problem;
 use super::who::bearer;
+use super::{Desk, brought};
 
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -147,7 +146,8 @@ fn lasts(kept: &Kept) -> bool {
     !kept.status.is_server_error() && !passing.contains(&kept.status) && !kept.headers.contains_key(RETRY_AFTER)
 }
 
-fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+/// The key of this attempt, where given.
+pub(super) fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut all = headers.get_all(KEY).iter();
     let Some(first) = all.next() else { return Ok(None) };
     let text = first.to_str().unwrap_or_default();
@@ -176,7 +176,7 @@ pub(super) async fn guard(State(desk): State<Arc<Desk>>, request: Request, next:
     let Ok(who) = bearer(&desk.snapshots.current(), request.headers()) else { return Ok(next.run(request).await) };
     let Some(key) = key(request.headers())? else { return Ok(next.run(request).await) };
     let (parts, body) = request.into_parts();
-    let body = wire::body::read(body, BODY).await?;
+    let body = wire::body::read(body, brought::most(&parts.headers)).await?;
     match desk.attempts.begin((who.subject, key), fingerprint(&parts, &body), desk.clock.instant()) {
         Known::New(running) => answer(running, Request::from_parts(parts, Body::from(body)), next).await,
         Known::Running => {

@@ -141,7 +141,7 @@ impl Visit {
         let exact = self.exact(record).await;
         let contents = find::contents(&self.desk, &self.asker(), record).await?;
         let pieces = record.evidence.iter().zip(&contents);
-        let evidence = pieces.map(|(evidence, content)| Piece::new(evidence, content.as_deref())).collect();
+        let evidence = pieces.map(|(evidence, content)| Piece::new(record, evidence, content.as_deref())).collect();
         let foreseen = Foreseen::of(&self.snapshot, &self.desk.store, record, &exact).await;
         let foreseen = foreseen.as_ref();
         let undo = Undo::of(&self.snapshot, &self.desk.store, record, foreseen).await;

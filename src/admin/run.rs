@@ -97,7 +97,8 @@ impl Run {
     }
 }
 
-fn call_node(asker: &Asker<'_>, record: &CallRecord) -> Value {
+/// A call as a node of its run.
+pub(super) fn call_node(asker: &Asker<'_>, record: &CallRecord) -> Value {
     let approvals: Vec<&str> = record.approvals.iter().map(|a| a.person.as_str()).collect();
     json!({
         "id": record.id, "kind": "call", "title": record.title, "op": record.operation,

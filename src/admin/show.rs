@@ -211,12 +211,14 @@ pub(super) struct Piece {
     bytes: u64,
     sha256: String,
     at: String,
-    /// Its content, where this person may see it.
+    /// Its content, where this person may see it and it is text.
     content: Option<String>,
+    /// Where it is taken away, where this person may see it.
+    file: Option<String>,
 }
 
 impl Piece {
-    pub(super) fn new(evidence: &crate::store::Evidence, content: Option<&[u8]>) -> Self {
+    pub(super) fn new(record: &CallRecord, evidence: &crate::store::Evidence, content: Option<&[u8]>) -> Self {
         Self {
             kind: visible(&evidence.kind),
             title: visible(&evidence.title),
@@ -225,7 +227,8 @@ impl Piece {
             bytes: evidence.content.len,
             sha256: evidence.content.digest.to_string(),
             at: evidence.at.to_string(),
-            content: content.map(visible_bytes),
+            content: content.filter(|c| std::str::from_utf8(c).is_ok()).map(visible_bytes),
+            file: content.map(|_| format!("/holds/{}/evidence/{}", record.id.hold(), evidence.id)),
         }
     }
 }

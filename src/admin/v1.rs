@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 
 use super::api;
 use super::openapi::{
-    self, All, Api, AuditLog, BatchDone, Breaker, Budget, Cluster, Comment, Decided, Grant, Handled, Json, List, Me,
-    Op, Pause, Paused, PausedTool, Policies, Receipt,
+    self, All, Api, AuditLog, BatchDone, Breaker, Budget, Cluster, Comment, Decided, Draining, Grant, Handled, Json,
+    List, Me, Op, Pause, Paused, PausedTool, Policies, Receipt,
 };
 use super::openapi::{Receiver, Record, Replayed, Runs, Sample, Summary, Trust, Undone};
 use super::{
-    amend, audit, decide, events, grants, group, handling, kill, limits, listing, notices, policies, receipts, run,
-    samples, tools, trust, undo,
+    amend, audit, brought, decide, drain, events, grants, group, handling, include, kill, limits, listing, notices,
+    policies, receipts, run, samples, tools, trust, undo,
 };
 
 const HOLD: &str = "A hold: its id; while it waits also a suffix of the id of 4 characters or more, or its code.";
@@ -60,17 +60,25 @@ fn service(api: Api) -> Api {
         .about("A receiver's name.")
         .body::<notices::Replay>()
         .refuses(403, &["forbidden"]);
+    let drain = Op::new::<Draining>("drain", "service", "Stops this process in order, as SIGTERM does")
+        .more("New calls are refused from now on and told when to come again, calls under way end within `listen.drain`, and holds \
+               are kept for the next start. The answer comes before the process ends.")
+        .body::<drain::Stop>()
+        .accepted()
+        .refuses(403, &["forbidden"]);
     api.get(openapi::PATH, self::description, description)
         .get("/me", api::me, me)
         .get("/events", events::api, stream)
         .get("/webhooks", notices::list, receivers)
         .post("/webhooks/{name}/replay", notices::replay, replay)
+        .post("/drain", drain::drain, drain)
 }
 
 fn holds(api: Api) -> Api {
     let list = listing::described_holds(Op::new::<List<Summary>>("listHolds", "holds", "Holds, newest first"));
     let show =
         Op::new::<Record>("showHold", "holds", "One hold").about(HOLD).versioned().refuses(409, &["ambiguous_id"]);
+    let show = included(show);
     let wait = Op::new::<Record>("waitForHold", "holds", "One hold, once it has changed")
         .more("Or when the time is over. With `If-None-Match`, once it differs from that version.")
         .about(HOLD)
@@ -90,6 +98,18 @@ fn holds(api: Api) -> Api {
         .get("/holds/{id}/wait", api::wait, wait)
         .get("/clusters/{id}", group::show, cluster)
         .post("/holds/batch", group::batch, batch)
+}
+
+/// It can be read with more.
+fn included(op: Op) -> Op {
+    let words = include::WORDS.join("|");
+    let schema = json!({"type": "string", "pattern": format!("^({words})(,({words}))*$"), "examples": ["raw,similar"]});
+    op.query(
+        "include",
+        "What else, separated by commas: `raw`, its request for a shell; `trace`, how it got here; \
+              `similar`, calls like it.",
+        schema,
+    )
 }
 
 /// What every decision on a hold may be refused with.
@@ -154,7 +174,9 @@ fn handling(api: Api) -> Api {
         .body::<handling::Say>()
         .refuses(409, &["too_many"]);
     let bring = beside(Op::new::<Handled>("attachEvidence", "holds", "Attaches evidence, which nobody has verified"))
-        .body::<handling::Bring>()
+        .body::<brought::Bring>()
+        .or_form::<brought::BringFile>()
+        .more("JSON, or a form, which may carry a file. A file is shown to nobody as a page: reviewers take it away.")
         .refuses(409, &["too_many"]);
     let ask = beside(Op::new::<Handled>("askForEvidence", "holds", "Asks the agent for evidence"))
         .body::<handling::AskEvidence>()
@@ -174,7 +196,7 @@ fn handling(api: Api) -> Api {
 
 fn calls(api: Api) -> Api {
     let list = listing::described(Op::new::<List<Summary>>("listCalls", "calls", "Calls, newest first"));
-    let show = Op::new::<Record>("showCall", "calls", "One call").about(CALL).versioned();
+    let show = included(Op::new::<Record>("showCall", "calls", "One call").about(CALL).versioned());
     let reconcile = Op::new::<Decided>("reconcileCall", "calls", "Says what became of a call whose outcome is unknown")
         .more("It counts once a second person says the same.")
         .about(CALL)
@@ -279,11 +301,17 @@ fn limits(api: Api) -> Api {
         .refuses(409, &["not_stopped"]);
     let api =
         api.get("/kill", kill::list, pauses).post("/kill", kill::kill, kill).post("/resume", kill::resume, resume);
-    api.get("/breakers", limits::breakers, breakers).post("/breakers/{id}/reset", limits::reset, reset).get(
-        "/budgets",
-        limits::budgets,
-        budgets,
-    )
+    let top_up = Op::new::<Budget>("topUpBudget", "limits", "Gives one budget more room")
+        .more("For as long as its window lasts; without a window, as long as its owner is remembered. A retry with the same \
+               `Idempotency-Key` adds nothing, also after a restart.")
+        .about("A budget in use, as the list names it.")
+        .body::<limits::MoreRoom>()
+        .refuses(403, &["forbidden"])
+        .refuses(409, &["window_over", "too_many"]);
+    api.get("/breakers", limits::breakers, breakers)
+        .post("/breakers/{id}/reset", limits::reset, reset)
+        .get("/budgets", limits::budgets, budgets)
+        .post("/budgets/{id}/topup", limits::top_up, top_up)
 }
 
 fn audit(api: Api) -> Api {

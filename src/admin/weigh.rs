@@ -133,7 +133,11 @@ pub(super) struct Before {
 }
 
 /// Calls of the same agent's run that came before this one, oldest first: those with a record of their own.
-pub(super) async fn path(admin: &Admin, asker: &Asker<'_>, record: &CallRecord) -> Result<Vec<Before>, Problem> {
+pub(super) async fn came_before(
+    admin: &Admin,
+    asker: &Asker<'_>,
+    record: &CallRecord,
+) -> Result<Vec<CallRecord>, Problem> {
     let filter = Filter {
         run: Some(record.context.run.clone()),
         agent: Some(record.principal.agent.clone()),
@@ -146,6 +150,12 @@ pub(super) async fn path(admin: &Admin, asker: &Asker<'_>, record: &CallRecord) 
     let (mut records, _) = find::either(admin, asker, filter).await?;
     records
         .retain(|r| r.principal.org == record.principal.org && r.principal.acting_for == record.principal.acting_for);
+    records.reverse();
+    Ok(records)
+}
+
+/// The same, as the page shows them.
+pub(super) async fn path(admin: &Admin, asker: &Asker<'_>, record: &CallRecord) -> Result<Vec<Before>, Problem> {
     let before = |r: &CallRecord| Before {
         href: match &r.terms {
             Some(_) if !asker.may("call.view", r) => format!("/holds/{}", r.id.hold()),
@@ -155,7 +165,7 @@ pub(super) async fn path(admin: &Admin, asker: &Asker<'_>, record: &CallRecord) 
         state: r.state_at(asker.now).as_str(),
         at: r.created.to_string(),
     };
-    Ok(records.iter().rev().map(before).collect())
+    Ok(came_before(admin, asker, record).await?.iter().map(before).collect())
 }
 
 #[cfg(test)]

@@ -77,6 +77,7 @@ pub struct Running {
     drain: watch::Sender<bool>,
     stop: watch::Sender<bool>,
     threads: Vec<std::thread::JoinHandle<()>>,
+    reviewers: tokio::task::JoinHandle<()>,
     grace: Duration,
 }
 
@@ -149,12 +150,13 @@ pub async fn start(path: PathBuf, config: Config, clock: Arc<dyn Clock>, cores: 
     crate::tasks::spawn(ticker::run(shared.clone(), resume.clone(), stopped.clone()));
     let notifier = notifier(&shared, &state.path)?;
     crate::tasks::spawn(Arc::clone(&notifier).run(stopped.clone()));
-    let admin = desk(&shared, resume, &asked, notifier);
+    let admin = desk(&shared, resume, &asked, notifier, drain.clone());
     let router = admin::router(admin);
-    crate::tasks::spawn(admin::serve(admin_listener, admin_tls, router, stopped));
+    let reviewers = crate::tasks::spawn(admin::serve(admin_listener, admin_tls, router, stopped));
     shared.warm();
     crate::failpoint::hit("serve.listening");
-    Ok(Running { agents: addresses.0, admin: addresses.1, recovery, shared, drain, stop, threads, grace })
+    let (agents, admin) = addresses;
+    Ok(Running { agents, admin, recovery, shared, drain, stop, threads, reviewers, grace })
 }
 
 /// Who is told of what happens, from what happens first.
@@ -170,6 +172,7 @@ fn desk(
     resume: mpsc::UnboundedSender<CallId>,
     asked: &mpsc::UnboundedSender<jobs::Job>,
     notifier: Arc<Notifier>,
+    drain: watch::Sender<bool>,
 ) -> Arc<Admin> {
     let reloaded = shared.clone();
     Arc::new(Admin {
@@ -188,6 +191,7 @@ fn desk(
         metrics: Arc::clone(&shared.metrics),
         clock: Arc::clone(&shared.clock),
         resume,
+        drain: Arc::new(move || drain.send_modify(|on| *on = true)),
         draining: shared.draining.clone(),
     })
 }
@@ -299,6 +303,11 @@ impl Running {
         &self.shared.store
     }
 
+    /// Ends when a reviewer has asked that it stops: nothing new begins any more, and [`Running::stop`] does the rest.
+    pub async fn asked_to_stop(&self) {
+        self.shared.draining.on().await;
+    }
+
     /// Stops: nothing new begins, calls under way end in the time that the configuration gives them.
     pub async fn stop(self) {
         self.drain.send_replace(true);
@@ -311,7 +320,9 @@ impl Running {
         let threads = self.threads;
         let joined = tokio::task::spawn_blocking(move || threads.into_iter().all(|t| t.join().is_ok())).await;
         self.shared.lasting.servers.stop().await;
-        tracing::info!(clean = ended.is_ok() && joined.is_ok_and(|ok| ok), "stopped");
+        // Whoever asked for this, over the admin side, has the answer.
+        let told = self.reviewers.await.is_ok();
+        tracing::info!(clean = ended.is_ok() && told && joined.is_ok_and(|ok| ok), "stopped");
     }
 }
 

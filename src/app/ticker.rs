@@ -160,6 +160,9 @@ async fn once(
         }
     }
     escalate(shared).await?;
+    for record in shared.store.warn_due().await? {
+        tracing::info!(call.id = %record.id, "a hold's time is nearly over");
+    }
     for (tool, state) in shared.breakers.states() {
         let level = match state {
             State::Closed { .. } => 0,

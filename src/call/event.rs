@@ -12,6 +12,7 @@ pub const EVENTS: &[&str] = &[
     "hold.withdrawn",
     "hold.revoked",
     "hold.stale",
+    "hold.expiring",
     "hold.expired",
     "hold.succeeded",
     "hold.failed",

@@ -129,6 +129,17 @@ impl Client {
         sent.await.context("no answer in time")?.with_context(|| format!("{} does not answer", self.authority))
     }
 
+    /// Sends one attempt at what must not be done twice: repeated under the same key, it is the same one.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub(super) async fn attempt(&self, path: &str, body: &Value, key: &str) -> anyhow::Result<Answer> {
+        let request = self.request(Method::POST, path).header(CONTENT_TYPE, "application/json");
+        let request = request.header("idempotency-key", key).body(Full::new(Bytes::from(body.to_string())))?;
+        let sent = tokio::time::timeout(TIME, self.exchange(request));
+        sent.await.context("no answer in time")?.with_context(|| format!("{} does not answer", self.authority))
+    }
+
     /// Asks for a stream of events, from behind the one that was heard last.
     ///
     /// # Errors

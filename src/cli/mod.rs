@@ -1,11 +1,13 @@
 //! One file for each verb (`contract.md` 1). Exit 0 ok, 1 usage or I/O, 2 rejected, 3 differs.
 
 mod audit;
+mod budgets;
 mod calls;
 mod check;
 mod client;
 mod diff;
 mod doctor;
+mod drain;
 mod edit;
 mod explain;
 mod grants;
@@ -66,7 +68,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Run the proxy. SIGHUP reloads, SIGTERM drains.
+    /// Run the proxy. SIGHUP reloads, SIGTERM drains, and so does `drain`.
     Serve {
         /// The configuration.
         #[arg(long, default_value = "holdpoint.yaml")]
@@ -117,6 +119,11 @@ enum Verb {
     /// Receivers of notifications: how far they were told, what waits, what was given up.
     #[command(subcommand)]
     Webhooks(webhooks::Webhooks),
+    /// Budgets in use, and more room for one of them.
+    #[command(subcommand)]
+    Budgets(budgets::Budgets),
+    /// Stop a proxy in order, as SIGTERM does: no new calls, those under way end, holds are kept.
+    Drain(drain::Args),
     /// The journal of everything that happened.
     #[command(subcommand)]
     Audit(audit::Audit),
@@ -176,6 +183,8 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Kill(said) => runtime()?.block_on(kill::kill(said, &mut out)),
         Verb::Resume(said) => runtime()?.block_on(kill::resume(said, &mut out)),
         Verb::Webhooks(verb) => runtime()?.block_on(webhooks::run(verb, &mut out)),
+        Verb::Budgets(verb) => runtime()?.block_on(budgets::run(verb, &mut out)),
+        Verb::Drain(args) => runtime()?.block_on(drain::run(args, &mut out)),
         Verb::Audit(verb) => audit::run(&verb, &mut out),
         Verb::Doctor(args) => doctor::run(&args, &mut out),
         Verb::Schema(args) => schema::run(&args, &mut out),

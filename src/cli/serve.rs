@@ -54,6 +54,7 @@ async fn serve(path: &Path, config: crate::config::Config, cores: usize) -> anyh
             }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            () = running.asked_to_stop() => break,
         }
     }
     running.stop().await;

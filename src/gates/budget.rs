@@ -175,10 +175,11 @@ fn ledger(rule: &BudgetRule, p: &Principal, call: &Call, now: Timestamp) -> Opti
 
 fn meter(rule: &BudgetRule, balance: &Balance) -> Meter {
     let taken = balance.used.saturating_add(balance.reserved);
-    let used_pct = match rule.limit {
+    let limit = rule.limit.saturating_add(balance.extra);
+    let used_pct = match limit {
         0 => 100,
         limit => i64::try_from(i128::from(taken) * 100 / i128::from(limit)).unwrap_or(i64::MAX),
     };
-    let remaining_minor = (rule.unit != "calls").then(|| rule.limit.saturating_sub(taken));
+    let remaining_minor = (rule.unit != "calls").then(|| limit.saturating_sub(taken));
     Meter { used_pct, remaining_minor }
 }

@@ -103,6 +103,8 @@ permit (
     Holdpoint::Action::"audit.read",
     Holdpoint::Action::"notify.replay",
     Holdpoint::Action::"breaker.reset",
+    Holdpoint::Action::"budget.topup",
+    Holdpoint::Action::"drain",
     Holdpoint::Action::"kill",
     Holdpoint::Action::"resume",
     Holdpoint::Action::"policy.view"

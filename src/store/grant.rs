@@ -147,7 +147,7 @@ impl Grant {
     /// With what the ledgers say of it.
     pub(super) fn used(self: &Arc<Self>, balance: impl Fn(&LedgerKey) -> Balance) -> GrantUse {
         let taken = |unit: &str| {
-            let Balance { used, reserved } = balance(&self.ledger(unit));
+            let Balance { used, reserved, .. } = balance(&self.ledger(unit));
             used.saturating_add(reserved)
         };
         let sums = self.sums.keys().map(|path| (path.clone(), taken(path))).collect();

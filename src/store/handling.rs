@@ -96,6 +96,9 @@ pub struct Handling {
     /// Before whom it was brought, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub escalations: Vec<Escalation>,
+    /// How often its clock had begun anew when it was last told that its time is nearly over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warned: Option<u32>,
 }
 
 /// One thing that was done about a call.
@@ -145,6 +148,20 @@ impl CallRecord {
     #[must_use]
     pub fn clocks_began(&self) -> Option<Timestamp> {
         Some(self.expires?.minus(self.terms.as_ref()?.expires))
+    }
+
+    /// The same hold once it is told that its time is nearly over; nothing before the last fifth of its clock, and once for
+    /// each time that its clock begins. People need not read it anew for that: it stays the same version.
+    pub(super) fn warned(&self, now: Timestamp) -> Option<Self> {
+        let (began, expires) = (self.clocks_began()?, self.terms.as_ref()?.expires);
+        let told = self.handling.as_ref().and_then(|h| h.warned) == Some(self.renewals);
+        let waits = self.state_at(now) == State::Held && self.halted.is_none();
+        if told || !waits || now < began.plus(expires.saturating_mul(4) / 5) {
+            return None;
+        }
+        let mut next = self.clone();
+        next.handling.get_or_insert_default().warned = Some(self.renewals);
+        Some(next)
     }
 
     /// The first rung of `ladder` that it has reached and that nobody has heard of.

@@ -18,6 +18,7 @@ mod pause;
 mod record;
 mod sample;
 mod state;
+mod top_up;
 mod trust;
 mod votes;
 
@@ -34,4 +35,5 @@ pub use pause::{Pause, PauseDone};
 pub use record::*;
 pub use sample::{JudgeSample, Judged, Sample};
 pub use state::{Editing, Event as CallEvent, Illegal, MAX_RENEWALS, Renewal, Ruling, Step};
+pub use top_up::{TopUp, TopUpError};
 pub use trust::{Surprise, Surprised};

@@ -228,6 +228,14 @@ pub struct Balance {
     pub used: i64,
     /// Set aside for open calls.
     pub reserved: i64,
+    /// What people have added to its limit.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub extra: i64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(amount: &i64) -> bool {
+    *amount == 0
 }
 
 /// The one durable record of a call.

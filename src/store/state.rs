@@ -180,6 +180,8 @@ pub enum Step {
     Halted,
     /// The kill switch let its clocks go on.
     Continued,
+    /// Its time is nearly over.
+    Expiring,
     /// An approved call says why it waits.
     Waiting,
     /// Rejected by a reviewer, before or after the quorum.
@@ -217,6 +219,7 @@ impl Step {
             Self::Edited => "hold.edited",
             Self::Claimed => "hold.claimed",
             Self::Escalated => "hold.escalated",
+            Self::Expiring => "hold.expiring",
             Self::Approved => "hold.approved",
             Self::Rejected if matches!(state, State::Revoked) => "hold.revoked",
             Self::Rejected => "hold.rejected",

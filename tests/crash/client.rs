@@ -218,6 +218,17 @@ impl Client<'_> {
         Some(())
     }
 
+    /// More room for a budget, and what was confirmed of it.
+    pub async fn top_up(&self, id: &str, amount: u64) -> Option<()> {
+        let reason = self.world.name("m");
+        let said = json!({"amount": amount, "reason": reason});
+        let got = self.reviewer("omar", "POST", &format!("/v1/budgets/{id}/topup"), Some(said)).await?;
+        if got.status == 200 {
+            self.world.tell(self.process.epoch, What::Switched { scope: "topped_up".to_owned(), reason });
+        }
+        Some(())
+    }
+
     /// A decision, and what was confirmed of it.
     pub async fn decide(&self, name: &str, room: &str, call: &str, action: &str, body: Value) -> Option<u16> {
         let got = self.reviewer(name, "POST", &format!("/v1/{room}/{call}/{action}"), Some(body)).await?;

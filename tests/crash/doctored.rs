@@ -484,5 +484,5 @@ fn what_is_stopped_does_not_begin() {
     assert_eq!(stopped("agent:nobody"), 0);
     let mut told = good();
     told.told.push(Told { epoch: 1, what: What::Switched { scope: "all".into(), reason: "why".into() } });
-    assert!(verify(&told).iter().any(|v| v.starts_with("I12: the kill switch")));
+    assert!(verify(&told).iter().any(|v| v.starts_with("I12: what an operator did")));
 }

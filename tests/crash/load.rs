@@ -27,6 +27,8 @@ pub enum Focus {
     Unknown,
     /// The kill switch goes on and off while calls wait.
     Halt,
+    /// Budgets get more room.
+    TopUp,
     /// Declared idempotent: may be sent again.
     Declared,
     /// Looked up when it is lost.
@@ -260,13 +262,18 @@ impl Load<'_> {
         if self.all_go_on().await.is_none() {
             return;
         }
-        let often = matches!(self.focus, Focus::Unknown | Focus::Halt);
+        let often = matches!(self.focus, Focus::Unknown | Focus::Halt | Focus::TopUp);
         for _ in 0..if often { self.steps } else { self.steps / 6 } {
             if self.process.is_over() {
                 return;
             }
             if chance.percent(if self.focus == Focus::Halt { 60 } else { 4 })
                 && self.switch(&mut chance).await.is_none()
+            {
+                return;
+            }
+            if chance.percent(if self.focus == Focus::TopUp { 70 } else { 3 })
+                && self.top_up(&mut chance).await.is_none()
             {
                 return;
             }
@@ -292,6 +299,13 @@ impl Load<'_> {
             self.settle(chance).await?;
         }
         self.client().switch("resume", scope).await
+    }
+
+    /// Gives some budget more room.
+    async fn top_up(&self, chance: &mut Chance) -> Option<()> {
+        let listed = self.client().reviewer("omar", "GET", "/v1/budgets", None).await?.json();
+        let Some(id) = chance.pick(listed["items"].as_array()?).and_then(|b| b["id"].as_str()) else { return Some(()) };
+        self.client().top_up(id, chance.below(500) + 1).await
     }
 
     async fn settle(&self, chance: &mut Chance) -> Option<()> {
@@ -346,7 +360,7 @@ impl Focus {
             Self::Short => (85, 88),
             Self::Ticket => (88, 91),
             Self::Export => (91, 94),
-            Self::Money => (30, 60),
+            Self::Money | Self::TopUp => (30, 60),
         };
         from + chance.below(to - from)
     }
@@ -357,12 +371,13 @@ impl Focus {
             "park" | "parked" | "approved" | "resume" => Self::Held,
             "vote" | "voted" => Self::Dual,
             "wait" | "waiting" | "renew" | "renewed" | "revoke" | "revoked" => Self::Waiting,
-            "expire" | "expired" => Self::Short,
+            "expire" | "expired" | "expiring" => Self::Short,
             "attach" | "attached" | "artifact" => Self::Ticket,
             "reject" | "rejected" => Self::Reject,
             "edit" | "edited" => Self::Edit,
             "handle" | "claimed" | "unclaimed" | "commented" | "evidence_asked" | "escalated" => Self::Handle,
             "pause" | "paused" | "halted" | "lift" | "resumed" | "continued" => Self::Halt,
+            "top_up" | "topped_up" => Self::TopUp,
             "withdraw" | "withdrawn" => Self::Withdraw,
             "flow" => Self::Export,
             "again" | "begun_again" => Self::Declared,

@@ -81,8 +81,8 @@ class Description(unittest.TestCase):
             args += ["--checks", ",".join(CHECKS), "--phases", "examples,coverage,fuzzing", "--max-examples", str(EXAMPLES)]
             args += ["--request-timeout", "30", "--no-shrink", "--continue-on-failure", "--report", "ndjson"]
             args += ["--report-ndjson-path", "told"]
-            # One streams without an end, the other waits as long as it is told to.
-            args += ["--exclude-operation-id", "followEvents", "--exclude-operation-id", "waitForHold"]
+            # One streams without an end, one waits as long as it is told to, one ends the server.
+            args += [part for name in ("followEvents", "waitForHold", "drain") for part in ("--exclude-operation-id", name)]
             env = dict(os.environ, HOLDPOINT_REAL=str(folder / "real.json"), PYTHONPATH=str(pathlib.Path(__file__).parent))
             done = subprocess.run(args, cwd=folder, env=env, capture_output=True, text=True, timeout=SECONDS)
             self.assertEqual(done.returncode, 0, (done.stdout + done.stderr)[-20_000:])

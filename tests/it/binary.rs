@@ -121,6 +121,11 @@ impl Binary {
         until(|| self.child.try_wait().unwrap()).await.code()
     }
 
+    /// How it ends by itself.
+    pub async fn ends(mut self) -> Option<i32> {
+        until(|| self.child.try_wait().unwrap()).await.code()
+    }
+
     pub fn logged(&self) -> String {
         self.log.lock().unwrap().join("\n")
     }

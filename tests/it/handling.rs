@@ -78,6 +78,41 @@ async fn a_hold_that_nobody_decides_is_brought_before_others_rung_by_rung() {
 }
 
 #[tokio::test]
+async fn that_a_hold_is_nearly_over_is_told_once_and_leaves_it_as_it_was() {
+    let receiver = Upstream::start().await;
+    receiver.script(|_| Reaction::Answer(StatusCode::NO_CONTENT, vec![], Bytes::new()));
+    let told = format!(
+        "reviews: {{ inline_wait: 0s, medium: {{ expires: 100m }} }}\n\
+         notify:\n  - {{ webhook: {{ url: \"http://{}/\", secret: {{ file: secrets/hook }} }}, events: [\"hold.exp*\"] }}",
+        receiver.at
+    );
+    let (setup, clock) = setup(&told);
+    let p = setup.file("secrets/hook", HOOK).start().await;
+    let hold = p.refund("o_1", 8800, &[]).await.json()["hold"].as_str().unwrap().to_owned();
+    let at = format!("/v1/holds/{hold}");
+    let before = p.reviewer("maya", "GET", &at, None).await;
+    let heard = |count: usize| {
+        let receiver = receiver.clone();
+        async move {
+            until(|| (receiver.count() >= count).then_some(())).await;
+            let said = |r: &bytes::Bytes| serde_json::from_slice::<Value>(r).unwrap();
+            receiver.seen().iter().map(|r| said(&r.body)).collect::<Vec<_>>()
+        }
+    };
+    clock.advance(Duration::from_secs(80 * 60));
+    let first = heard(1).await.remove(0);
+    assert_eq!((&first["type"], first["data"]["id"].as_str()), (&json!("hold.expiring"), Some(&*hold)), "{first}");
+    assert_eq!(first["data"]["expires"], before.json()["times"]["expires"]);
+    let after = p.reviewer("maya", "GET", &at, None).await;
+    assert_eq!(after.header("etag"), before.header("etag"), "nobody who is deciding is disturbed");
+    let p = p.restarted(clock.clone()).await;
+    clock.advance(Duration::from_secs(20 * 60));
+    let names: Vec<Value> = heard(2).await.iter().map(|e| e["type"].clone()).collect();
+    assert_eq!(names, ["hold.expiring", "hold.expired"]);
+    drop(p);
+}
+
+#[tokio::test]
 async fn the_agent_hears_what_evidence_is_asked_for_until_it_is_brought() {
     let (p, _) = world("reviews: { inline_wait: 0s }").await;
     let held = p.refund("o_1", 8800, &[]).await.json();

@@ -1,8 +1,14 @@
 //! What limits calls, as operators see it: budgets in use, and a breaker that they close by hand.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdpoint::call::Timestamp;
+use holdpoint::clock::ManualClock;
 use serde_json::{Value, json};
 
 use crate::harness::{PEOPLE, Proxy, Setup, answer};
+use crate::verbs::cli;
 
 async fn start() -> Proxy {
     let operate = "Holdpoint::Action::\"call.reconcile\"";
@@ -48,4 +54,59 @@ async fn a_breaker_that_opened_is_closed_by_hand() {
     assert_eq!(read().await.status, 200, "calls flow at once");
     let note = p.until_line(|kind, _| kind == "breaker.reset").await;
     assert_eq!(note["note"]["more"]["user"], "omar", "{note}");
+}
+
+#[tokio::test]
+async fn a_budget_without_room_gets_more_and_keeps_it_over_a_restart() {
+    let operate = "Holdpoint::Action::\"call.reconcile\"";
+    let more = ["policy.view", "budget.topup"].map(|a| format!("Holdpoint::Action::\"{a}\"")).join(", ");
+    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_800_000_000_000)));
+    let setup = Setup::new().people(&PEOPLE.replace(operate, &format!("{operate}, {more}"))).clock(clock.clone());
+    let p = setup.config("money: 10000.00 EUR, every: 30d", "money: 20.00 EUR, every: 30d").start().await;
+    p.upstream.script(|_| answer(201, &json!({"refund": "rf_1"})));
+    assert_eq!(p.refund("o_1", 1500, &[]).await.status, 201);
+    assert_eq!(p.refund("o_2", 1500, &[]).await.code(), "budget_exhausted");
+    let budget = async |p: &Proxy| items(p, "/v1/budgets").await.remove(0);
+    let at = format!("/v1/budgets/{}/topup", budget(&p).await["id"].as_str().unwrap());
+    let said = json!({"amount": 1000, "reason": "returns week"});
+    assert_eq!(p.reviewer("maya", "POST", &at, Some(&said)).await.code(), "forbidden");
+    for wrong in
+        [json!({"amount": 0, "reason": "x"}), json!({"amount": -1, "reason": "x"}), json!({"amount": 1, "reason": ""})]
+    {
+        assert_eq!(p.reviewer("omar", "POST", &at, Some(&wrong)).await.status, 422, "{wrong}");
+    }
+    let (code, text) = cli(
+        &p,
+        "omar",
+        &["budgets", "topup", &at[12..48], "--amount", "1000", "--reason", "returns week", "--key", "k"],
+    )
+    .await;
+    assert!(
+        code == Some(0) && text.contains("50 %: 1500 used, 0 set aside of 2000 + 1000 added EUR, until "),
+        "{text}"
+    );
+    let p = p.restarted(clock.clone()).await;
+    let again = cli(
+        &p,
+        "omar",
+        &["budgets", "topup", &at[12..48], "--amount", "1000", "--reason", "returns week", "--key", "k"],
+    )
+    .await;
+    assert_eq!(again, (code, text), "the same attempt adds nothing, also after a restart");
+    assert_eq!(p.refund("o_2", 1500, &[]).await.status, 201);
+    let full = budget(&p).await;
+    assert_eq!(
+        (&full["used_pct"], &full["extra"], &full["limit"]),
+        (&json!(100), &json!(1000), &json!(2000)),
+        "{full}"
+    );
+    assert_eq!(p.refund("o_3", 1, &[]).await.code(), "budget_exhausted");
+    let note = p.until_line(|kind, _| kind == "topped_up").await;
+    assert_eq!((&note["top_up"]["by"], &note["top_up"]["reason"]), (&json!("omar"), &json!("returns week")), "{note}");
+    clock.advance(Duration::from_secs(30 * 86_400));
+    let late = p.reviewer("omar", "POST", &at, Some(&said)).await;
+    assert_eq!((late.status, late.code().as_str()), (409, "window_over"));
+    assert_eq!(p.refund("o_4", 1500, &[]).await.status, 201, "a new window");
+    assert_eq!(p.refund("o_5", 600, &[]).await.code(), "budget_exhausted", "and nobody has added to it");
+    assert_eq!(p.reviewer("omar", "POST", "/v1/budgets/bud_x/topup", Some(&said)).await.status, 404);
 }

@@ -19,6 +19,7 @@ mod batch;
 mod binary;
 mod canary;
 mod crash;
+mod drain;
 mod edit;
 mod exact;
 mod faults;

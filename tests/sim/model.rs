@@ -286,6 +286,10 @@ pub struct Model {
     pub denials: Vec<(usize, u8, Ms)>,
     /// What is stopped.
     pub stops: Vec<Stop>,
+    /// Ledgers that something was ever charged to.
+    pub charged: BTreeSet<usize>,
+    /// More room that people gave: to which ledger, how much, under which key.
+    pub extras: Vec<(usize, i64, Option<u8>)>,
 }
 
 impl Call {
@@ -576,11 +580,31 @@ impl Model {
         (spent + sum([Succeeded, Failed]), sum([Dispatching, Unknown]))
     }
 
+    pub fn extra(&self, ledger: usize) -> i64 {
+        self.extras.iter().filter(|e| e.0 == ledger).map(|e| e.1).sum()
+    }
+
+    /// A key adds once, whoever says it again.
+    pub fn top_up(&mut self, ledger: usize, amount: i64, key: Option<u8>) -> Result<i64, &'static str> {
+        let before = self.extras.iter().find(|e| key.is_some() && (e.0, e.2) == (ledger, key));
+        match before {
+            _ if !self.charged.contains(&ledger) => Err("not_found"),
+            Some(before) if before.1 != amount => Err("reused"),
+            Some(_) => Ok(self.extra(ledger)),
+            None if amount < 1 => Err("amount"),
+            None => {
+                self.framed = self.high;
+                self.extras.push((ledger, amount, key));
+                Ok(self.extra(ledger))
+            }
+        }
+    }
+
     fn fits(&self, costs: &[Cost]) -> bool {
         costs.iter().enumerate().all(|(i, (ledger, _, limit))| {
             let asked: i64 = costs[..=i].iter().filter(|c| c.0 == *ledger).map(|c| c.1).sum();
             let (used, reserved) = self.balance(*ledger);
-            used + reserved + asked <= *limit
+            used + reserved + asked <= *limit + self.extra(*ledger)
         })
     }
 
@@ -596,6 +620,7 @@ impl Model {
         }
         let now = self.high;
         self.framed = now;
+        self.charged.extend(costs.iter().map(|c| c.0));
         let mut begun = Call { created: now, updated: now, costs, ..call.clone() };
         begun.state = Dispatching;
         self.sent(&mut begun);
@@ -630,7 +655,9 @@ impl Model {
         }
         let mut call = self.step(id, "begin", Dispatching).clone();
         assert!((call.free || call.quorum_holds()) && call.window.is_some_and(|w| self.high < w), "I3: {call:?}");
+        let charged: Vec<usize> = costs.iter().map(|c| c.0).collect();
         call.costs = costs;
+        self.charged.extend(charged);
         self.sent(&mut call);
         self.put(call);
         self.shown(id)

@@ -13,8 +13,8 @@ use holdpoint::clock::{Clock, ManualClock};
 use holdpoint::store::{
     AnswerBody, AuditNote, Begin, BeginError, Begun, CallRecord, Charge, Conclusion, Edit, EditHold, Editing, Filter,
     Handle, HoldError, Keep, Known, LedgerKey, NewArtifact, Note, Options, Park, ParkError, Preview, Question,
-    Reconcile, Recovery, Reject, Renew, Renewal, Resend, ResendBy, State, Store, StoredRequest, Vote, Wish,
-    WithdrawnBy,
+    Reconcile, Recovery, Reject, Renew, Renewal, Resend, ResendBy, State, Store, StoredRequest, TopUp, TopUpError,
+    Vote, Wish, WithdrawnBy,
 };
 use tokio::runtime::Runtime;
 
@@ -503,7 +503,7 @@ impl<'a> World<'a> {
 
     pub fn step(&mut self) {
         self.sum.steps += 1;
-        match self.dice.below(if self.restarts { 38 } else { 37 }) {
+        match self.dice.below(if self.restarts { 39 } else { 38 }) {
             0..=1 => self.look_up(),
             2..=5 => self.park(),
             6..=11 => self.vote(),
@@ -526,6 +526,7 @@ impl<'a> World<'a> {
             32 => self.edit(),
             33..=34 => self.handle(),
             35..=36 => self.kill_switch(),
+            37 => self.top_up(),
             _ => self.restart(),
         }
     }
@@ -1025,6 +1026,30 @@ impl<'a> World<'a> {
         assert_eq!(store, model, "the kill switch: the store says the left, the model the right");
     }
 
+    fn top_up(&mut self) {
+        let ledger = self.dice.below(LEDGERS);
+        let (amount, key) = (self.dice.of(&[0, 1, 7]), self.dice.of(&[None, Some(1), Some(2)]));
+        let wish = TopUp {
+            ledger: self.ledger(ledger),
+            amount,
+            reason: "a good month".into(),
+            by: "eve".into(),
+            key: key.map(|k: u8| Digest::of(&[k])),
+        };
+        let done = self.place.block(self.place.store().top_up(wish)).map(|balance| balance.extra);
+        let store = done.map_err(|e| match e {
+            TopUpError::NotFound => "not_found",
+            TopUpError::Amount => "amount",
+            TopUpError::KeyReused => "reused",
+            TopUpError::Full => "full",
+            TopUpError::Unavailable => "unavailable",
+        });
+        self.model.tick(self.clock());
+        let model = self.model.top_up(ledger, amount, key);
+        self.trace.push(format!("ledger {ledger} gets {amount} more under {key:?}: {store:?}"));
+        assert_eq!(store, model, "I6: more room: the store says the left, the model the right");
+    }
+
     fn expire(&mut self) {
         let at = self.clock();
         let store = self.place.block(self.place.store().expire_due(time(at))).unwrap();
@@ -1069,11 +1094,14 @@ impl<'a> World<'a> {
         self.model.tick(self.clock());
         let keys: Vec<LedgerKey> = (0..LEDGERS).map(|n| self.ledger(n)).collect();
         let store = self.place.store().balances(&keys).unwrap();
+        let extra: Vec<i64> = store.iter().map(|b| b.extra).collect();
+        assert_eq!(extra, (0..LEDGERS).map(|n| self.model.extra(n)).collect::<Vec<_>>(), "I6: what people added");
         let store: Vec<(i64, i64)> = store.iter().map(|b| (b.used, b.reserved)).collect();
         let model: Vec<(i64, i64)> = (0..LEDGERS).map(|n| self.model.balance(n)).collect();
         assert_eq!(store, model, "I10: ledgers, used and set aside");
         let total = |b: (i64, i64)| b.0 + b.1;
-        assert!(total(store[0]) <= 120 && total(store[1]) <= 80 && total(store[2]) <= 80, "I6: {store:?}");
+        let limits = [120, 80, 80];
+        assert!((0..LEDGERS).all(|n| total(store[n]) <= limits[n] + extra[n]), "I6: {store:?} with {extra:?} more");
         assert_eq!(total(store[0]), total(store[1]) + total(store[2]), "I7: a parent covers its children");
     }
 

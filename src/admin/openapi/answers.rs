@@ -12,7 +12,7 @@ use crate::call::{
 };
 use crate::store::State;
 
-use super::{Grant, Json};
+use super::{Grant, Included, Json};
 
 /// A refusal (RFC 9457).
 #[derive(JsonSchema)]
@@ -117,7 +117,7 @@ struct CallSummary {
 }
 
 #[derive(JsonSchema)]
-struct Money {
+pub(super) struct Money {
     /// In minor units.
     minor: i64,
     /// ISO 4217.
@@ -214,7 +214,7 @@ pub(in crate::admin) struct Cluster {
 
 /// What goes out, byte for byte, but for what is redacted.
 #[derive(JsonSchema)]
-struct Sent {
+pub(super) struct Sent {
     method: String,
     url: String,
     content_type: Option<String>,
@@ -345,7 +345,7 @@ struct UndoOf {
 }
 
 #[derive(JsonSchema)]
-struct Alike {
+pub(super) struct Alike {
     /// While it is held on the medium tier: those that can be decided together.
     cluster: Option<String>,
     /// What people said in the last 30 days of calls of the same caller, operation and workflow.
@@ -485,6 +485,8 @@ pub(in crate::admin) struct Record {
     quiet_at: Option<Timestamp>,
     answer: Option<UpstreamAnswer>,
     links: Links,
+    #[serde(flatten)]
+    included: Included,
 }
 
 /// One person has it in hand.

@@ -357,7 +357,7 @@ struct Run {
 
 #[derive(JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-enum Node {
+pub(super) enum Node {
     /// As the agent named it.
     Step {
         id: String,
@@ -407,6 +407,14 @@ struct Cost {
     currency: String,
 }
 
+/// The process is about to end.
+#[derive(JsonSchema)]
+pub(in crate::admin) struct Draining {
+    draining: bool,
+    /// Seconds that calls under way have.
+    drain_s: u64,
+}
+
 /// Whether calls flow to a tool.
 #[derive(JsonSchema)]
 pub(in crate::admin) struct Breaker {
@@ -429,16 +437,24 @@ enum BreakerWord {
 /// One budget of one owner.
 #[derive(JsonSchema)]
 pub(in crate::admin) struct Budget {
+    #[schemars(pattern(r"^bud_[0-9a-f]{32}$"))]
+    id: String,
     scope: BudgetScope,
     owner: String,
     /// `calls`, or a currency.
     unit: String,
     /// When its window began.
     since: Option<Timestamp>,
+    /// When it is over.
+    ends: Option<Timestamp>,
     used: i64,
     /// Set aside for calls that are under way.
     reserved: i64,
+    /// As configured.
     limit: i64,
+    /// What people have added to it.
+    extra: i64,
+    /// Of both.
     used_pct: i64,
 }
 

@@ -5,6 +5,7 @@
 
 mod answers;
 mod beside;
+mod included;
 mod op;
 mod words;
 
@@ -25,6 +26,7 @@ use super::problem::Problem;
 
 pub(super) use answers::*;
 pub(super) use beside::*;
+use included::Included;
 pub(super) use op::Op;
 pub(super) use words::*;
 

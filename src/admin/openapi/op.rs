@@ -44,8 +44,10 @@ pub(in crate::admin) struct Op {
     parameters: Vec<Value>,
     query: Vec<&'static str>,
     body: Option<Described>,
+    form: Option<Described>,
     answer: Answer,
     version: bool,
+    status: &'static str,
     problems: BTreeMap<u16, BTreeSet<&'static str>>,
 }
 
@@ -62,8 +64,10 @@ impl Op {
             parameters: Vec::new(),
             query: Vec::new(),
             body: None,
+            form: None,
             answer: Answer::Json(described::<T>),
             version: false,
+            status: "200",
             problems: BTreeMap::new(),
         };
         op.refuses(400, &["malformed_request", "unknown_parameter"])
@@ -138,6 +142,12 @@ impl Op {
             .refuses(422, &["invalid_arguments"])
     }
 
+    /// Or the same as `multipart/form-data`.
+    pub(in crate::admin) fn or_form<T: JsonSchema>(mut self) -> Self {
+        self.form = Some(described::<T>);
+        self
+    }
+
     /// It takes the version that was read.
     pub(in crate::admin) fn if_match(self) -> Self {
         self.shared("IfMatch").refuses(412, &["version_changed"])
@@ -146,6 +156,12 @@ impl Op {
     /// It takes the version that is known already.
     pub(in crate::admin) fn if_none_match(self) -> Self {
         self.parameter("header", "If-None-Match", "The version that is known already.", version())
+    }
+
+    /// What it does goes on after the answer.
+    pub(in crate::admin) fn accepted(mut self) -> Self {
+        self.status = "202";
+        self
     }
 
     /// Its answer carries the record's version.
@@ -195,7 +211,7 @@ impl Op {
             parameters.push(reference("parameters", "Channel"));
         }
         let mut responses = Map::new();
-        responses.insert("200".to_owned(), answer(&self.answer, self.version, changes, answers));
+        responses.insert(self.status.to_owned(), answer(&self.answer, self.version, changes, answers));
         for (status, codes) in &self.problems {
             responses.insert(status.to_string(), problem(*status, codes, changes, answers));
         }
@@ -203,9 +219,12 @@ impl Op {
             "operationId": self.id, "tags": [self.tag], "summary": self.summary,
             "parameters": parameters, "responses": responses,
         });
-        let body = self
-            .body
-            .map(|schema| json!({"required": true, "content": {"application/json": {"schema": schema(requests)}}}));
+        let kinds = [("application/json", self.body), ("multipart/form-data", self.form)];
+        let content: Map<String, Value> = kinds
+            .into_iter()
+            .filter_map(|(kind, schema)| Some((kind.to_owned(), json!({"schema": schema?(requests)}))))
+            .collect();
+        let body = (!content.is_empty()).then(|| json!({"required": true, "content": content}));
         let more = (!self.more.is_empty()).then(|| json!(self.more));
         let security = self.open.then(|| json!([]));
         if let Some(out) = out.as_object_mut() {

@@ -261,3 +261,20 @@ async fn holds_that_nobody_could_approve_are_counted() {
     w.reload(&only_ana);
     assert_eq!(count().await, Some(1), "she cannot approve her own");
 }
+
+#[tokio::test]
+async fn whom_policy_lets_drain_gets_an_answer_and_the_reason_is_kept() {
+    let w = World::new();
+    let said = json!({"reason": "a new version"});
+    assert_eq!(w.post("maya", "/v1/drain", said.clone()).await.code(), (403, "forbidden".into()));
+    assert_eq!(w.post("pat", "/v1/drain", json!({})).await.status.as_u16(), 422);
+    assert_eq!(w.post("pat", "/v1/drain", json!({"reason": "\t"})).await.status.as_u16(), 422);
+    assert!(!*w.draining.borrow());
+    for _ in 0..2 {
+        let got = w.post("pat", "/v1/drain", said.clone()).await;
+        assert_eq!((got.status.as_u16(), got.json()), (202, json!({"draining": true, "drain_s": 25})));
+    }
+    assert!(*w.draining.borrow());
+    let log = w.get("pat", "/v1/audit?kind=drain.begun").await.json();
+    assert_eq!((log["items"].as_array().unwrap().len(), &log["items"][0]["who"]), (1, &json!("pat")), "{log}");
+}

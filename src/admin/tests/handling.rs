@@ -145,3 +145,40 @@ async fn what_people_said_of_calls_like_it_stands_beside_it() {
     let odd = |hold: &Value| hold["uncertainty"].as_array().unwrap().iter().any(|d| d["code"] == "outlier_amount");
     assert!(!odd(&usual) && odd(&shown(large).await));
 }
+
+#[tokio::test]
+async fn a_file_is_brought_over_the_api_as_it_is() {
+    let w = World::new();
+    let hold = w.hold_of("crm.refund", refund(8800), support_bot(), &["order"]).await;
+    let scan = b"%PDF-1.7 \xff\x00<script>";
+    let send = |kind: &'static str, body: Vec<u8>, key: &'static str| {
+        let request = ask("POST", &path(&hold, "evidence")).header("authorization", bearer("noor"));
+        let request = request.header("content-type", kind).header("idempotency-key", key);
+        w.send(request.body(Body::from(body)).unwrap())
+    };
+    let (kind, body) = with_file(&[("kind", "ticket")], "T-1.pdf", scan);
+    assert_eq!(send(kind, body.clone(), "first").await.status, StatusCode::OK);
+    let again = send(kind, body.clone(), "first").await;
+    assert_eq!((again.status, again.headers["idempotent-replayed"].to_str().unwrap()), (StatusCode::OK, "true"));
+    let seen = w.get("noor", &format!("/v1/holds/{}", hold.id.hold())).await.json();
+    let items: Vec<&Value> =
+        seen["evidence"]["items"].as_array().unwrap().iter().filter(|i| i["kind"] == "ticket").collect();
+    let [item] = items[..] else { panic!("{seen}") };
+    assert_eq!((&item["title"], &item["bytes"]), (&json!("T-1.pdf"), &json!(scan.len())));
+    assert_eq!(item["sha256"], Digest::of(scan).to_string());
+    let bytes =
+        base64::Engine::decode(&base64::engine::general_purpose::STANDARD, item["content_base64"].as_str().unwrap());
+    assert_eq!(bytes.unwrap(), scan);
+    let (_, large) = with_file(&[("kind", "ticket")], "a", &vec![b'a'; (1 << 20) + (65 << 10)]);
+    let large = send(kind, large, "large").await;
+    assert_eq!(large.code(), (413, "body_too_large".into()), "{}", large.text);
+    let (_, over) = with_file(&[("kind", "ticket")], "a", &vec![b'a'; (1 << 20) + 1]);
+    let over = send(kind, over, "over").await;
+    assert_eq!(over.code(), (413, "body_too_large".into()));
+    assert!(over.text.contains("1048576 bytes"), "{}", over.text);
+    let both = with_file(&[("kind", "ticket"), ("text", "a")], "a", b"b").1;
+    assert_eq!(send(kind, both, "both").await.code(), (422, "invalid_arguments".into()));
+    assert_eq!(send("multipart/form-data", body.clone(), "bare").await.status.as_u16(), 415);
+    assert_eq!(send(kind, b"--b0".to_vec(), "broken").await.code(), (400, "malformed_request".into()));
+    assert_eq!(w.get("noor", &format!("/v1/holds/{}", hold.id.hold())).await.json()["version"], seen["version"]);
+}

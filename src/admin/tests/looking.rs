@@ -81,3 +81,63 @@ async fn breakers_and_budgets_are_shown_and_a_breaker_is_closed_by_whom_policy_l
     assert_eq!(w.get("pat", "/v1/budgets").await.json()["items"], json!([]));
     assert_eq!(w.get("maya", "/v1/budgets").await.code(), (403, "forbidden".into()));
 }
+
+#[tokio::test]
+async fn more_of_a_hold_is_read_when_it_is_asked_for() {
+    let w = World::new();
+    let (first, second) = (w.hold(8800).await, w.hold(8900).await);
+    let at = |id: CallId, include: &str| format!("/v1/holds/{}{include}", id.hold());
+    let plain = w.get("maya", &at(second.id, "")).await;
+    let all = w.get("maya", &at(second.id, "?include=raw,trace,similar")).await;
+    assert_eq!((plain.headers.get("etag"), all.status), (all.headers.get("etag"), StatusCode::OK), "{}", all.text);
+    let (plain, mut all) = (plain.json(), all.json());
+    assert!(!all.to_string().contains("c_204_secret"), "{all}");
+    let [raw, trace, similar] =
+        ["raw", "trace", "similar"].map(|name| all.as_object_mut().unwrap().remove(name).unwrap());
+    assert_eq!(all, plain, "the rest is as ever");
+    assert_eq!((&raw["curl"], &raw["body_withheld"]), (&Value::Null, &json!("it carries redacted arguments")));
+    assert_eq!((&trace["trace_id"], &trace["run"]), (&Value::Null, &json!("run<script>1")));
+    assert_eq!(trace["path"].as_array().unwrap().len(), 1);
+    assert_eq!(trace["path"][0]["hold"], first.id.hold().to_string());
+    assert_eq!((&similar["cluster"], &similar["d30"]), (&plain["alike"]["cluster"], &plain["alike"]["d30"]));
+    let held = (&similar["held"][0]["hold"], &similar["held"][0]["amount"]["minor"]);
+    assert_eq!(held, (&json!(first.id.hold()), &json!(8800)), "{similar}");
+    let one = w.get("maya", &at(first.id, "?include=raw,trace")).await.json();
+    assert!(one.get("raw").is_some() && one.get("trace").is_some() && one.get("similar").is_none());
+    assert_eq!(one["trace"]["path"], json!([]), "nothing came before it");
+    for wrong in ["all", "", "raw,", "raw,Trace"] {
+        let refused = w.get("maya", &at(first.id, &format!("?include={wrong}"))).await;
+        assert_eq!(refused.code(), (422, "invalid_arguments".into()), "{wrong}");
+        assert!(refused.text.contains("raw, trace, similar"), "{}", refused.text);
+    }
+    assert_eq!(w.get("nobody", &at(first.id, "?include=raw")).await.code(), (404, "not_found".into()));
+}
+
+#[tokio::test]
+async fn a_request_without_secrets_is_read_as_a_shell_takes_it() {
+    let w = World::new();
+    let arguments = json!({"ticketId": "t_1", "hard": true});
+    let hold = w.hold_of("tickets.delete_ticket", arguments.clone(), support_bot(), &[]).await;
+    let raw = w.get("dana", &format!("/v1/calls/{}?include=raw", hold.id)).await;
+    let raw = if raw.status == StatusCode::OK {
+        raw
+    } else {
+        w.get("pat", &format!("/v1/calls/{}?include=raw", hold.id)).await
+    };
+    let words = shlex::split(raw.json()["raw"]["curl"].as_str().unwrap()).unwrap();
+    assert!(words.windows(2).any(|pair| pair == ["--data-binary".to_owned(), arguments.to_string()]), "{words:?}");
+    assert!(words.last().unwrap().starts_with("http://127.0.0.1:9/v2/orders/"), "{words:?}");
+}
+
+#[tokio::test]
+async fn more_room_is_given_to_budgets_that_are_in_use_by_whom_policy_lets() {
+    let w = World::new();
+    let said = json!({"amount": 5, "reason": "a good month"});
+    let at = "/v1/budgets/bud_00000000000000000000000000000000/topup";
+    assert_eq!(w.post("maya", at, said.clone()).await.code(), (403, "forbidden".into()));
+    assert_eq!(w.post("pat", at, said).await.code(), (404, "not_found".into()));
+    for wrong in [json!({"amount": 5}), json!({"amount": "5", "reason": "x"}), json!({"amount": 5, "reason": " "})] {
+        assert_eq!(w.post("pat", at, wrong.clone()).await.status.as_u16(), 422, "{wrong}");
+    }
+    assert!(w.get("pat", "/v1/me").await.json()["may"].as_array().unwrap().contains(&json!("budget.topup")));
+}

@@ -174,6 +174,7 @@ impl World {
         let (store, metrics) = (Arc::new(store), Arc::new(Metrics::new().unwrap()));
         let (resume, resumed) = unbounded_channel();
         let (draining, drained) = watch::channel(false);
+        let stop = draining.clone();
         let time = Arc::clone(&clock) as Arc<dyn Clock>;
         let (told, counted) = (Arc::clone(&store), Arc::clone(&metrics));
         let look = crate::admin::look(Arc::clone(&snapshots), Arc::clone(&store));
@@ -193,6 +194,7 @@ impl World {
             metrics: Arc::clone(&metrics),
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             resume,
+            drain: Arc::new(move || stop.send_modify(|on| *on = true)),
             draining: Draining::new(drained),
         };
         let router = router(Arc::new(admin));
@@ -224,7 +226,7 @@ impl World {
             let x = Exchange { method: &method, path: &uri, sent: &sent, status, headers, body: &bytes };
             described::check(&x);
         }
-        Got { status: parts.status, headers: parts.headers, text: String::from_utf8(bytes.to_vec()).unwrap() }
+        Got { status: parts.status, headers: parts.headers, text: String::from_utf8_lossy(&bytes).into_owned() }
     }
 
     async fn get(&self, user: &str, path: &str) -> Got {
@@ -374,4 +376,14 @@ fn bearer(user: &str) -> String {
 
 fn ask(method: &str, path: &str) -> http::request::Builder {
     Request::builder().method(method).uri(path).header("host", "localhost:8701")
+}
+
+/// A form with a file, as browsers write it: its media type, and its bytes.
+fn with_file(pairs: &[(&str, &str)], name: &str, file: &[u8]) -> (&'static str, Vec<u8>) {
+    let part = |n: &str, v: &str| format!("--b0\r\nContent-Disposition: form-data; name=\"{n}\"\r\n\r\n{v}\r\n");
+    let mut body: String = pairs.iter().map(|(n, v)| part(n, v)).collect();
+    body += &format!(
+        "--b0\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\nContent-Type: text/html\r\n\r\n"
+    );
+    ("multipart/form-data; boundary=b0", [body.as_bytes(), file, b"\r\n--b0--\r\n"].concat())
 }

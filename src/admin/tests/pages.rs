@@ -430,3 +430,61 @@ async fn inbox_and_calls_are_searched() {
     assert_eq!(pat.get("/calls?state=unkown").await.status, StatusCode::UNPROCESSABLE_ENTITY);
     assert_eq!(pat.get("/calls?what=x").await.status, StatusCode::BAD_REQUEST);
 }
+
+#[tokio::test]
+async fn a_file_is_brought_by_a_form_and_taken_away_as_a_file() {
+    let w = World::new();
+    let hold = w.hold(8800).await;
+    let (noor, maya) = (sign_in(&w, "noor").await, sign_in(&w, "maya").await);
+    let at = format!("/holds/{}", hold.id.hold());
+    let to = format!("{at}/evidence");
+    let post = |csrf: &str, name: &str, file: &[u8], from: &'static str| {
+        let (kind, body) = with_file(&[("csrf", csrf), ("kind", "scan"), ("title", ""), ("text", "")], name, file);
+        let request = ask("POST", &to).header("cookie", &noor.cookie).header("content-type", kind);
+        let request = request.header("sec-fetch-site", from).header("origin", "http://localhost:8701");
+        w.send(request.body(Body::from(body)).unwrap())
+    };
+    let html = b"<html><script>alert(7)</script>\xff";
+    for (csrf, from) in [
+        ("wrong", "same-origin"),
+        ("", "same-origin"),
+        (maya.csrf.as_str(), "same-origin"),
+        (noor.csrf.as_str(), "cross-site"),
+    ] {
+        assert_eq!(post(csrf, "a.html", html, from).await.status, StatusCode::FORBIDDEN, "{from}");
+    }
+    assert_eq!(post(&noor.csrf, "", b"", "same-origin").await.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(post(&noor.csrf, "<i>.html", html, "same-origin").await.status, StatusCode::SEE_OTHER);
+    assert_eq!(
+        post(&noor.csrf, "notes.txt", b"charged <b>twice</b>", "same-origin").await.status,
+        StatusCode::SEE_OTHER
+    );
+    let page = maya.get(&at).await.text;
+    assert!(page.contains("enctype=\"multipart/form-data\"") && page.contains("type=\"file\""), "{page}");
+    assert!(
+        page.contains("It is no text, and is not shown here") && page.contains(&Digest::of(html).to_string()),
+        "{page}"
+    );
+    assert!(!page.contains("alert(7)") && page.contains("charged &#60;b&#62;twice"), "{page}");
+    let link = |from: &str, after: &str| {
+        let rest = from.split(after).nth(1).unwrap().split("href=\"").nth(1).unwrap();
+        rest.split('"').next().unwrap().to_owned()
+    };
+    let got = maya.get(&link(&page, "It is no text")).await;
+    assert_eq!(
+        (got.status, got.headers["content-type"].to_str().unwrap()),
+        (StatusCode::OK, "application/octet-stream")
+    );
+    let disposition = got.headers["content-disposition"].to_str().unwrap();
+    assert!(disposition.starts_with("attachment; filename=\"art_") && disposition.ends_with(".bin\""), "{disposition}");
+    assert_eq!(got.headers["x-content-type-options"], "nosniff");
+    let text = maya.get(&link(&page, "charged ")).await;
+    assert_eq!(text.text, "charged <b>twice</b>");
+    assert!(text.headers["content-disposition"].to_str().unwrap().ends_with(".txt\""));
+    assert_eq!(maya.get(&format!("{to}/{}", ArtifactId::new())).await.status, StatusCode::NOT_FOUND);
+    let other = w.hold(8900).await;
+    let elsewhere = link(&page, "charged ").replace(&hold.id.hold().to_string(), &other.id.hold().to_string());
+    assert_eq!(maya.get(&elsewhere).await.status, StatusCode::NOT_FOUND, "it is another hold's");
+    let stranger = sign_in(&w, "nobody").await;
+    assert_eq!(stranger.get(&link(&page, "charged ")).await.status, StatusCode::NOT_FOUND);
+}

@@ -180,11 +180,17 @@ pub(super) fn note(event: &Event) -> Value {
     whole(event.name, &[json!({"type": "rich_text", "elements": parts})])
 }
 
-/// What is said below the message of a hold: a message that changes calls nobody.
-pub(super) fn called(record: &CallRecord, thread: &str) -> Option<Value> {
-    let to = &record.handling.as_ref()?.escalations.last()?.to;
-    let line = visible(&format!("Brought before {to}: {}", sentence(record)));
-    let mut body = whole(&line, &[json!({"type": "rich_text", "elements": [paragraph(vec![text(&line)])]})]);
+/// What is said of this event below the message of a hold: a message that changes calls nobody.
+pub(super) fn called(event: &str, record: &CallRecord, thread: &str) -> Option<Value> {
+    let (line, end) = match event {
+        "hold.escalated" => (format!("Brought before {}: ", record.handling.as_ref()?.escalations.last()?.to), None),
+        "hold.expiring" => ("Still undecided, and soon over: ".to_owned(), record.expires),
+        _ => return None,
+    };
+    let line = visible(&format!("{line}{}", sentence(record)));
+    let mut parts = vec![text(&line)];
+    parts.extend(end.into_iter().flat_map(|end| time(". It expires ", end)));
+    let mut body = whole(&line, &[json!({"type": "rich_text", "elements": [paragraph(parts)]})]);
     put(&mut body, &[("thread_ts", thread)]);
     if let Some(body) = body.as_object_mut() {
         body.insert("reply_broadcast".to_owned(), true.into());

@@ -140,9 +140,8 @@ impl Notifier {
             Some(held) => {
                 self.show(to, receiver, held).await?;
                 let posted = receiver.outbox().posted.get(&held.id.hold().to_string()).cloned();
-                let reply = posted.as_ref().filter(|_| telling.event.name == "hold.escalated");
-                match reply.and_then(|p| Some((message::called(held, &p.ts)?, &p.channel))) {
-                    Some((body, channel)) => self.post_into(to, channel, body).await.map(drop),
+                match posted.and_then(|p| Some((message::called(telling.event.name, held, &p.ts)?, p.channel))) {
+                    Some((body, channel)) => self.post_into(to, &channel, body).await.map(drop),
                     None => Ok(()),
                 }
             }

@@ -54,6 +54,8 @@ pub(super) struct Core {
     pub(super) trusts: Trusts,
     pub(super) forgotten: Forgotten,
     pub(super) pauses: Pauses,
+    /// The newest frame that was applied, be it durable or not.
+    pub(super) newest: u64,
     /// The newest frame of any pause.
     pub(super) paused_at: u64,
     keys: HashMap<Digest, CallId>,
@@ -94,6 +96,7 @@ impl Core {
             trusts: Trusts::default(),
             forgotten: Forgotten::default(),
             pauses: Pauses::default(),
+            newest: 0,
             paused_at: 0,
             keys: HashMap::new(),
             same: HashMap::new(),
@@ -120,6 +123,7 @@ impl Core {
     /// Takes one journal entry in, and says what index and watchers must hear.
     pub(super) fn apply(&mut self, seq: u64, at: Timestamp, entry: &Entry) -> Result<Vec<Change>, IndexError> {
         self.high = self.high.max(at);
+        self.newest = seq;
         match entry {
             Entry::Recovery { .. } | Entry::Closed { .. } => Ok(Vec::new()),
             Entry::Snapshot(_) => {
@@ -165,6 +169,10 @@ impl Core {
             Entry::Resumed { scope, .. } => {
                 self.pauses.lift(scope);
                 self.paused_at = seq;
+                Ok(Vec::new())
+            }
+            Entry::ToppedUp { top_up } => {
+                self.ledgers.top_up(top_up, at);
                 Ok(Vec::new())
             }
             Entry::Forgotten(older) => {

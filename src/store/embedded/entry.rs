@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::call::{CallId, Digest, PauseScope};
 use crate::journal::{Reader, Render};
 use crate::store::changed::Changed;
-use crate::store::{Artifact, AuditNote, CallRecord, Grant, Pause, Sample, Step};
+use crate::store::{Artifact, AuditNote, CallRecord, Grant, Pause, Sample, Step, TopUp};
 
 use super::Recovery;
 use super::alike::DecisionsImage;
@@ -45,6 +45,8 @@ pub(super) enum Entry {
     Paused { pause: Pause },
     /// What it had stopped goes on.
     Resumed { scope: PauseScope, reason: String, by: String },
+    /// A person gave a ledger more room.
+    ToppedUp { top_up: TopUp },
     /// Retention took what is older.
     Forgotten(Forgotten),
     /// Anything that is no step of a call with effects.

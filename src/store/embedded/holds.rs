@@ -9,7 +9,7 @@ use crate::store::handling::{check_unclaimed, handle};
 use crate::store::state::{Event, Renewal};
 use crate::store::votes::{check_current, count, is_own_call};
 use crate::store::{
-    CallRecord, EditHold, Handle, Handled, HoldError, Note, Reject, Renew, State, Unfetched, Vote, WithdrawnBy,
+    CallRecord, EditHold, Handle, Handled, HoldError, Note, Reject, Renew, State, Step, Unfetched, Vote, WithdrawnBy,
     proxys_own,
 };
 
@@ -101,6 +101,16 @@ impl Inner {
         Ok(done)
     }
 
+    fn warn(&self) -> Result<Vec<Arc<CallRecord>>, Unavailable> {
+        let (mut core, now) = self.lock_healthy()?;
+        let due = |r: &Arc<CallRecord>| Some((Arc::clone(r), r.warned(now)?));
+        let mut all: Vec<_> = core.calls.values().filter_map(due).collect();
+        all.sort_by_key(|(record, _)| record.id);
+        all.into_iter()
+            .map(|(record, next)| self.write(&mut core, Step::Expiring, &record, next, now, Vec::new()))
+            .collect()
+    }
+
     fn expire(&self, now: Timestamp) -> Result<(Vec<CallId>, u64), Unavailable> {
         let (mut core, _) = self.lock_healthy()?;
         let now = core.now(now);
@@ -168,6 +178,19 @@ impl Store {
         let mut told = Vec::new();
         for record in self.inner.escalate(ladder)? {
             told.push(self.inner.tell(record).await?);
+        }
+        Ok(told)
+    }
+
+    /// Notes of every hold whose clock is in its last fifth that it is, once for each time that its clock begins. Durable
+    /// when it returns; returns those that were noted now.
+    ///
+    /// # Errors
+    /// When nothing can be recorded.
+    pub async fn warn_due(&self) -> Result<Vec<CallRecord>, Fault> {
+        let mut told = Vec::new();
+        for record in self.inner.warn()? {
+            told.push(failpoint::after("expiring.durable", self.inner.tell(record).await?));
         }
         Ok(told)
     }

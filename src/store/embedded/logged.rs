@@ -68,6 +68,7 @@ impl Logged {
             Some("sample") => text("/sample/judged/by"),
             Some("paused") => text("/pause/by"),
             Some("resumed") => text("/by"),
+            Some("topped_up") => text("/top_up/by"),
             _ => who(event, &kind),
         };
         let call = first(&["/id", "/record/id", "/note/call", "/grant/from", "/sample/id"]);

@@ -26,6 +26,7 @@ mod samples;
 mod steps;
 mod tally;
 mod told;
+mod top_up;
 mod trust;
 
 use std::fmt;

@@ -23,6 +23,7 @@ pub(super) fn queued(step: Step) {
         Step::Escalated => "escalated.queued",
         Step::Halted => "halted.queued",
         Step::Continued => "continued.queued",
+        Step::Expiring => "expiring.queued",
         Step::Waiting => "waiting.queued",
         Step::Rejected => "rejected.queued",
         Step::Withdrawn => "withdrawn.queued",

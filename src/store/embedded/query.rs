@@ -279,7 +279,7 @@ impl Store {
         let (all, seq) = {
             let (core, _) = self.inner.lock()?;
             let all: Vec<_> = core.ledgers.all().filter(|(key, _)| !is_grants(key)).collect();
-            (all, self.inner.journal.head().seq)
+            (all, core.newest)
         };
         self.inner.durable(seq).await?;
         Ok(all)

@@ -65,7 +65,7 @@ pub struct Folded {
     pub collected: BTreeMap<String, String>,
     /// Calls that a note is about, and the first epoch that wrote one.
     pub noted: BTreeMap<String, u64>,
-    /// By its reason: what the kill switch stopped or let go on, and in which epoch.
+    /// By its reason: what an operator stopped, let go on or gave more room, and in which epoch.
     pub switched: BTreeMap<String, (String, u64)>,
     /// The log begins with a snapshot: what was before is not here.
     pub partial: bool,
@@ -82,6 +82,8 @@ struct Fold {
     indexed: bool,
     died: BTreeSet<String>,
     ledgers: BTreeMap<String, (i64, i64)>,
+    /// What was added to their limits.
+    extra: BTreeMap<String, i64>,
     /// Each as it was written last.
     grants: BTreeMap<String, Value>,
     /// Scopes that are stopped.
@@ -134,6 +136,7 @@ impl Fold {
             }
             "grant" => self.grant(&event["grant"]),
             "paused" => self.switch(text(event, "/pause/scope"), text(event, "/pause/reason"), true),
+            "topped_up" => self.top_up(&event["top_up"]),
             "resumed" => self.switch(text(event, "/scope"), text(event, "/reason"), false),
             "sample" | "forgotten" => {}
             "note" => {
@@ -152,6 +155,11 @@ impl Fold {
         } else {
             self.stopped.remove(scope);
         }
+    }
+
+    fn top_up(&mut self, top_up: &Value) {
+        *self.extra.entry(top_up["ledger"].to_string()).or_default() += top_up["amount"].as_i64().unwrap_or(0);
+        self.out.switched.insert(text(top_up, "/reason").to_owned(), ("topped_up".to_owned(), self.epoch));
     }
 
     /// What is stopped neither begins nor is parked, except for what takes another call back.
@@ -192,6 +200,10 @@ impl Fold {
 
     fn snapshot(&mut self, seq: u64, event: &Value) {
         self.epoch = number(event, "/epoch");
+        for line in list(event, "/ledgers") {
+            let extra = line.pointer("/balance/extra").and_then(Value::as_i64).unwrap_or(0);
+            self.extra.insert(line["ledger"].to_string(), extra);
+        }
         list(event, "/grants").iter().for_each(|grant| self.grant(grant));
         list(event, "/pauses").iter().for_each(|p| self.switch(text(p, "/scope"), text(p, "/reason"), true));
         for record in list(event, "/calls") {
@@ -248,8 +260,10 @@ impl Fold {
         let Some(record) = after(event, before.as_ref()) else {
             return found.add("I13", format!("record {seq} changes {id}, which no record begins"));
         };
-        if step == "collected" {
-            return self.collected(seq, &id, record, found);
+        match step.as_str() {
+            "collected" => return self.collected(seq, &id, record, found),
+            "expiring" => return self.expiring(seq, &id, record, found),
+            _ => {}
         }
         let version = Version { seq, epoch: self.epoch, step, record };
         self.transition(&id, before.as_ref(), &version, found);
@@ -272,6 +286,21 @@ impl Fold {
         let same = is_final(call.state()) && text(&record, "/state") == call.state();
         found.check(same, "I13", || format!("record {seq}: an open call was collected"));
         self.out.collected.entry(id.to_owned()).or_insert_with(|| text(&record, "/collected").to_owned());
+        if let Some(last) = call.versions.last_mut() {
+            last.record = record;
+        }
+    }
+
+    /// That its time is nearly over is no transition either, and is told of holds alone.
+    fn expiring(&mut self, seq: u64, id: &str, record: Value, found: &mut Findings) {
+        let Some(call) = self.out.calls.get_mut(id) else { return };
+        let same = ["state", "version", "digest", "approvals", "expires"]
+            .iter()
+            .all(|n| call.last().record.get(n) == record.get(n));
+        found.check(same && call.state() == "held", "I4", || format!("record {seq}: {id} expires as it should not"));
+        let warned = call.last().record.pointer("/handling/warned");
+        let again = warned.is_some() && warned == record.pointer("/renewals");
+        found.check(!again, "I13", || format!("record {seq}: twice of {id} that its time is nearly over"));
         if let Some(last) = call.versions.last_mut() {
             last.record = record;
         }
@@ -345,7 +374,8 @@ impl Fold {
     fn within(&self, id: &str, version: &Version, found: &mut Findings) {
         for charge in list(&version.record, "/charges") {
             let (used, reserved) = self.ledgers.get(&charge["ledger"].to_string()).copied().unwrap_or_default();
-            let limit = charge["limit"].as_i64().unwrap_or(0);
+            let extra = self.extra.get(&charge["ledger"].to_string()).copied().unwrap_or(0);
+            let limit = charge["limit"].as_i64().unwrap_or(0) + extra;
             found.check(used + reserved <= limit, "I6", || {
                 format!("{id} began with {used} used and {reserved} set aside of {limit} in {}", charge["ledger"])
             });

@@ -58,7 +58,7 @@ pub enum What {
     Answer(Answer),
     /// A person's decision was confirmed with this state and version.
     Decision { person: String, action: String, call: String, state: String, version: u64 },
-    /// Something was stopped or let go on, for this reason: each has its own.
+    /// Something was stopped, let go on or given more room (`topped_up`), for this reason: each has its own.
     Switched { scope: String, reason: String },
     /// An artifact was taken.
     Artifact(String),

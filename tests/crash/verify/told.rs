@@ -38,7 +38,7 @@ pub fn check(history: &History, folded: &Folded, found: &mut Findings) {
             }
             What::Switched { scope, reason } => {
                 let said = folded.switched.get(reason).is_some_and(|(s, epoch)| s == scope && *epoch <= told.epoch);
-                let why = || format!("the kill switch ({scope}, {reason}) was confirmed and is not there");
+                let why = || format!("what an operator did ({scope}, {reason}) was confirmed and is not there");
                 found.check(said || folded.partial, "I12", why);
             }
             What::State { call, state } => match folded.calls.get(call) {

@@ -137,3 +137,29 @@ fn a_list_looks_no_further_than_it_is_told() {
     assert_eq!(list(Filter { since, looks: Some(2), ..Filter::default() }), newest_first[..2]);
     assert_eq!(list(Filter { since: Some(ended[2].created), ..Filter::default() }), newest_first[..1]);
 }
+
+#[test]
+fn that_time_is_nearly_over_is_told_once_for_each_clock_also_after_a_kill() {
+    let mut b = Bench::new();
+    let hold = park(&b, held("f", None));
+    let due = |b: &Bench| block(b.store().warn_due()).unwrap();
+    let expires = hold.terms.as_ref().unwrap().expires;
+    b.pass(expires * 4 / 5 - MINUTE);
+    assert!(due(&b).is_empty());
+    b.pass(MINUTE);
+    let told = due(&b);
+    assert_eq!(
+        told.iter().map(|r| (r.id, r.version, r.state)).collect::<Vec<_>>(),
+        [(hold.id, hold.version, State::Held)]
+    );
+    assert!(due(&b).is_empty());
+    assert!(due(&b.killed()).is_empty(), "it is in the journal");
+    b.reopen();
+    assert!(due(&b).is_empty());
+    let renewed = block(b.store().renew(super::held_up::renew(&told[0]))).unwrap();
+    assert!(due(&b).is_empty(), "its clock began anew");
+    b.pass(renewed.terms.as_ref().unwrap().expires * 4 / 5);
+    assert_eq!(due(&b).len(), 1);
+    b.pass(expires);
+    assert!(due(&b).is_empty(), "its time is over");
+}

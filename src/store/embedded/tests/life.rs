@@ -27,9 +27,9 @@ fn a_hold_goes_all_the_way_and_its_answer_is_replayed() {
     assert_eq!((r.state, r.window_closes), (State::Approved, Some(START.plus(MINUTE * 15))));
     let (begun, r) = block(b.store().begin(beginning(r, vec![charge(10, 100)], true))).unwrap();
     assert_eq!(b.known(&r, Some("k")), "in flight");
-    assert_eq!(balance(&b), Balance { used: 0, reserved: 10 });
+    assert_eq!(balance(&b), Balance { used: 0, reserved: 10, extra: 0 });
     let r = block(b.store().conclude(begun, conclusion(State::Succeeded))).unwrap().as_ref().clone();
-    assert_eq!(balance(&b), Balance { used: 10, reserved: 0 });
+    assert_eq!(balance(&b), Balance { used: 10, reserved: 0, extra: 0 });
     assert_eq!(b.known(&r, Some("k")), "concluded succeeded");
     b.indexed();
     assert_eq!(b.store().inner.core.lock().unwrap().names(), 0);
@@ -79,10 +79,10 @@ fn a_begin_without_room_changes_nothing_and_the_call_stays_approved() {
 #[test]
 fn outcomes_settle_what_was_set_aside() {
     let cases = [
-        (State::Succeeded, Balance { used: 10, reserved: 0 }),
-        (State::Failed, Balance { used: 10, reserved: 0 }),
+        (State::Succeeded, Balance { used: 10, reserved: 0, extra: 0 }),
+        (State::Failed, Balance { used: 10, reserved: 0, extra: 0 }),
         (State::NotExecuted, Balance::default()),
-        (State::Unknown, Balance { used: 0, reserved: 10 }),
+        (State::Unknown, Balance { used: 0, reserved: 10, extra: 0 }),
     ];
     for (state, wanted) in cases {
         let b = Bench::new();
@@ -110,7 +110,7 @@ fn a_late_answer_settles_an_unknown_call_but_a_stale_attempt_never() {
     assert_eq!(b.store().unknown_like(&r.principal, &r.operation, &r.fingerprint).unwrap(), Some(r.id));
     assert!(block(b.store().conclude(stale, conclusion(State::Failed))).is_err());
     let r = block(b.store().conclude(again, conclusion(State::Succeeded))).unwrap().as_ref().clone();
-    assert_eq!((r.state, balance(&b)), (State::Succeeded, Balance { used: 10, reserved: 0 }));
+    assert_eq!((r.state, balance(&b)), (State::Succeeded, Balance { used: 10, reserved: 0, extra: 0 }));
 }
 
 fn said(r: &CallRecord, person: &str, outcome: State) -> Reconcile {
@@ -155,7 +155,7 @@ fn a_read_settles_an_unknown_call_and_not_found_only_once_it_is_quiet() {
 
     let found = run(&b, fresh("g", Some("g")), State::Unknown);
     let settled = block(b.store().read_says(found.id, true, START, note("read"))).unwrap().unwrap();
-    assert_eq!((settled.state, balance(&b)), (State::Succeeded, Balance { used: 10, reserved: 0 }));
+    assert_eq!((settled.state, balance(&b)), (State::Succeeded, Balance { used: 10, reserved: 0, extra: 0 }));
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn the_next_attempt_of_a_declared_call_keeps_what_is_set_aside_and_old_attempts_
     let (second, r2) = block(b.store().again(&first)).unwrap().unwrap();
     assert_eq!((r2.state, r2.attempt, r2.version), (State::Dispatching, 2, 2));
     assert_eq!(r2.quiet_after, Some(START.plus(MINUTE * 11)), "another request is on the wire");
-    assert_eq!(balance(&b), Balance { used: 0, reserved: 10 });
+    assert_eq!(balance(&b), Balance { used: 0, reserved: 10, extra: 0 });
     assert!(block(b.store().again(&first)).unwrap().is_none(), "two that follow one attempt");
     assert!(block(b.store().conclude(first, conclusion(State::Succeeded))).is_err(), "a stale attempt");
     let copy = |x: &Begun| Begun { id: x.id, attempt: x.attempt, epoch: x.epoch };
@@ -180,7 +180,7 @@ fn the_next_attempt_of_a_declared_call_keeps_what_is_set_aside_and_old_attempts_
     let (third, _) = block(b.store().again(&second)).unwrap().unwrap();
     assert!(block(b.store().again(&third)).unwrap().is_none(), "three in all");
     block(b.store().conclude(third, conclusion(State::Succeeded))).unwrap();
-    assert_eq!(balance(&b), Balance { used: 10, reserved: 0 });
+    assert_eq!(balance(&b), Balance { used: 10, reserved: 0, extra: 0 });
     drop(r);
     let (late, _) = begin(&b, declared("late", None));
     b.pass(MINUTE * 10);

@@ -11,6 +11,7 @@ mod recovery;
 mod retention;
 mod samples;
 mod signed;
+mod top_up;
 mod trust;
 
 use std::fs;

@@ -27,7 +27,7 @@ fn a_kill_while_sending_leaves_unknown_and_recovery_is_idempotent() {
     assert!(!one.recovery.ledgers_corrected);
     let dead = block(one.store().get(r.id)).unwrap().unwrap();
     assert_eq!((dead.state, dead.note.unwrap().code.as_str()), (State::Unknown, "process_died"));
-    assert_eq!(balance(&one), Balance { used: 0, reserved: 10 });
+    assert_eq!(balance(&one), Balance { used: 0, reserved: 10, extra: 0 });
     let two = one.killed();
     assert_eq!((two.recovery.to_unknown.len(), two.recovery.epoch), (0, b.recovery.epoch + 2));
     assert_eq!(one.dump(), two.dump());
@@ -59,7 +59,7 @@ fn a_kill_while_sending_a_declared_call_leaves_it_to_be_sent_again() {
     let _third = block(two.store().again(&again)).unwrap().unwrap();
     let three = two.killed();
     assert_eq!((three.recovery.to_resend.len(), three.recovery.to_unknown.as_slice()), (0, [r.id].as_slice()));
-    assert_eq!(balance(&three), Balance { used: 0, reserved: 10 });
+    assert_eq!(balance(&three), Balance { used: 0, reserved: 10, extra: 0 });
 
     let (_lost, late) = begin(&b, declared("late", None));
     b.pass(MINUTE * 10);
@@ -84,7 +84,7 @@ fn everything_acknowledged_is_there_after_a_kill_at_any_step() {
     let copy = b.killed();
     assert_eq!(block(copy.store().get(r.id)).unwrap().unwrap(), r);
     assert_eq!(block(copy.store().answer_body(&r)).unwrap().unwrap(), "canary-answer");
-    assert_eq!(balance(&copy), Balance { used: 10, reserved: 0 });
+    assert_eq!(balance(&copy), Balance { used: 10, reserved: 0, extra: 0 });
 }
 
 /// Some of everything, over several segments.
