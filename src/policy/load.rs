@@ -10,6 +10,7 @@ use miette::Diagnostic;
 
 use super::annotations::{Annotations, HOLD_KEYS, KEYS};
 use super::cover;
+use super::depth;
 use super::files;
 use super::finding::{Finding, Severity, Source, nearest};
 use super::lint::{self, Lift};
@@ -47,6 +48,13 @@ pub fn load(dir: &Path, model: &Model, defaults: Defaults) -> Result<Loaded, Vec
 /// # Errors
 /// Every mistake in the set, with the warnings and notes among them.
 pub fn load_sources(sources: &[Source], model: &Model, defaults: Defaults) -> Result<Loaded, Vec<Finding>> {
+    let loaded = depth::with_room(|| loaded(sources, model, defaults));
+    loaded.unwrap_or_else(|| {
+        Err(vec![Finding::error("policy-internal", "these policies could not be read: a fault of ours")])
+    })
+}
+
+fn loaded(sources: &[Source], model: &Model, defaults: Defaults) -> Result<Loaded, Vec<Finding>> {
     let generated = schema::generate(model);
     let mut loader = Loader { model, defaults, findings: generated.findings.clone() };
     let mut parsed = sources.iter().flat_map(|s| loader.parse(s)).collect::<Vec<_>>();
@@ -159,6 +167,10 @@ impl Loader<'_> {
     }
 
     fn parse<'s>(&mut self, source: &'s Source) -> Vec<Parsed<'s>> {
+        if let Some(deep) = depth::too_deep(source) {
+            self.findings.push(deep);
+            return Vec::new();
+        }
         let set = match PolicySet::from_str(&source.text) {
             Ok(set) => set,
             Err(errors) => {
