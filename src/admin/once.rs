@@ -23,7 +23,7 @@ use crate::call::{Digest, is_key};
 use crate::{tasks, wire};
 
 use super::Desk;
-use super::edge::BODY;
+use super::edge;
 use super::problem::Problem;
 use super::who::bearer;
 
@@ -176,7 +176,8 @@ pub(super) async fn guard(State(desk): State<Arc<Desk>>, request: Request, next:
     let Ok(who) = bearer(&desk.snapshots.current(), request.headers()) else { return Ok(next.run(request).await) };
     let Some(key) = key(request.headers())? else { return Ok(next.run(request).await) };
     let (parts, body) = request.into_parts();
-    let body = wire::body::read(body, BODY).await?;
+    let room = edge::room(parts.uri.path());
+    let body = wire::body::read(body, room).await?;
     match desk.attempts.begin((who.subject, key), fingerprint(&parts, &body), desk.clock.instant()) {
         Known::New(running) => answer(running, Request::from_parts(parts, Body::from(body)), next).await,
         Known::Running => {

@@ -171,7 +171,7 @@ fn desk(
     asked: &mpsc::UnboundedSender<jobs::Job>,
     notifier: Arc<Notifier>,
 ) -> Arc<Admin> {
-    let reloaded = shared.clone();
+    let (reloaded, rehearsed) = (shared.clone(), shared.clone());
     Arc::new(Admin {
         edit: jobs::ask(asked, |p, edit| async move { p.edit(edit).await }),
         undo: jobs::ask(asked, |p, undo| async move { p.undo(undo).await }),
@@ -180,6 +180,7 @@ fn desk(
             let shared = reloaded.clone();
             Box::pin(async move { reload::reload(&shared, Some(by)).await.map_err(|e| format!("{e:#}")) })
         }),
+        rehearse: Arc::new(move |given| reload::rehearse(&rehearsed, given)),
         notifier,
         pins: Arc::clone(&shared.pins),
         breakers: Arc::clone(&shared.breakers),

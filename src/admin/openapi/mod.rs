@@ -6,6 +6,7 @@
 mod answers;
 mod beside;
 mod op;
+mod told;
 mod words;
 
 use axum::Router;
@@ -26,6 +27,7 @@ use super::problem::Problem;
 pub(super) use answers::*;
 pub(super) use beside::*;
 pub(super) use op::Op;
+pub(super) use told::*;
 pub(super) use words::*;
 
 /// Where it is served; needs no credentials, since it says of no call.
