@@ -54,6 +54,8 @@ def subject(case, path):
         case.path_parameters["id"] = decide(case, verb) if verb else DICE.choice(REAL[kind])[0]
     elif path == "/v1/grants" and isinstance(case.body, dict):
         case.body["hold"], case.body["digest"] = DICE.choice(REAL["approved"])
+    elif path == "/v1/explain" and isinstance(case.body, dict) and likely(0.5):
+        case.body = {"call": DICE.choice(REAL["calls"])[0]}
     elif path == "/v1/holds/batch" and isinstance(case.body, dict):
         case.body["cluster"] = DICE.choice(REAL["clusters"])[0]
         case.body["items"] = [dict(zip(("id", "digest"), DICE.choice(REAL["holds"])))]
