@@ -1,7 +1,8 @@
 //! What policy authors ask before a change rules: the answers of `holdpoint check`, `explain` and `replay`, from the
 //! process that runs. Nothing here changes what is in force, and the disk is only read.
 //!
-//! None of it runs on the reactor, little of it at a time, and each of it ends when its asker hangs up or its time is over.
+//! None of it runs on the reactor, and one of each kind at a time; a replay ends when its asker hangs up or its time is
+//! over, what loads policies is bounded by how many there are. A process that stops waits for none of it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -13,7 +14,7 @@ use http::StatusCode;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::call::{CallId, Fault, Timestamp};
 use crate::config::{Config, duration};
@@ -34,6 +35,8 @@ use super::problem::Problem;
 /// Routes, without `/v1`, whose body may be a whole set of policies.
 pub(super) const TAKE_POLICIES: [&str; 2] = ["/policies/check", "/replay"];
 
+/// Policies of a set that is sent: each is checked against every action.
+const MOST: usize = 5_000;
 /// Findings, moves by kind and moved calls of one answer.
 const FINDINGS: usize = 1_000;
 const MOVES: usize = 1_000;
@@ -80,13 +83,17 @@ async fn beside<T: Send + 'static>(
     };
     let gone = Gone(Arc::default());
     let flag = Arc::clone(&gone.0);
-    let worked = tokio::task::spawn_blocking(move || {
-        let done = policy::with_room(|| work(&|| !flag.load(Relaxed)));
+    let (to, done) = oneshot::channel();
+    // No thread of the runtime: that would wait for it before the process ends.
+    let thread = policy::roomy().spawn(move || {
+        let worked = work(&|| !flag.load(Relaxed));
         drop(turn);
-        done
+        if to.send(worked).is_err() {
+            tracing::debug!("who asked has gone");
+        }
     });
-    let done = worked.await.ok().flatten();
-    done.unwrap_or_else(|| Err(Fault::new("what was asked of policies could not be worked out").into()))
+    thread.map_err(|e| Fault::caused("no thread for what was asked of policies", e))?;
+    done.await.unwrap_or_else(|_| Err(Fault::new("what was asked of policies could not be worked out").into()))
 }
 
 /// A whole set of policies: texts by the names of their files below the folder, `crm.cedar`, `teams/crm.cedar`.
@@ -112,6 +119,11 @@ impl Files {
     fn sources(self) -> Result<Vec<Source>, Problem> {
         let mut all: Vec<_> = self.0.into_iter().collect();
         all.sort_by(|(a, _), (b, _)| Path::new(a).cmp(Path::new(b)));
+        let policies: usize = all.iter().map(|(_, text)| policy::count(text)).sum();
+        if policies > MOST {
+            let text = format!("about {policies} policies; a set that is sent may have {MOST}");
+            return Err(Problem::invalid(format!("{text}: `holdpoint check --policies` takes more")));
+        }
         match all.iter().find(|(name, _)| !is_plain(name)) {
             Some((name, _)) => Err(Problem::invalid(format!(
                 "`{}` is no name of a file of policies, such as `crm.cedar` or `teams/crm.cedar`; tests are run by \

@@ -10,12 +10,20 @@ const BRACKET: usize = 3;
 /// Room for the deepest policy, where a frame is largest: without optimisations.
 const STACK: usize = 128 << 20;
 
+/// A thread with room for the deepest policy.
+pub fn roomy() -> std::thread::Builder {
+    std::thread::Builder::new().name("policies".to_owned()).stack_size(STACK)
+}
+
 /// Runs what reads policies where there is room for the deepest one. `None` when it panicked.
-pub fn with_room<T: Send>(work: impl FnOnce() -> T + Send) -> Option<T> {
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work);
-        thread.ok()?.join().ok()
-    })
+pub(super) fn with_room<T: Send>(work: impl FnOnce() -> T + Send) -> Option<T> {
+    std::thread::scope(|scope| roomy().spawn_scoped(scope, work).ok()?.join().ok())
+}
+
+/// How many policies a text has, about: what is between semicolons.
+#[must_use]
+pub fn count(text: &str) -> usize {
+    Measure::of(text).count()
 }
 
 /// The first policy of a file that nests too deep.

@@ -27,7 +27,7 @@ mod tests;
 mod thresholds;
 
 pub use annotations::{Annotations, Approvers, TOOL_OWNER, WORKFLOW_OWNER};
-pub use depth::with_room;
+pub use depth::{count, roomy};
 pub use finding::{Finding, Severity, Snippet, Source, nearest};
 pub use lint::Lift;
 pub use load::{load, load_sources};
