@@ -44,8 +44,8 @@ const LISTED: usize = 200;
 /// Mistakes that one refusal names.
 const NAMED: usize = 20;
 /// Calls of one replay, and bytes of their records: they are in memory at once.
-const CALLS: usize = 200_000;
-const BYTES: usize = 256 << 20;
+const CALLS: usize = 100_000;
+const BYTES: usize = 128 << 20;
 /// A replay takes one core for at most so long.
 const TIME: Duration = Duration::from_secs(60);
 const SINCE: &str = "7d";
