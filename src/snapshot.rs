@@ -16,7 +16,7 @@ use crate::gates::rate::Rates;
 use crate::gates::route::{Routes, Runs};
 use crate::gates::schema::Schemas;
 use crate::gates::upstream::{Endpoint, Endpoints, Servers};
-use crate::policy::{self, Defaults, Finding, Model, Reviewer, TierDefaults};
+use crate::policy::{self, Defaults, Finding, Loaded, Model, Reviewer, TierDefaults};
 
 /// One immutable version.
 #[derive(Debug)]
@@ -141,6 +141,14 @@ impl Snapshot {
     /// Everything that is wrong, at once.
     pub fn build(config: Config, lasting: &Lasting, before: Option<&Self>) -> Result<Self, Unbuilt> {
         let loaded = policy::load(&config.policy_dir, &model(&config), defaults(&config)).map_err(Unbuilt::Policies)?;
+        Self::with(config, loaded, lasting, before)
+    }
+
+    /// As [`Snapshot::build`], with policies that were loaded for this configuration.
+    ///
+    /// # Errors
+    /// Everything else that is wrong, at once.
+    pub fn with(config: Config, loaded: Loaded, lasting: &Lasting, before: Option<&Self>) -> Result<Self, Unbuilt> {
         let policies = Policies::new(loaded, Arc::clone(&lasting.on_policy_error)).map_err(Unbuilt::Fault)?;
         let policies = if config.observe { policies.observing() } else { policies };
         let all = config.tools.iter().flat_map(crate::config::ToolConfig::operations);

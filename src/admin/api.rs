@@ -76,6 +76,10 @@ impl Asked {
         Self { snapshot: admin.snapshots.current(), admin, who }
     }
 
+    pub(super) fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
     pub(super) fn config(&self) -> &crate::config::Config {
         &self.snapshot.config
     }

@@ -84,8 +84,8 @@ struct File {
 }
 
 /// Longest body of a request that says this of itself.
-pub(super) fn most(headers: &HeaderMap) -> usize {
-    if boundary(headers).is_some() { FILE + BODY } else { BODY }
+pub(super) fn most(headers: &HeaderMap, path: &str) -> usize {
+    if boundary(headers).is_some() { FILE + BODY } else { edge::room(path) }
 }
 
 fn boundary(headers: &HeaderMap) -> Option<String> {
@@ -188,7 +188,7 @@ impl FromRequest<Arc<Desk>> for PostedEvidence {
         let who = Who::from_request_parts(&mut parts, desk).await?;
         let brought = match boundary(&parts.headers) {
             Some(boundary) => Brought::read(multipart(boundary, body).await?)?,
-            None => Brought { said: edge::json(&parts.headers, body).await?, file: None },
+            None => Brought { said: edge::json(&parts.headers, body, BODY).await?, file: None },
         };
         let version = api::version(&parts.headers, IF_MATCH)?;
         Ok(Self { asked: Asked::new(Arc::clone(desk), who), brought, version })

@@ -21,8 +21,14 @@ use crate::wire;
 use super::Desk;
 use super::problem::Problem;
 
-/// No body on this listener is longer.
+/// No body on this listener is longer, but for whole sets of policies.
 pub(super) const BODY: usize = 64 << 10;
+const POLICIES: usize = 1 << 20;
+
+/// Bytes that a body may have there; `path` is that of the API, without `/v1`.
+pub(super) fn room(path: &str) -> usize {
+    if super::workbench::TAKE_POLICIES.contains(&path) { POLICIES } else { BODY }
+}
 
 /// Only what we serve ourselves, in no frame, with no string ever becoming markup by script.
 const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; form-action 'self'; \
@@ -102,7 +108,7 @@ pub(super) fn same_origin(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 /// A bounded body of exactly this media type.
-async fn bounded(headers: &HeaderMap, body: Body, kind: &'static str) -> Result<Bytes, Problem> {
+async fn bounded(headers: &HeaderMap, body: Body, kind: &'static str, room: usize) -> Result<Bytes, Problem> {
     let is = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let mut parts = is.split(';').map(str::trim);
     let essence = parts.next().unwrap_or_default();
@@ -111,12 +117,12 @@ async fn bounded(headers: &HeaderMap, body: Body, kind: &'static str) -> Result<
         let text = format!("`Content-Type` must be `{kind}`");
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", text));
     }
-    Ok(wire::body::read(body, BODY).await?)
+    Ok(wire::body::read(body, room).await?)
 }
 
 /// A JSON object with known members only, each at most once.
-pub(super) async fn json<T: DeserializeOwned>(headers: &HeaderMap, body: Body) -> Result<T, Problem> {
-    let bytes = bounded(headers, body, "application/json").await?;
+pub(super) async fn json<T: DeserializeOwned>(headers: &HeaderMap, body: Body, room: usize) -> Result<T, Problem> {
+    let bytes = bounded(headers, body, "application/json", room).await?;
     let value = wire::json::read(&bytes).map_err(|e| Problem::malformed(e.to_string()))?;
     if !value.is_object() {
         return Err(Problem::malformed("the body must be a JSON object"));
@@ -126,7 +132,7 @@ pub(super) async fn json<T: DeserializeOwned>(headers: &HeaderMap, body: Body) -
 
 /// A posted form with known fields only, each at most once. A field left empty is a field not given.
 pub(super) async fn form<T: DeserializeOwned>(headers: &HeaderMap, body: Body) -> Result<T, Problem> {
-    let bytes = bounded(headers, body, "application/x-www-form-urlencoded").await?;
+    let bytes = bounded(headers, body, "application/x-www-form-urlencoded", BODY).await?;
     fields(&bytes)
 }
 

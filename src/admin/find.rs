@@ -17,7 +17,7 @@ const ROUNDS: usize = 25;
 /// A suffix shorter than this is a typing mistake.
 const SUFFIX: usize = 4;
 
-fn full_id(text: &str) -> Option<CallId> {
+pub(super) fn full_id(text: &str) -> Option<CallId> {
     text.parse::<HoldId>().map(HoldId::call).or_else(|_| text.parse::<CallId>()).ok()
 }
 

@@ -55,6 +55,7 @@ mod v1;
 mod view;
 mod weigh;
 mod who;
+mod workbench;
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -71,10 +72,12 @@ use crate::gates::breaker::Breakers;
 use crate::gates::hold::{Denied, EditAsk, GrantAsk, UndoAsk};
 use crate::gates::pins::Pins;
 use crate::notify::Notifier;
+use crate::policy::Source;
 use crate::snapshot::Snapshots;
 use crate::store::{CallRecord, Grant, Store};
 use crate::tasks::Draining;
 use crate::telemetry::Metrics;
+use crate::workbench::check::Report;
 
 pub use chat::look;
 pub use drain::Drain;
@@ -86,6 +89,10 @@ use self::sessions::Sessions;
 
 /// Puts the files as they are now in force, for the person who asks; or says everything that is wrong with them.
 pub type Reload = Arc<dyn Fn(String) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
+/// What the files as they are now would come to, or these policies with the rest of them; puts nothing in force. Takes its
+/// time, on whatever thread asks.
+pub type Rehearse = Arc<dyn Fn(Option<&[Source]>) -> Report + Send + Sync>;
 
 /// Asks a core for what takes policy and upstreams; nothing when this proxy is about to stop.
 pub type Ask<Q, A> = Arc<dyn Fn(Q) -> BoxFuture<'static, Option<A>> + Send + Sync>;
@@ -110,6 +117,8 @@ pub struct Admin {
     pub grant: Ask<GrantAsk, Result<Grant, Denied>>,
     /// Reads configuration, schemas and policies again, for this person.
     pub reload: Reload,
+    /// Tries them, or other policies.
+    pub rehearse: Rehearse,
     /// Who is told of what happens.
     pub notifier: Arc<Notifier>,
     /// Tools that wait for an operator.
@@ -137,6 +146,7 @@ struct Desk {
     streams: events::Streams,
     oidc: oidc::Oidc,
     attempts: once::Attempts,
+    benches: workbench::Benches,
 }
 
 impl Deref for Desk {
@@ -155,6 +165,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         streams: events::Streams::default(),
         oidc: oidc::Oidc::default(),
         attempts: once::Attempts::default(),
+        benches: workbench::Benches::default(),
     });
     let nothing = || async { problem::Problem::not_found() };
     let wrong_method = || async {

@@ -43,7 +43,7 @@ pub(super) async fn replay(
     body: Body,
 ) -> Result<Json<Value>, Problem> {
     permit(&desk, &who, "notify.replay")?;
-    let said: Replay = edge::json(&headers, body).await?;
+    let said: Replay = edge::json(&headers, body, edge::room("")).await?;
     let done = desk.notifier.replay(&name, said.ids.as_deref()).await?;
     let count = done.ok_or_else(|| {
         Problem::new(StatusCode::NOT_FOUND, "not_found", "there is no such receiver, or no such event in the journal")

@@ -176,7 +176,7 @@ pub(super) async fn guard(State(desk): State<Arc<Desk>>, request: Request, next:
     let Ok(who) = bearer(&desk.snapshots.current(), request.headers()) else { return Ok(next.run(request).await) };
     let Some(key) = key(request.headers())? else { return Ok(next.run(request).await) };
     let (parts, body) = request.into_parts();
-    let body = wire::body::read(body, brought::most(&parts.headers)).await?;
+    let body = wire::body::read(body, brought::most(&parts.headers, parts.uri.path())).await?;
     match desk.attempts.begin((who.subject, key), fingerprint(&parts, &body), desk.clock.instant()) {
         Known::New(running) => answer(running, Request::from_parts(parts, Body::from(body)), next).await,
         Known::Running => {

@@ -25,7 +25,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<Desk>> for Posted<T> {
     async fn from_request(request: Request, desk: &Arc<Desk>) -> Result<Self, Problem> {
         let (mut parts, body) = request.into_parts();
         let who = Who::from_request_parts(&mut parts, desk).await?;
-        let said = edge::json(&parts.headers, body).await?;
+        let said = edge::json(&parts.headers, body, edge::room(parts.uri.path())).await?;
         let version = api::version(&parts.headers, IF_MATCH)?;
         Ok(Self { asked: Asked::new(Arc::clone(desk), who), said, version })
     }

@@ -11,10 +11,12 @@ use super::openapi::{
     self, All, Api, AuditLog, BatchDone, Breaker, Budget, Cluster, Comment, Decided, Draining, Grant, Handled, Json,
     List, Me, Op, Pause, Paused, PausedTool, Policies, Receipt,
 };
-use super::openapi::{Receiver, Record, Replayed, Runs, Sample, Summary, Trust, Undone};
+use super::openapi::{
+    Explanation, PolicyCheck, PolicyReplay, Receiver, Record, Replayed, Runs, Sample, Summary, Trust, Undone,
+};
 use super::{
     amend, audit, brought, decide, drain, events, grants, group, handling, include, kill, limits, listing, notices,
-    policies, receipts, run, samples, tools, trust, undo,
+    policies, receipts, run, samples, tools, trust, undo, workbench,
 };
 
 const HOLD: &str = "A hold: its id; while it waits also a suffix of the id of 4 characters or more, or its code.";
@@ -338,6 +340,7 @@ fn policies(api: Api) -> Api {
         Op::new::<Policies>("activatePolicies", "policies", "Puts the files as they are now in force: all or nothing")
             .refuses(403, &["forbidden"])
             .refuses(422, &["policy_rejected"]);
+    let api = authoring(api);
     let paused =
         Op::new::<All<PausedTool>>("listPausedTools", "policies", "Tools whose definition nobody has accepted yet")
             .refuses(403, &["forbidden"]);
@@ -345,5 +348,33 @@ fn policies(api: Api) -> Api {
         "/tools/paused",
         tools::paused,
         paused,
+    )
+}
+
+/// What policy authors ask before a change rules.
+fn authoring(api: Api) -> Api {
+    let asked = |op: Op| op.refuses(403, &["forbidden"]).refuses(429, &["busy"]);
+    let check = asked(Op::new::<PolicyCheck>("checkPolicies", "policies", "Looks for mistakes; puts nothing in force"))
+        .more("With `files` at that set of policies, else at the files as they are now; at the configuration in both cases. \
+               `accepted` says whether all of it could be put in force.")
+        .body::<workbench::Check>();
+    let explain = asked(Op::new::<Explanation>("explainCall", "policies", "Why policy judges a call as it does"))
+        .more("And the closest change that would alter it, under the policies in force. Either a `call` that was recorded, or \
+               one that nobody makes, by `op`. What records do not show is not asked about: where a policy reads an argument \
+               that is redacted, there is no answer.")
+        .body::<workbench::Explain>()
+        .refuses(404, &["not_found"])
+        .refuses(422, &["not_explainable"])
+        .refuses(500, &["journal_damaged"]);
+    let replay = asked(Op::new::<PolicyReplay>("replayCalls", "policies", "Recorded calls, judged by other policies"))
+        .more("By `files`, else by the files as they are now, beside the policies in force. What loosens comes first; at most \
+               200 calls are listed.")
+        .body::<workbench::Replay>()
+        .refuses(422, &["policy_rejected", "too_many_calls", "took_too_long"])
+        .refuses(500, &["journal_damaged"]);
+    api.post("/policies/check", workbench::check, check).post("/explain", workbench::explain, explain).post(
+        "/replay",
+        workbench::replay,
+        replay,
     )
 }

@@ -174,7 +174,7 @@ fn desk(
     notifier: Arc<Notifier>,
     drain: watch::Sender<bool>,
 ) -> Arc<Admin> {
-    let reloaded = shared.clone();
+    let (reloaded, rehearsed) = (shared.clone(), shared.clone());
     Arc::new(Admin {
         edit: jobs::ask(asked, |p, edit| async move { p.edit(edit).await }),
         undo: jobs::ask(asked, |p, undo| async move { p.undo(undo).await }),
@@ -183,6 +183,7 @@ fn desk(
             let shared = reloaded.clone();
             Box::pin(async move { reload::reload(&shared, Some(by)).await.map_err(|e| format!("{e:#}")) })
         }),
+        rehearse: Arc::new(move |given| reload::rehearse(&rehearsed, given)),
         notifier,
         pins: Arc::clone(&shared.pins),
         breakers: Arc::clone(&shared.breakers),

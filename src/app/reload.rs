@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use crate::call::{Fault, ToolKind};
 use crate::config::Config;
+use crate::policy::{Finding, Loaded, Source};
 use crate::snapshot::Snapshot;
 use crate::store::AuditNote;
 use crate::wire::{Mount, Surface};
+use crate::workbench::check::{Report, Set};
 
 use super::Shared;
 use super::files::{self, Watch};
@@ -132,6 +134,28 @@ fn watched(
     };
     watch.lock().unwrap_or_else(std::sync::PoisonError::into_inner).tried(tried);
     built
+}
+
+/// What the files as they are now would come to, or these policies with the rest of them. Puts nothing in force.
+pub(super) fn rehearse(shared: &Shared, given: Option<&[Source]>) -> Report {
+    let mut report = Report::of(&shared.path, given.map_or(Set::Configured, Set::Given));
+    if report.errors() == 0
+        && let (Some(config), Some(loaded)) = (report.config.take(), report.policies.clone())
+        && let Err(why) = with(config, loaded, &shared.lasting, &shared.snapshots.current())
+    {
+        report.findings.push(Finding::error("config-rejected", why.to_string()));
+    }
+    report
+}
+
+fn with(
+    config: Config,
+    loaded: Loaded,
+    lasting: &crate::snapshot::Lasting,
+    old: &Snapshot,
+) -> anyhow::Result<Snapshot> {
+    needs_restart(&old.config, &config)?;
+    Ok(Snapshot::with(config, loaded, lasting, Some(old))?)
 }
 
 fn build(path: &std::path::Path, lasting: &crate::snapshot::Lasting, old: &Snapshot) -> anyhow::Result<Snapshot> {

@@ -12,7 +12,7 @@ use crate::app;
 use crate::call::{Timestamp, visible};
 use crate::config::Config;
 use crate::workbench::diff::{Diff, Edit, Kind, Origin, diff};
-use crate::workbench::history::{self, Recorded};
+use crate::workbench::history::{self, Limits, Recorded};
 use crate::workbench::suite::{self, Suite};
 
 #[derive(Debug, clap::Args)]
@@ -74,7 +74,7 @@ impl Args {
             None if history::folder(config).join("journal").is_dir() => history::folder(config).to_owned(),
             None => return Ok(Vec::new()),
         };
-        Ok(history::read(&path, Timestamp::from_millis(0))?.calls)
+        Ok(history::read(&path, Timestamp::from_millis(0), Limits::NONE)?.calls)
     }
 }
 

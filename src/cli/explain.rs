@@ -3,19 +3,16 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::Context;
-use serde_json::{Value, json};
-
 use super::Exit;
 use super::paint::{Paint, wrapped};
 use super::set::{self, Which};
-use crate::call::{GrantCaps, Judgement, Needs, Refusal, Terms, duration_text, money_text, visible};
+use crate::call::{GrantCaps, Judgement, Needs, Terms, duration_text, money_text, visible};
 use crate::config::Document;
 use crate::gates::authz::Match;
-use crate::workbench::case::{AgentGiven, Given, WorkflowGiven};
-use crate::workbench::explain::{Change, Explanation, Looked, explain};
-use crate::workbench::history::Recorded;
-use crate::workbench::{Bench, Case};
+use crate::workbench::case::Given;
+use crate::workbench::explain::{Change, Looked};
+use crate::workbench::told::{Told, Wanted};
+use anyhow::Context;
 
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("what").required(true).args(["call", "op"])))]
@@ -53,42 +50,20 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// What is shown.
-struct Shown {
-    case: Case,
-    explained: Explanation,
-    recorded: Option<Recorded>,
-    same_policies: bool,
-}
-
 pub(super) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<Exit> {
     let Some(config) = args.which.config() else { return Ok(Exit::Rejected) };
     let Some(bench) = set::bench(&config, &args.which.dir(&config)) else { return Ok(Exit::Rejected) };
-    let recorded = args.call.as_deref().map(|id| set::recorded(&config, args.log.as_deref(), id)).transpose()?;
-    let case = match &recorded {
-        Some(recorded) => {
-            Case::recorded(recorded, &bench.policies).map_err(|why| anyhow::anyhow!(set::unasked(&why)))?
-        }
-        None => args.case(&bench)?,
+    let told = match &args.call {
+        Some(id) => Told::recorded(&bench, set::recorded(&config, args.log.as_deref(), id)?),
+        None => Told::wanted(&bench, args.wanted()?),
     };
-    let explained = explain(&bench, &case).map_err(|refusal| anyhow::anyhow!(in_words(&refusal)))?;
-    let same_policies = recorded.as_ref().is_none_or(|r| r.policy_digest == Some(bench.policies.digest()));
-    let shown = Shown { case, explained, recorded, same_policies };
+    let told = told.map_err(anyhow::Error::msg)?;
     if args.json {
-        writeln!(out, "{}", serde_json::to_string_pretty(&shown.json())?)?;
+        writeln!(out, "{}", serde_json::to_string_pretty(&told.json())?)?;
     } else {
-        shown.print(Paint::here(), out)?;
+        Shown(told).print(Paint::here(), out)?;
     }
     Ok(Exit::Ok)
-}
-
-fn in_words(refusal: &Refusal) -> String {
-    let wrong: Vec<String> =
-        refusal.errors().iter().map(|e| format!("{} {}", e.pointer, e.message).trim().to_owned()).collect();
-    if wrong.is_empty() {
-        return refusal.public_text().to_owned();
-    }
-    format!("{}: {}", refusal.public_text(), wrong.join("; "))
 }
 
 /// The text itself, or that of the file after `@`.
@@ -100,42 +75,35 @@ fn text_or_file(given: &str) -> anyhow::Result<String> {
 }
 
 impl Args {
-    fn case(&self, bench: &Bench) -> anyhow::Result<Case> {
-        let model = bench.policies.loaded().model();
-        let op = self.op.as_deref().unwrap_or_default();
-        let operation = model.operations.iter().find(|o| o.name == op).ok_or_else(|| {
-            let near = crate::policy::nearest(op, model.operations.iter().map(|o| o.name.as_str()));
-            let near = near.map(|n| format!("; did you mean `{n}`?")).unwrap_or_default();
-            anyhow::anyhow!("the configuration has no operation `{op}`{near}")
-        })?;
-        let arguments: Value = serde_json::from_str(&text_or_file(&self.input)?).context("`--input` is no JSON")?;
-        bench.schemas.recheck(operation, &arguments).map_err(|refusal| anyhow::anyhow!(in_words(&refusal)))?;
-        let here = Given {
-            agent: Some(AgentGiven {
-                id: Some(self.agent.clone()),
-                groups: self.group.clone(),
-                ..AgentGiven::default()
-            }),
-            workflow: Some(WorkflowGiven { name: self.workflow.clone(), stage: self.stage.clone(), step: None }),
-            ..Given::default()
-        };
-        let more = match &self.given {
+    fn wanted(&self) -> anyhow::Result<Wanted> {
+        let given = match &self.given {
             None => Given::default(),
             Some(given) => {
                 let document = Document::parse(&text_or_file(given)?, "--given".as_ref())?;
                 document.typed(document.value(), "", "test")?
             }
         };
-        more.or(&here).case(operation, arguments, model).map_err(|e| anyhow::anyhow!(e))
+        Ok(Wanted {
+            operation: self.op.clone().unwrap_or_default(),
+            input: serde_json::from_str(&text_or_file(&self.input)?).context("`--input` is no JSON")?,
+            agent: self.agent.clone(),
+            groups: self.group.clone(),
+            workflow: self.workflow.clone(),
+            stage: self.stage.clone(),
+            given,
+        })
     }
 }
 
+/// As text.
+struct Shown(Told);
+
 impl Shown {
     fn print(&self, paint: Paint, out: &mut impl Write) -> std::io::Result<()> {
-        let seen = &self.explained.seen;
+        let seen = &self.0.explained.seen;
         writeln!(out, "{}", self.head(paint))?;
-        if let Some(recorded) = &self.recorded {
-            let by = if self.same_policies { "these policies" } else { "other policies than these" };
+        if let Some(recorded) = &self.0.recorded {
+            let by = if self.0.same_policies { "these policies" } else { "other policies than these" };
             let then = recorded.judgement.as_str();
             writeln!(out, "recorded   {} as {then} by {by}; it is {}", recorded.at, visible(&recorded.state))?;
             if recorded.facts.is_none() {
@@ -155,7 +123,7 @@ impl Shown {
         self.matched(out)?;
         self.unmatched(out)?;
         if let Some(terms) = &seen.terms {
-            for (i, line) in wrapped(&needs(terms, self.explained.grant.as_ref()), ",", 68).into_iter().enumerate() {
+            for (i, line) in wrapped(&needs(terms, self.0.explained.grant.as_ref()), ",", 68).into_iter().enumerate() {
                 writeln!(out, "{:<11}{line}", if i == 0 { "needs" } else { "" })?;
             }
         }
@@ -166,8 +134,8 @@ impl Shown {
     }
 
     fn head(&self, paint: Paint) -> String {
-        let (case, word) = (&self.case, self.explained.seen.judgement.as_str().to_uppercase());
-        let word = match self.explained.seen.judgement {
+        let (case, word) = (&self.0.case, self.0.explained.seen.judgement.as_str().to_uppercase());
+        let word = match self.0.explained.seen.judgement {
             Judgement::Low => paint.good(&word),
             Judgement::Deny => paint.bad(&word),
             _ => paint.warn(&word),
@@ -182,7 +150,7 @@ impl Shown {
 
     /// Policies that apply, each with its conditions and its place.
     fn matched(&self, out: &mut impl Write) -> std::io::Result<()> {
-        for looked in &self.explained.looked {
+        for looked in &self.0.explained.looked {
             let (word, why) = match &looked.how {
                 Match::Yes(why) if why.is_empty() => ("always", Vec::new()),
                 Match::Yes(why) => ("", why.clone()),
@@ -206,7 +174,7 @@ impl Shown {
             Match::No(why) if !l.built_in => Some(visible(&format!("{} ({})", l.policy, why.join(", ")))),
             _ => None,
         };
-        let all: Vec<String> = self.explained.looked.iter().filter_map(no).collect();
+        let all: Vec<String> = self.0.explained.looked.iter().filter_map(no).collect();
         for (i, line) in wrapped(&all, ",", 68).into_iter().enumerate() {
             writeln!(out, "{:<11}{line}", if i == 0 { "no match" } else { "" })?;
         }
@@ -214,7 +182,7 @@ impl Shown {
     }
 
     fn closest(&self, out: &mut impl Write) -> std::io::Result<()> {
-        let all: Vec<String> = self.explained.closest.iter().map(|c| self.change(c)).collect();
+        let all: Vec<String> = self.0.explained.closest.iter().map(|c| self.change(c)).collect();
         for (i, line) in wrapped(&all, ";", 68).into_iter().enumerate() {
             writeln!(out, "{:<11}{line}", if i == 0 { "closest" } else { "" })?;
         }
@@ -224,46 +192,11 @@ impl Shown {
     fn change(&self, change: &Change) -> String {
         let (word, member) = (change.judgement.as_str(), &change.member);
         let Some(value) = &change.value else { return format!("{word} without {member}") };
-        let priced = self.case.operation.cost.amount.as_ref().filter(|(at, _)| *at == format!("/{member}"));
-        let money = priced.and_then(|_| Some(money_text(value.as_i64()?, &self.case.money()?.1)));
+        let priced = self.0.case.operation.cost.amount.as_ref().filter(|(at, _)| *at == format!("/{member}"));
+        let money = priced.and_then(|_| Some(money_text(value.as_i64()?, &self.0.case.money()?.1)));
         let money = money.map(|m| format!(" ({m})")).unwrap_or_default();
         format!("{word} at {member} {value}{money}")
     }
-
-    fn json(&self) -> Value {
-        let e = &self.explained;
-        let rungs: Vec<_> = e
-            .seen
-            .rungs
-            .iter()
-            .map(|r| json!({"tier": r.tier.as_str(), "allowed": r.allowed, "policies": r.policies, "broken": r.broken}))
-            .collect();
-        let looked: Vec<_> = e.looked.iter().map(policy_json).collect();
-        let closest: Vec<_> = e
-            .closest
-            .iter()
-            .map(|c| json!({"tier": c.judgement.as_str(), "member": c.member, "value": c.value}))
-            .collect();
-        json!({
-            "version": 1, "operation": self.case.operation.name, "agent": self.case.principal.agent,
-            "workflow": self.case.context.workflow, "stage": self.case.context.stage,
-            "tier": e.seen.judgement.as_str(), "because": e.seen.because, "rungs": rungs, "policies": looked,
-            "needs": e.seen.terms.as_ref().map(|t| json!(t.needs)), "degrade": e.seen.degrade, "closest": closest,
-            "recorded": self.recorded.as_ref().map(|r| json!({
-                "call": r.id.to_string(), "at": r.at.to_string(), "tier": r.judgement.as_str(), "state": r.state,
-                "same_policies": self.same_policies, "facts": r.facts.is_some(),
-            })),
-        })
-    }
-}
-
-fn policy_json(looked: &Looked) -> Value {
-    let (how, why) = match &looked.how {
-        Match::Yes(why) => ("matched", json!(why)),
-        Match::No(why) => ("not_matched", json!(why)),
-        Match::Broken(why) => ("broken", json!([why])),
-    };
-    json!({"policy": looked.policy, "at": looked.at, "forbid": looked.forbid, "how": how, "conditions": why})
 }
 
 /// What lifts it.

@@ -6,9 +6,10 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::check::Report;
+use super::check;
 use crate::init::{At, File, Guess, Remarks, Tool};
 use crate::policy::Severity;
+use crate::workbench::check::Report;
 
 /// Names that a note shows; what was left out is always named in full.
 const SHOWN: usize = 3;
@@ -37,9 +38,7 @@ impl Summary<'_> {
 
     fn checked(&self, out: &mut impl Write) -> io::Result<()> {
         let report = self.report;
-        if let Err(mistakes) = &report.config {
-            writeln!(out, "{mistakes}")?;
-        }
+        report.mistakes.iter().try_for_each(|line| writeln!(out, "{line}"))?;
         for why in &report.schemas.1 {
             writeln!(out, "error[schema]: {why}")?;
         }
@@ -76,7 +75,7 @@ impl Summary<'_> {
         };
         let files: Vec<String> = self.files.iter().map(|f| f.path.display().to_string()).collect();
         json!({"version": 1, "ok": self.report.errors() == 0, "dir": self.dir, "files": files,
-               "tools": self.tools.iter().map(tool).collect::<Vec<_>>(), "check": self.report.json()})
+               "tools": self.tools.iter().map(tool).collect::<Vec<_>>(), "check": check::to_json(self.report, None)})
     }
 }
 

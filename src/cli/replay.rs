@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use anyhow::Context;
-use serde_json::{Value, json};
 
 use super::Exit;
 use super::paint::Paint;
@@ -17,7 +16,7 @@ use crate::call::{Judgement, Timestamp, visible};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, duration};
 use crate::workbench::Bench;
-use crate::workbench::history::{self, History, Recorded};
+use crate::workbench::history::{self, History, Limits, Recorded};
 use crate::workbench::replay::{Load, Moved, Replay, replay, was_refused};
 
 #[derive(Debug, clap::Args)]
@@ -46,7 +45,6 @@ pub(super) struct Args {
 struct Report<'a> {
     history: &'a History,
     result: Replay,
-    seconds: f64,
     show: usize,
 }
 
@@ -61,13 +59,13 @@ pub(super) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<Exit> {
     let Some(now) = set::bench(&config, &config.policy_dir) else { return Ok(Exit::Rejected) };
     let Some(next) = set::bench(&config, &args.policies) else { return Ok(Exit::Rejected) };
     let history = args.history(&config)?;
-    let clock = SystemClock;
-    let started = clock.instant();
-    let result = asked(&history, &now, &next);
-    let seconds = clock.instant().saturating_duration_since(started).as_secs_f64();
-    let report = Report { history: &history, result, seconds, show: args.show };
+    let report = Report { history: &history, result: asked(&history, &now, &next), show: args.show };
     if args.json {
-        writeln!(out, "{}", serde_json::to_string_pretty(&report.json(&now, &next))?)?;
+        writeln!(
+            out,
+            "{}",
+            serde_json::to_string_pretty(&report.result.json(&history.calls, [&now, &next], usize::MAX))?
+        )?;
     } else {
         report.print(Paint::here(), out)?;
     }
@@ -84,8 +82,10 @@ fn asked(history: &History, now: &Bench, next: &Bench) -> Replay {
             let bar = "█".repeat(done * 30 / all.max(1));
             drop(write!(std::io::stderr(), "\r{bar:░<30} {} of {}", grouped(done), grouped(all)));
         }
+        true
     };
-    let result = replay(&history.calls, now, next, &progress);
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let result = replay(&history.calls, [now, next], threads, &progress).unwrap_or_default();
     if shown {
         drop(write!(std::io::stderr(), "\r{:60}\r", ""));
     }
@@ -96,7 +96,7 @@ impl Args {
     fn history(&self, config: &Config) -> anyhow::Result<History> {
         let path = self.log.clone().unwrap_or_else(|| history::folder(config).to_owned());
         let since = self.since.map_or(Timestamp::from_millis(0), |d| SystemClock.now().minus(d));
-        let history = history::read(&path, since);
+        let history = history::read(&path, since, Limits::NONE);
         let history = history.with_context(|| format!("the records in `{}` cannot be read", path.display()))?;
         if history.calls.is_empty() {
             anyhow::bail!("`{}` records no call of which policy was asked in that time", path.display());
@@ -118,7 +118,7 @@ fn grouped(n: usize) -> String {
 impl Report<'_> {
     fn print(&self, paint: Paint, out: &mut impl Write) -> std::io::Result<()> {
         let r = &self.result;
-        writeln!(out, "{} calls replayed in {:.1} s      now → next", grouped(r.asked), self.seconds)?;
+        writeln!(out, "{} calls replayed in {:.1} s      now → next", grouped(r.asked), r.seconds)?;
         for (now, next, by, n) in r.kinds() {
             let by = if by.is_empty() { "no policy permits it".to_owned() } else { by.join(", ") };
             let note = if next < now { paint.warn("   loosens") } else { String::new() };
@@ -164,7 +164,7 @@ impl Report<'_> {
     fn print_honesty(&self, paint: Paint, out: &mut impl Write) -> std::io::Result<()> {
         let r = &self.result;
         for (why, n) in &r.unasked {
-            writeln!(out, "{} {} calls: {}", paint.warn("not asked:"), grouped(*n), set::unasked(why))?;
+            writeln!(out, "{} {} calls: {}", paint.warn("not asked:"), grouped(*n), why)?;
         }
         if r.without_facts > 0 {
             let n = grouped(r.without_facts);
@@ -190,31 +190,6 @@ impl Report<'_> {
 
     fn call(&self, moved: &Moved) -> Option<&Recorded> {
         self.history.calls.get(moved.call)
-    }
-
-    fn json(&self, now: &Bench, next: &Bench) -> Value {
-        let r = &self.result;
-        let kinds: Vec<_> = r
-            .kinds()
-            .into_iter()
-            .map(|(a, b, by, n)| json!({"now": a.as_str(), "next": b.as_str(), "policies": by, "calls": n, "loosens": b < a}))
-            .collect();
-        let moved: Vec<_> = r.moved.iter().filter_map(|m| Some(self.moved_json(self.call(m)?, m))).collect();
-        let unasked: Vec<_> = r.unasked.iter().map(|(why, n)| json!({"why": set::unasked(why), "calls": n})).collect();
-        json!({
-            "version": 1, "now": now.policies.digest().to_string(), "next": next.policies.digest().to_string(),
-            "calls": r.asked, "seconds": self.seconds, "unchanged": r.unchanged, "moves": kinds, "moved": moved,
-            "reviews_a_day": {"now": r.reviews.0, "next": r.reviews.1, "by_group": {"now": r.load.0, "next": r.load.1}},
-            "not_asked": unasked, "without_facts": r.without_facts, "judged_otherwise_then": r.drifted,
-        })
-    }
-
-    fn moved_json(&self, call: &Recorded, moved: &Moved) -> Value {
-        json!({
-            "call": call.id.to_string(), "at": call.at.to_string(), "operation": call.operation, "title": call.title,
-            "state": call.state, "now": moved.now.as_str(), "next": moved.next.as_str(), "policies": moved.by,
-            "loosens": moved.loosens(),
-        })
     }
 }
 

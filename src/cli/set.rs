@@ -9,8 +9,7 @@ use crate::app;
 use crate::call::Timestamp;
 use crate::config::Config;
 use crate::workbench::Bench;
-use crate::workbench::case::Unasked;
-use crate::workbench::history::{self, Recorded};
+use crate::workbench::history::{self, Limits, Recorded};
 
 /// Which configuration and which policies.
 #[derive(Debug, Clone, clap::Args)]
@@ -49,7 +48,7 @@ pub(super) fn complain(mistake: impl std::fmt::Display) {
 /// The recorded call whose id ends so.
 pub(super) fn recorded(config: &Config, log: Option<&Path>, id: &str) -> anyhow::Result<Recorded> {
     let path = log.unwrap_or_else(|| history::folder(config));
-    let history = history::read(path, Timestamp::from_millis(0))
+    let history = history::read(path, Timestamp::from_millis(0), Limits::NONE)
         .with_context(|| format!("the records in `{}` cannot be read", path.display()))?;
     only(history.calls, id, |c| c.id.to_string())
 }
@@ -64,14 +63,5 @@ fn only<T>(all: Vec<T>, suffix: &str, id: impl Fn(&T) -> String) -> anyhow::Resu
             anyhow::bail!("no recorded call `{suffix}` of which policy was asked; `holdpoint calls ls` lists ids")
         }
         (n, _) => anyhow::bail!("{n} recorded calls end in `{suffix}`; give more of the id"),
-    }
-}
-
-/// Why a recorded call cannot be asked about.
-pub(super) fn unasked(why: &Unasked) -> String {
-    match why {
-        Unasked::Unknown(name) => format!("the configuration has no operation `{name}`"),
-        Unasked::Unfit(what) => format!("the recorded arguments do not fit ({what})"),
-        Unasked::Redacted(what) => format!("policies read an argument that records do not show ({what})"),
     }
 }

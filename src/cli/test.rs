@@ -82,7 +82,7 @@ pub(super) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<Exit> {
 fn drafted(args: &Args, config: &Config, id: &str, out: &mut impl Write) -> anyhow::Result<Exit> {
     let Some(bench) = set::bench(config, &args.which.dir(config)) else { return Ok(Exit::Rejected) };
     let recorded = set::recorded(config, args.log.as_deref(), id)?;
-    let case = Case::recorded(&recorded, &bench.policies).map_err(|why| anyhow::anyhow!(set::unasked(&why)))?;
+    let case = Case::recorded(&recorded, &bench.policies).map_err(|why| anyhow::anyhow!(why.to_string()))?;
     let text = draft(&bench, &recorded, &case).map_err(|e| anyhow::anyhow!(e))?;
     out.write_all(text.as_bytes())?;
     Ok(Exit::Ok)

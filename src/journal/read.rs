@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -21,12 +21,27 @@ pub struct Segment {
 }
 
 impl Segment {
+    /// When its first record was written, as it says itself; `None` before it has one.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn begins(&self) -> io::Result<Option<Timestamp>> {
+        let mut head = Vec::new();
+        fs::File::open(&self.path)?.take(FIRST_TIME).read_to_end(&mut head)?;
+        let chained = head.get(frame::HEADER..).unwrap_or_default().strip_prefix(b"{\"at\":\"");
+        let text = chained.and_then(|text| std::str::from_utf8(text.split(|b| *b == b'"').next()?).ok());
+        Ok(text.and_then(|text| text.parse().ok()))
+    }
+
     /// Its file name.
     #[must_use]
     pub fn name(&self) -> String {
         self.path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
     }
 }
+
+/// Bytes of a segment in which the time of its first record stands.
+const FIRST_TIME: u64 = frame::HEADER as u64 + 64;
 
 /// The file name of the segment that begins with `first`.
 #[must_use]

@@ -7,23 +7,23 @@ use super::finding::{Finding, Source};
 /// Bytes of one file. Every policy is asked about every call that its scope covers, so a file beyond this is a mistake.
 const LARGEST: u64 = 4 << 20;
 
-/// Every `*.cedar` file below `dir`, but for hidden ones, in the order of their names; their names below `dir`; and what
-/// could not be read.
-pub(super) fn read(dir: &Path) -> (Vec<Source>, Vec<String>, Vec<Finding>) {
+/// Every `*.cedar` file below `dir`, but for hidden ones, in the order of their names; the same by their names below `dir`;
+/// and what could not be read.
+pub(super) fn read(dir: &Path) -> (Vec<Source>, Vec<Source>, Vec<Finding>) {
     let mut findings = Vec::new();
     let mut sources = Vec::new();
-    let mut names = Vec::new();
+    let mut below = Vec::new();
     for path in list(dir, &mut findings) {
         match text(&path) {
             Ok(text) => {
                 // The digest must not depend on where the directory stands.
-                names.push(path.strip_prefix(dir).unwrap_or(&path).display().to_string());
+                below.push(Source::new(path.strip_prefix(dir).unwrap_or(&path).display().to_string(), text.as_str()));
                 sources.push(Source::new(path.display().to_string(), text));
             }
             Err(finding) => findings.push(*finding),
         }
     }
-    (sources, names, findings)
+    (sources, below, findings)
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Finding {

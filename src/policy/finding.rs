@@ -28,7 +28,7 @@ impl Severity {
 /// The line of source that a finding is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snippet {
-    /// The whole line.
+    /// The line; of a very long one what is around the marked part.
     pub text: String,
     /// Characters before the marked part.
     pub before: usize,
@@ -81,11 +81,10 @@ impl Finding {
     #[must_use]
     pub fn at(mut self, source: &Source, start: usize, end: usize) -> Self {
         let (line, column) = source.position(start);
-        let text = source.line(line);
-        let before = column.saturating_sub(1);
+        let (text, before) = shown(source.line(line), column.saturating_sub(1));
         let room = text.chars().count().saturating_sub(before);
         let marked = source.text.get(start..end).map_or(1, |s| s.chars().take_while(|c| *c != '\n').count());
-        self.snippet = Some(Snippet { text: text.to_owned(), before, marked: marked.min(room).max(1) });
+        self.snippet = Some(Snippet { text, before, marked: marked.min(room).max(1) });
         self.file = Some(source.name.clone());
         self.line = line;
         self.column = column;
@@ -110,6 +109,18 @@ impl Finding {
     pub fn place(&self) -> Option<String> {
         self.file.as_ref().map(|f| format!("{f}:{}:{}", self.line, self.column))
     }
+}
+
+/// Characters of a line that a finding keeps, and those before the marked part: a file may be one line, and thousands of
+/// findings may be about it.
+const KEPT: usize = 400;
+const BEFORE: usize = 100;
+
+/// A line, or what is around the marked part of a long one; and how many characters stand before that.
+fn shown(line: &str, before: usize) -> (String, usize) {
+    let cut = if line.len() > KEPT { before.saturating_sub(BEFORE) } else { 0 };
+    let kept = line.chars().skip(cut).take(KEPT);
+    if cut == 0 { (kept.collect(), before) } else { (std::iter::once('…').chain(kept).collect(), before - cut + 1) }
 }
 
 impl fmt::Display for Finding {
@@ -203,6 +214,18 @@ mod tests {
                     34 │ when   { context.input.amount > 50000 }\n   \
                     │                        ^^^^^^ did you mean `amountMinor`?";
         assert_eq!(f.to_string(), want);
+    }
+
+    #[test]
+    fn of_a_long_line_only_what_is_around_is_kept() {
+        let source = Source::new("a.cedar", format!("{}ä here {}", "x ".repeat(100_000), "y ".repeat(100_000)));
+        let start = source.text.find("here").unwrap();
+        let s = Finding::error("policy-type", "no").at(&source, start, start + 4).snippet.unwrap();
+        assert_eq!(
+            (s.text.chars().count(), s.text.chars().skip(s.before).take(s.marked).collect()),
+            (401, "here".to_owned())
+        );
+        assert!(s.text.starts_with('…'), "{}", s.text);
     }
 
     #[test]

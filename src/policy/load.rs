@@ -10,6 +10,7 @@ use miette::Diagnostic;
 
 use super::annotations::{Annotations, HOLD_KEYS, KEYS};
 use super::cover;
+use super::depth;
 use super::files;
 use super::finding::{Finding, Severity, Source, nearest};
 use super::lint::{self, Lift};
@@ -25,12 +26,9 @@ use crate::call::Digest;
 /// # Errors
 /// Every mistake in the set, with the warnings and notes among them.
 pub fn load(dir: &Path, model: &Model, defaults: Defaults) -> Result<Loaded, Vec<Finding>> {
-    let (sources, names, mut findings) = files::read(dir);
+    let (sources, below, mut findings) = files::read(dir);
     match load_sources(&sources, model, defaults) {
-        Ok(loaded) if findings.is_empty() => {
-            let texts = sources.iter().map(|s| &s.text);
-            Ok(Loaded { digest: digest(names.iter().zip(texts)), ..loaded })
-        }
+        Ok(loaded) if findings.is_empty() => Ok(Loaded { digest: digest(&below), sources: below.into(), ..loaded }),
         Ok(loaded) => Err({
             findings.extend(loaded.findings);
             findings
@@ -47,6 +45,13 @@ pub fn load(dir: &Path, model: &Model, defaults: Defaults) -> Result<Loaded, Vec
 /// # Errors
 /// Every mistake in the set, with the warnings and notes among them.
 pub fn load_sources(sources: &[Source], model: &Model, defaults: Defaults) -> Result<Loaded, Vec<Finding>> {
+    let loaded = depth::with_room(|| loaded(sources, model, defaults));
+    loaded.unwrap_or_else(|| {
+        Err(vec![Finding::error("policy-internal", "these policies could not be read: a fault of ours")])
+    })
+}
+
+fn loaded(sources: &[Source], model: &Model, defaults: Defaults) -> Result<Loaded, Vec<Finding>> {
     let generated = schema::generate(model);
     let mut loader = Loader { model, defaults, findings: generated.findings.clone() };
     let mut parsed = sources.iter().flat_map(|s| loader.parse(s)).collect::<Vec<_>>();
@@ -77,7 +82,8 @@ pub fn load_sources(sources: &[Source], model: &Model, defaults: Defaults) -> Re
             schema: Arc::new(schema),
             schema_text: generated.text,
             inputs: generated.inputs,
-            digest: digest(sources.iter().map(|s| (&s.name, &s.text))),
+            digest: digest(sources),
+            sources: sources.into(),
             findings: loader.findings,
         }),
         _ => Err(loader.findings),
@@ -90,9 +96,9 @@ fn empty() -> Finding {
 }
 
 /// Each length goes in, so that no two sets share the bytes that are hashed.
-fn digest<'s>(sources: impl Iterator<Item = (&'s String, &'s String)>) -> Digest {
+fn digest(sources: &[Source]) -> Digest {
     let mut all = Vec::new();
-    for part in sources.flat_map(|(name, text)| [name, text]) {
+    for part in sources.iter().flat_map(|s| [&s.name, &s.text]) {
         all.extend((part.len() as u64).to_be_bytes());
         all.extend(part.as_bytes());
     }
@@ -159,6 +165,10 @@ impl Loader<'_> {
     }
 
     fn parse<'s>(&mut self, source: &'s Source) -> Vec<Parsed<'s>> {
+        if let Some(deep) = depth::too_deep(source) {
+            self.findings.push(deep);
+            return Vec::new();
+        }
         let set = match PolicySet::from_str(&source.text) {
             Ok(set) => set,
             Err(errors) => {

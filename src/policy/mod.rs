@@ -5,6 +5,7 @@
 
 mod annotations;
 mod cover;
+mod depth;
 mod files;
 mod finding;
 pub mod generated;
@@ -26,6 +27,7 @@ mod tests;
 mod thresholds;
 
 pub use annotations::{Annotations, Approvers, TOOL_OWNER, WORKFLOW_OWNER};
+pub use depth::{count, roomy};
 pub use finding::{Finding, Severity, Snippet, Source, nearest};
 pub use lint::Lift;
 pub use load::{load, load_sources};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cedar_policy::{ActionConstraint, Effect, EntityUid, Schema};
 
 use super::annotations::Annotations;
-use super::finding::Finding;
+use super::finding::{Finding, Source};
 use super::input::Record;
 use super::lint::Lift;
 use super::model::{Defaults, Model};
@@ -129,6 +129,7 @@ pub struct Loaded {
     pub(super) schema_text: String,
     pub(super) inputs: BTreeMap<String, Record>,
     pub(super) digest: Digest,
+    pub(super) sources: Arc<[Source]>,
     pub(super) findings: Vec<Finding>,
 }
 
@@ -173,6 +174,12 @@ impl Loaded {
     #[must_use]
     pub fn inputs(&self) -> &BTreeMap<String, Record> {
         &self.inputs
+    }
+
+    /// The files, by their names below the folder that they came from.
+    #[must_use]
+    pub fn sources(&self) -> &[Source] {
+        &self.sources
     }
 
     /// SHA-256 over the names and bytes of the files.

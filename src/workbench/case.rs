@@ -54,6 +54,16 @@ pub enum Unasked {
     Unfit(String),
 }
 
+impl std::fmt::Display for Unasked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unknown(name) => write!(f, "the configuration has no operation `{name}`"),
+            Self::Unfit(what) => write!(f, "the recorded arguments do not fit ({what})"),
+            Self::Redacted(what) => write!(f, "policies read an argument that records do not show ({what})"),
+        }
+    }
+}
+
 impl Case {
     /// A recorded call, as far as its record tells. What these policies read must be there.
     ///

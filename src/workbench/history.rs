@@ -4,15 +4,19 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, BufRead};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::audit::{self, Line, ReadError};
+use crate::audit::{self, Line};
 use crate::call::{
     Asked, Beside, CallContext, CallId, Digest, Facts, Judgement, Principal, REDACTED, Tier, Timestamp, Would,
 };
 use crate::config::Config;
+use crate::store::CallRecord;
+
+pub use crate::audit::ReadError;
 
 /// One recorded call.
 #[derive(Debug, Clone)]
@@ -45,6 +49,26 @@ pub struct Recorded {
     pub note: String,
 }
 
+impl From<&CallRecord> for Recorded {
+    fn from(r: &CallRecord) -> Self {
+        Self {
+            id: r.id,
+            at: r.created,
+            operation: r.operation.clone(),
+            principal: Arc::clone(&r.principal),
+            context: Arc::clone(&r.context),
+            arguments: Arc::clone(&r.arguments),
+            facts: r.facts.clone(),
+            judgement: observed(&r.would).unwrap_or(r.tier.into()),
+            would: r.would.clone(),
+            policy_digest: Some(r.policy_digest),
+            title: r.title.clone(),
+            state: r.state.as_str().to_owned(),
+            note: String::new(),
+        }
+    }
+}
+
 impl Recorded {
     /// Names of top-level arguments that hold something redacted.
     #[must_use]
@@ -75,6 +99,30 @@ pub struct History {
     pub calls: Vec<Recorded>,
     /// The journal ended in a batch that was not whole yet.
     pub torn: bool,
+    /// There are more: it was told to stop, or has as much as it may have.
+    pub cut: bool,
+}
+
+/// How much of a history is read.
+#[derive(Clone, Copy)]
+pub struct Limits<'a> {
+    /// Calls.
+    pub calls: usize,
+    /// Bytes of their records.
+    pub bytes: usize,
+    /// Asked at each record.
+    pub go_on: &'a dyn Fn() -> bool,
+}
+
+impl std::fmt::Debug for Limits<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Limits({} calls, {} bytes)", self.calls, self.bytes)
+    }
+}
+
+impl Limits<'_> {
+    /// All of it.
+    pub const NONE: Self = Self { calls: usize::MAX, bytes: usize::MAX, go_on: &|| true };
 }
 
 /// The events of which policy was asked. Members that are not needed are not looked at.
@@ -141,15 +189,19 @@ struct Noted {
 }
 
 /// Reads the calls of a state folder, or of a file that `holdpoint audit export` wrote, that were judged at or after
-/// `since`.
+/// `since`, as far as the limits go.
 ///
 /// # Errors
 /// When it cannot be read, or a record is bad.
-pub fn read(path: &Path, since: Timestamp) -> Result<History, ReadError> {
-    let mut reading = Reading { history: History::default(), known: HashMap::new(), since };
+pub fn read(path: &Path, since: Timestamp, limits: Limits<'_>) -> Result<History, ReadError> {
+    let mut reading = Reading { history: History::default(), known: HashMap::new(), since, bytes: 0 };
     if path.is_dir() {
-        let first = crate::journal::segments(&path.join("journal"))?.first().map_or(1, |s| s.first);
-        for line in audit::lines(path, first)? {
+        for line in audit::lines(path, first_since(path, since)?)? {
+            let over = reading.history.calls.len() > limits.calls || reading.bytes > limits.bytes;
+            if over || !(limits.go_on)() {
+                reading.history.cut = true;
+                break;
+            }
             match line {
                 Ok(line) => reading.line(&line),
                 Err(ReadError::Bad(bad)) if bad.torn => reading.history.torn = true,
@@ -166,19 +218,58 @@ pub fn read(path: &Path, since: Timestamp) -> Result<History, ReadError> {
     Ok(reading.history)
 }
 
+/// The first record of the newest segment that began before `since`: what was judged later stands in it or behind it.
+fn first_since(state: &Path, since: Timestamp) -> io::Result<u64> {
+    let all = crate::journal::segments(&state.join("journal"))?;
+    let before = |s: &crate::journal::Segment| s.begins().ok().flatten().is_some_and(|at| at < since);
+    let found = all.iter().rev().find(|s| before(s)).or(all.first());
+    Ok(found.map_or(1, |s| s.first))
+}
+
+/// How long after its making a call may have been judged, and its record been written.
+const LATEST: Duration = Duration::from_secs(3600);
+
+/// The call with this id, from the records of a state folder around the time that it was made.
+///
+/// # Errors
+/// As [`read`].
+pub fn one(state: &Path, id: CallId) -> Result<Option<Recorded>, ReadError> {
+    let made = Timestamp::from_millis(i64::try_from(id.bits() >> 80).unwrap_or(i64::MAX));
+    let (since, until) = (made.minus(Duration::from_secs(60)), made.plus(LATEST));
+    let mut reading =
+        Reading { history: History::default(), known: HashMap::new(), since: Timestamp::from_millis(0), bytes: 0 };
+    let text = id.to_string();
+    for line in audit::lines(state, first_since(state, since)?)? {
+        match line {
+            Ok(line) if line.at > until => break,
+            Ok(line) if line.event.get().contains(&text) => reading.line(&line),
+            Ok(_) => {}
+            Err(ReadError::Bad(bad)) if bad.torn => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(reading.history.calls.into_iter().find(|call| call.id == id))
+}
+
 struct Reading {
     history: History,
     known: HashMap<CallId, usize>,
     since: Timestamp,
+    /// Of the calls' records.
+    bytes: usize,
 }
 
 impl Reading {
     fn line(&mut self, line: &Line) {
+        let before = self.history.calls.len();
         match serde_json::from_str(line.event.get()) {
             Ok(Event::Call { record }) => self.kept(*record),
             Ok(Event::Step { id, changed }) => self.changed(id, changed),
             Ok(Event::Note { note }) => self.noted(note, line.at),
             Ok(Event::Other) | Err(_) => {}
+        }
+        if self.history.calls.len() > before {
+            self.bytes += line.event.get().len();
         }
     }
 

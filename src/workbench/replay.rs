@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::{Value, json};
+
 use crate::call::{Judgement, Timestamp};
+use crate::clock::{Clock, SystemClock};
 use crate::gates::authz::Inspection;
 
 use super::case::Unasked;
@@ -54,10 +57,12 @@ pub struct Replay {
     pub load: (Load, Load),
     /// All reviews a day, likewise.
     pub reviews: (f64, f64),
+    /// How long it took.
+    pub seconds: f64,
 }
 
-/// How far a replay is; it may be called from any thread.
-pub type Progress<'a> = &'a (dyn Fn(usize) + Sync);
+/// Hears how many calls more were asked about, on any thread, and says whether to go on.
+pub type Progress<'a> = &'a (dyn Fn(usize) -> bool + Sync);
 
 /// What one call came to.
 struct Compared {
@@ -65,19 +70,19 @@ struct Compared {
     next: Inspection,
 }
 
-/// Asks both sets about every recorded call.
+/// Asks both sets, those in force first, about every recorded call, on so many threads. `None` when it was told to stop.
 #[must_use]
-pub fn replay(calls: &[Recorded], now: &Bench, next: &Bench, progress: Progress<'_>) -> Replay {
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let share = calls.len().div_ceil(threads).max(1);
-    let parts: Vec<Vec<Result<Compared, Unasked>>> = std::thread::scope(|scope| {
-        let workers: Vec<_> = calls
-            .chunks(share)
-            .map(|part| scope.spawn(move || part.iter().map(|c| (progress(1), compare(c, now, next)).1).collect()))
-            .collect();
-        workers.into_iter().map(|w| w.join().unwrap_or_default()).collect()
+pub fn replay(calls: &[Recorded], sets: [&Bench; 2], threads: usize, progress: Progress<'_>) -> Option<Replay> {
+    let started = SystemClock.instant();
+    let share = calls.len().div_ceil(threads.max(1)).max(1);
+    let one = |call| progress(1).then(|| compare(call, sets));
+    let parts: Vec<Option<Vec<_>>> = std::thread::scope(|scope| {
+        let workers = calls.chunks(share).map(|part| scope.spawn(move || part.iter().map(one).collect()));
+        let workers: Vec<_> = workers.collect();
+        workers.into_iter().map(|w| w.join().ok().flatten()).collect()
     });
     let mut out = Replay { days: days(calls), ..Replay::default() };
+    let parts: Vec<Vec<_>> = parts.into_iter().collect::<Option<_>>()?;
     for (i, compared) in parts.into_iter().flatten().enumerate() {
         let Some(call) = calls.get(i) else { continue };
         match compared {
@@ -86,10 +91,11 @@ pub fn replay(calls: &[Recorded], now: &Bench, next: &Bench, progress: Progress<
         }
     }
     out.sort(calls);
-    out
+    out.seconds = SystemClock.instant().saturating_duration_since(started).as_secs_f64();
+    Some(out)
 }
 
-fn compare(call: &Recorded, now: &Bench, next: &Bench) -> Result<Compared, Unasked> {
+fn compare(call: &Recorded, [now, next]: [&Bench; 2]) -> Result<Compared, Unasked> {
     let case = Case::recorded(call, &now.policies)?;
     Case::recorded(call, &next.policies)?;
     let ask = |bench: &Bench| {
@@ -133,6 +139,26 @@ impl Replay {
         self.moved.push(Moved { call: index, now: now.judgement, next: next.judgement, by });
     }
 
+    /// All of it, but for the moves behind the first `listed`; `now` and `next` are the sets that were asked.
+    #[must_use]
+    pub fn json(&self, calls: &[Recorded], [now, next]: [&Bench; 2], listed: usize) -> Value {
+        let kinds = self.kinds().into_iter().map(|(a, b, by, n)| {
+            json!({"now": a.as_str(), "next": b.as_str(), "policies": by, "calls": n, "loosens": b < a})
+        });
+        let moved = self.moved.iter().take(listed).filter_map(|m| Some(moved_json(calls.get(m.call)?, m)));
+        let unasked = self.unasked.iter().map(|(why, n)| json!({"why": why.to_string(), "calls": n}));
+        json!({
+            "version": 1, "now": now.policies.digest(), "next": next.policies.digest(),
+            "calls": self.asked, "seconds": self.seconds, "unchanged": self.unchanged,
+            "moves": kinds.collect::<Vec<_>>(), "moved": moved.collect::<Vec<_>>(),
+            "reviews_a_day": {
+                "now": self.reviews.0, "next": self.reviews.1, "by_group": {"now": self.load.0, "next": self.load.1},
+            },
+            "not_asked": unasked.collect::<Vec<_>>(), "without_facts": self.without_facts,
+            "judged_otherwise_then": self.drifted,
+        })
+    }
+
     fn sort(&mut self, calls: &[Recorded]) {
         let refused = |m: &Moved| calls.get(m.call).is_some_and(|c| was_refused(&c.state));
         let runs = |m: &Moved| m.next == Judgement::Low;
@@ -148,6 +174,13 @@ impl Replay {
         }
         kinds.into_iter().map(|((_, now, next, by), n)| (now, next, by, n)).collect()
     }
+}
+
+fn moved_json(call: &Recorded, moved: &Moved) -> Value {
+    json!({
+        "call": call.id, "at": call.at, "operation": call.operation, "title": call.title, "state": call.state,
+        "now": moved.now.as_str(), "next": moved.next.as_str(), "policies": moved.by, "loosens": moved.loosens(),
+    })
 }
 
 /// Whether people, or the lack of them, kept the call from running.

@@ -60,6 +60,8 @@ def subject(case, path):
     elif path in ("/v1/kill", "/v1/resume") and isinstance(case.body, dict):
         # Nothing else here needs this tool.
         case.body["scope"] = "tool:tickets"
+    elif path == "/v1/explain" and isinstance(case.body, dict) and likely(0.5):
+        case.body = {"call": DICE.choice(REAL["calls"])[0]}
     elif path == "/v1/holds/batch" and isinstance(case.body, dict):
         case.body["cluster"] = DICE.choice(REAL["clusters"])[0]
         case.body["items"] = [dict(zip(("id", "digest"), DICE.choice(REAL["holds"])))]

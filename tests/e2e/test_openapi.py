@@ -99,6 +99,7 @@ class Description(unittest.TestCase):
     def test_so_does_who_runs_the_service(self):
         done = self.fuzz("omar")
         wanted = {"GET /v1/calls", "GET /v1/calls/{id}", "POST /v1/calls/{id}/undo", "DELETE /v1/grants/{id}"}
+        wanted |= {"POST /v1/policies/check", "POST /v1/explain", "POST /v1/replay"}
         wanted |= {"GET /v1/policies", "GET /v1/tools/paused", "GET /v1/webhooks"}
         wanted |= {"GET /v1/kill", "POST /v1/kill", "POST /v1/resume", "GET /v1/trust"}
         self.assertLessEqual(wanted, done)

@@ -28,8 +28,26 @@ fn files_that_are_no_policies_are_told() {
     refused(with_file(&long), &["has 10485760 bytes", "split it"]);
     refused(with_file(b"\0\0\0"), &["policies/more.cedar:1:1"]);
     refused(with_file(b"permit (principal, action, resource"), &["more.cedar:1:36", "expected"]);
-    let deep = format!("permit (principal, action, resource) when {{ {}true }};", "!(".repeat(20_000));
-    refused(with_file(deep.as_bytes()), &["policies/more.cedar"]);
+}
+
+/// A tree that is too deep would end whichever process reads it.
+#[test]
+fn policies_that_nest_without_an_end_are_told() {
+    let chain = vec!["context.input.amountMinor > 5"; 5000].join(" || ");
+    let ifs = format!("{}true{}", "if true then ".repeat(5000), " else false".repeat(5000));
+    for when in [
+        format!("{}true", "!(".repeat(20_000)),
+        chain,
+        ifs,
+        format!("context{} > 1", ".a".repeat(5000)),
+        format!("context{} > 1", "[\"a\"]".repeat(5000)),
+    ] {
+        let text = format!("// long\n\npermit (principal, action, resource) when {{ {when} }};");
+        refused(with_file(text.as_bytes()), &["error[policy-deep]", "policies/more.cedar:3:1", "it may nest 256"]);
+    }
+    let deep = format!("{LIMIT}when {{ {} }};", vec!["context.input.amountMinor > 5"; 250].join(" || "));
+    let (code, text) = with_file(deep.as_bytes());
+    assert!(code == Some(2) && text.contains("this policy has no `@id`") && !text.contains("policy-deep"), "{text}");
 }
 
 #[test]

@@ -39,6 +39,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "tasks",
             "telemetry",
             "wire",
+            "workbench",
         ],
     ),
     ("notify", &["call", "clock", "config", "gates", "snapshot", "store", "tasks", "telemetry"]),

@@ -13,6 +13,7 @@
 
 mod attacks;
 mod auditor;
+mod authoring;
 mod bad_input;
 mod bad_policies;
 mod batch;

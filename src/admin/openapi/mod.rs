@@ -7,6 +7,7 @@ mod answers;
 mod beside;
 mod included;
 mod op;
+mod told;
 mod words;
 
 use axum::Router;
@@ -28,6 +29,7 @@ pub(super) use answers::*;
 pub(super) use beside::*;
 use included::Included;
 pub(super) use op::Op;
+pub(super) use told::*;
 pub(super) use words::*;
 
 /// Where it is served; needs no credentials, since it says of no call.

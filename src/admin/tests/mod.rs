@@ -187,6 +187,7 @@ impl World {
             undo: Arc::new(|_| Box::pin(async { None })),
             grant: Arc::new(|_| Box::pin(async { None })),
             reload: Arc::new(|_| Box::pin(async { Err("there are no files".to_owned()) })),
+            rehearse: Arc::new(|_| panic!("there are no files")),
             pins: Arc::default(),
             breakers: Arc::clone(&breakers),
             snapshots: Arc::clone(&snapshots),
