@@ -20,6 +20,28 @@ pub fn round(body: &[u8]) -> Option<Value> {
     (answers.is_some() || state.is_some()).then(|| serde_json::json!([answers, state]))
 }
 
+/// Whether a message carries more to its server than its arguments and what the protocol itself is about: a server may heed
+/// that, and who saw the arguments did not see it.
+#[must_use]
+pub fn carries_more(body: &[u8]) -> bool {
+    let Ok(message) = serde_json::from_slice::<Value>(body) else { return true };
+    let Some(params) = message.get("params").and_then(Value::as_object) else { return false };
+    let call = message.get("method").is_some_and(|method| method == "tools/call");
+    let more = |(name, value): (&String, &Value)| match name.as_str() {
+        "_meta" => value.as_object().is_none_or(|meta| !meta.keys().all(|key| is_protocols(key))),
+        "name" | "arguments" | "task" => false,
+        // Of other methods the parameters are the arguments.
+        _ => call,
+    };
+    params.iter().any(more)
+}
+
+/// Keys of `_meta` that the protocol, tracing or this proxy gave a meaning.
+fn is_protocols(key: &str) -> bool {
+    ["progressToken", "traceparent", "tracestate", "baggage"].contains(&key)
+        || ["io.modelcontextprotocol/", "dev.holdpoint/"].iter().any(|prefix| key.starts_with(prefix))
+}
+
 /// The JSON-RPC code for a `requestState` that is not ours.
 pub const INVALID_STATE: i32 = -32602;
 
@@ -112,6 +134,26 @@ mod tests {
         assert!(round(br#"{"params":{"name":"pay","arguments":{"requestState":1}}}"#).is_none());
         let first = round(br#"{"params":{"name":"pay","requestState":"a"}}"#).unwrap();
         assert_ne!(first, round(br#"{"params":{"name":"pay","requestState":"b"}}"#).unwrap());
+    }
+
+    #[test]
+    fn what_a_server_may_heed_beside_the_arguments_is_found() {
+        let call = |more: &str| {
+            format!(r#"{{"method":"tools/call","params":{{"name":"pay","arguments":{{"tenant":1}}{more}}}}}"#)
+        };
+        for plain in [
+            "",
+            r#","task":{"ttl":1}"#,
+            r#","_meta":{"progressToken":1,"traceparent":"00-1-2-01","dev.holdpoint/run":"r","io.modelcontextprotocol/protocolVersion":"x"}"#,
+        ] {
+            assert!(!carries_more(call(plain).as_bytes()), "{plain}");
+        }
+        for more in [r#","_meta":{"tenant":"b"}"#, r#","_meta":1"#, r#","requestState":"a""#, r#","cursor":"b""#] {
+            assert!(carries_more(call(more).as_bytes()), "{more}");
+        }
+        assert!(!carries_more(br#"{"method":"resources/read","params":{"uri":"file:///x"}}"#));
+        assert!(carries_more(br#"{"method":"resources/read","params":{"uri":"file:///x","_meta":{"as":"b"}}}"#));
+        assert!(!carries_more(br#"{"method":"ping"}"#) && carries_more(b"no JSON"));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::call::mrtr;
 use crate::call::{
     Call, Code, GrantCaps, GrantId, GrantOver, Loose, Refusal, Terms, Violation, overlap, redacted, rest_of, spent_on,
     take_out,
@@ -155,16 +156,21 @@ impl Pipeline {
             return Err(not_allowed("its operation waits before it is sent, so that it can be taken back"));
         }
         if forwards(call) {
-            return Err(not_allowed("it carries headers of `forward_headers`, and a grant binds arguments alone"));
+            return Err(not_allowed(
+                "it carries headers of `forward_headers` or `_meta` of its own, and a grant binds arguments alone",
+            ));
         }
         Ok(())
     }
 }
 
-/// Whether headers go upstream with it that its tool lists: approvers see them, and the upstream may heed them.
+/// Whether more goes upstream with it than its arguments: headers that its tool lists, or `_meta` of a message. Approvers
+/// see that, and the upstream may heed it.
 fn forwards(call: &Call) -> bool {
     let listed = &call.operation().tool.forward_headers;
-    call.request().headers.iter().any(|(name, _)| listed.contains(name))
+    let request = call.request();
+    let headers = request.headers.iter().any(|(name, _)| listed.contains(name));
+    headers || (request.rpc.is_some() && mrtr::carries_more(&request.body))
 }
 
 /// What a grant is bounded by.

@@ -404,3 +404,36 @@ async fn the_page_gives_one_without_any_script_and_takes_it_back() {
     assert!(metrics.contains("holdpoint_grant_uses_total{op=\"crm.refund\"} 1"), "{metrics}");
     assert!(!metrics.contains("holdpoint_grants{op=\"crm.refund\"}"), "no live one");
 }
+
+/// A message of the agent for the MCP server, with words of its own beside the arguments.
+async fn delete(p: &Proxy, ticket: &str, meta: Value) -> Value {
+    let params = json!({"name": "delete_ticket", "arguments": {"ticketId": ticket, "hard": true}, "_meta": meta});
+    let ask = json!({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params});
+    let got = p.agent("POST", "/tickets/mcp", &[("accept", "application/json, text/event-stream")], Some(&ask)).await;
+    assert_eq!(got.status, 200, "{got:?}");
+    got.json()
+}
+
+#[tokio::test]
+async fn what_stands_beside_the_arguments_of_a_message_is_seen_by_people_each_time() {
+    let reason = "@reason(\"Hard deletes cannot be undone.\")";
+    let policies = POLICIES.replace(reason, &format!("{reason} @grant(\"max=1h,uses=5\")"));
+    let p = setup().policies(&policies).start().await;
+    let done = json!({"jsonrpc": "2.0", "id": 7, "result": {"content": [{"type": "text", "text": "done"}]}});
+    p.upstream.script(move |_| answer(200, &done));
+    let tickets = json!({"pins": [{"path": "/ticketId", "any": true}]});
+    let hold = async || {
+        let waiting = p.reviewer("maya", "GET", "/v1/holds?state=held", None).await.json();
+        waiting["items"][0]["id"].as_str().expect("a hold").to_owned()
+    };
+    delete(&p, "t_1", json!({"tenant": "b"})).await;
+    let got = give(&p, "maya", &hold().await, &tickets).await;
+    assert_eq!((got.status, got.code().as_str()), (422, "grant_not_allowed"), "{got:?}");
+    delete(&p, "t_2", json!({"progressToken": 1})).await;
+    let got = give(&p, "maya", &hold().await, &tickets).await;
+    assert_eq!(got.status, 200, "{got:?}");
+    let passed = delete(&p, "t_3", json!({"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"})).await;
+    assert_eq!(passed["result"]["isError"], Value::Null, "{passed}");
+    let held = delete(&p, "t_4", json!({"tenant": "b"})).await;
+    assert_eq!(held["result"]["isError"], true, "{held}");
+}
