@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::call::{Code, Tier, short_code, visible};
-use crate::store::{AuditNote, CallRecord, News, State, Step, Told};
+use crate::store::{AuditNote, CallRecord, Grant, News, Sample, State, Step, Told};
 
 /// One event. A record has at most a few; the same record always has the same ones.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,12 +23,46 @@ pub(super) fn of(news: &News, page: Option<&str>) -> Vec<Event> {
             let event = |name| Event { name, tier, data: detailed(name, record, page) };
             names(*step, record).into_iter().map(event).collect()
         }
+        Told::Grant(grant) => vec![granted(grant, page)],
+        Told::Sample(sample) => vec![sampled(sample)],
         Told::Paused(p) => vec![plain("pause.began", json!({"scope": p.scope, "reason": p.reason, "by": p.by}))],
         Told::Resumed { scope, reason, by } => {
             vec![plain("pause.ended", json!({"scope": scope, "reason": reason, "by": by}))]
         }
         Told::Note(note) => noted(note).into_iter().collect(),
     }
+}
+
+/// A grant was given, or is over before its time.
+fn granted(grant: &Grant, page: Option<&str>) -> Event {
+    let mut data = json!({
+        "id": grant.id.to_string(), "op": grant.operation, "tool": grant.tool, "workflow": grant.workflow,
+        "agent": grant.principal.1, "title": visible(&grant.title), "from_hold": grant.from.hold().to_string(),
+        "by": grant.by, "expires": grant.expires,
+    });
+    let mut put = |name: &str, value: Value| data.as_object_mut().and_then(|d| d.insert(name.to_owned(), value));
+    if let Some(page) = page {
+        put("links", json!({"html": format!("{page}/grants")}));
+    }
+    match &grant.ended {
+        None => plain("grant.created", data),
+        Some(end) => {
+            put("ended", json!({"why": end.why.as_str(), "by": end.by, "at": end.at}));
+            plain("grant.ended", data)
+        }
+    }
+}
+
+/// A call was picked to be looked at after it ran, or somebody has.
+fn sampled(sample: &Sample) -> Event {
+    let data = json!({
+        "call": sample.id.to_string(), "op": sample.operation, "workflow": sample.workflow,
+        "agent": sample.principal.agent, "title": visible(&sample.title),
+        "verdict": sample.judged.as_ref().map(|j| j.verdict.as_str()),
+        "reason_code": sample.judged.as_ref().and_then(|j| j.reason_code.clone()),
+        "by": sample.judged.as_ref().map(|j| j.by.clone()),
+    });
+    plain(if sample.judged.is_some() { "sample.verdict" } else { "sample.created" }, data)
 }
 
 /// An event that is about no hold.

@@ -432,7 +432,8 @@ async fn what_stands_beside_the_arguments_of_a_message_is_seen_by_people_each_ti
     delete(&p, "t_2", json!({"progressToken": 1})).await;
     let got = give(&p, "maya", &hold().await, &tickets).await;
     assert_eq!(got.status, 200, "{got:?}");
-    let passed = delete(&p, "t_3", json!({"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"})).await;
+    let passed =
+        delete(&p, "t_3", json!({"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"})).await;
     assert_eq!(passed["result"]["isError"], Value::Null, "{passed}");
     let held = delete(&p, "t_4", json!({"tenant": "b"})).await;
     assert_eq!(held["result"]["isError"], true, "{held}");

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use crate::binary::Site;
-use crate::harness::{PEOPLE, Proxy, Reaction, Seen, Setup, Upstream, answer, until};
+use crate::harness::{PEOPLE, POLICIES, Proxy, Reaction, Seen, Setup, Upstream, answer, until};
 use crate::verbs::cli;
 
 const NOW: i64 = 1_800_000_000;
@@ -290,4 +290,52 @@ fn receivers_that_could_not_work_are_mistakes() {
         let wrong = holdpoint::app::load(&setup.write(dir.path(), "127.0.0.1:9".parse().unwrap())).unwrap_err();
         assert!(wrong.to_string().contains(wanted), "{hook}{more}: {wrong}");
     }
+}
+
+#[tokio::test]
+async fn grants_samples_and_the_kill_switch_are_told_too() {
+    let (receiver, _) = receiving().await;
+    let reason = "@reason(\"Refunds need one review.\")";
+    let policies = POLICIES
+        .replace(reason, &format!("{reason} @grant(\"max=1h,uses=5\")"))
+        .replace("@id(\"reads\")", "@id(\"reads\") @sample(\"100%\")");
+    let operate = "Holdpoint::Action::\"audit.read\"";
+    let more =
+        ["kill", "resume", "sample.judge", "grant.revoke"].map(|a| format!("Holdpoint::Action::\"{a}\"")).join(", ");
+    let grants = "@id(\"grants\") permit (principal in Holdpoint::Team::\"support-leads\", action == \
+                  Holdpoint::Action::\"grant.create\", resource);";
+    let people = people().replace(operate, &format!("{operate}, {more}")) + grants;
+    let events = ", events: [\"grant.*\", \"sample.*\", \"pause.*\"]";
+    let p = telling(&receiver, events).policies(&policies).people(&people).start().await;
+    p.upstream.script(|_| answer(201, &json!({"refund": "rf_1"})));
+    let told = async |count: usize| -> Vec<Value> {
+        until(|| (receiver.count() >= count).then_some(())).await;
+        receiver.seen().iter().map(|s| serde_json::from_slice(&s.body).unwrap()).collect()
+    };
+    let held = p.refund("o_1", 6000, &[]).await.json();
+    let hold = held["hold"].as_str().unwrap();
+    let digest = p.reviewer("maya", "GET", &format!("/v1/holds/{hold}"), None).await.json()["digest"].clone();
+    let vote = json!({"digest": digest, "grant": {"pins": [{"path": "/orderId", "any": true}]}});
+    let got = p.reviewer("maya", "POST", &format!("/v1/holds/{hold}/approve"), Some(&vote)).await;
+    assert_eq!(got.status, 200, "{got:?}");
+    let grant = got.json()["grant"]["id"].clone();
+    assert_eq!(told(1).await[0]["data"]["id"], grant);
+    let ended = p.reviewer("omar", "DELETE", &format!("/v1/grants/{}", grant.as_str().unwrap()), None).await;
+    assert_eq!(ended.status, 200, "{ended:?}");
+    let read = p.agent("GET", "/crm/customers/c_1", &[], None).await;
+    let call = read.header("holdpoint-call").to_owned();
+    told(3).await;
+    let said = p.reviewer("omar", "POST", &format!("/v1/samples/{call}"), Some(&json!({"verdict": "good"}))).await;
+    assert_eq!(said.status, 200, "{said:?}");
+    for verb in ["kill", "resume"] {
+        let said = json!({"scope": "tool:crm", "reason": "odd"});
+        assert_eq!(p.reviewer("omar", "POST", &format!("/v1/{verb}"), Some(&said)).await.status, 200);
+    }
+    let all = told(6).await;
+    let types: Vec<&str> = all.iter().map(|e| e["type"].as_str().unwrap()).collect();
+    let wanted = ["grant.created", "grant.ended", "sample.created", "sample.verdict", "pause.began", "pause.ended"];
+    assert_eq!(types, wanted, "{all:?}");
+    assert_eq!((&all[1]["data"]["ended"]["why"], &all[1]["data"]["ended"]["by"]), (&json!("revoked"), &json!("omar")));
+    assert_eq!((&all[3]["data"]["verdict"], &all[3]["data"]["call"]), (&json!("good"), &json!(call)));
+    assert_eq!((&all[4]["data"]["scope"], &all[4]["data"]["by"]), (&json!("tool:crm"), &json!("omar")));
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::call::{Digest, Fault, PauseScope, Timestamp};
-use crate::store::{AuditNote, CallRecord, Pause, Step};
+use crate::store::{AuditNote, CallRecord, Grant, Pause, Sample, Step};
 
 use super::Store;
 use super::entry::{Entry, fold, followed};
@@ -37,6 +37,10 @@ pub enum Told {
         /// Who says so.
         by: String,
     },
+    /// A grant as it is from then on.
+    Grant(Arc<Grant>),
+    /// A sampled call as it is from then on.
+    Sample(Arc<Sample>),
     /// Anything that is no step of a call.
     Note(Box<AuditNote>),
 }
@@ -72,6 +76,8 @@ impl Store {
             }
             Entry::Paused { pause } => Told::Paused(pause),
             Entry::Resumed { scope, reason, by } => Told::Resumed { scope, reason, by },
+            Entry::Grant { grant } => Told::Grant(grant),
+            Entry::Sample { sample } => Told::Sample(sample),
             Entry::Note { note } => Told::Note(Box::new(note)),
             _ => return Ok(None),
         };
