@@ -93,19 +93,32 @@ fn shown(pause: &Pause) -> Value {
     json!({"scope": pause.scope, "reason": pause.reason, "by": pause.by, "since": pause.since})
 }
 
-fn done(done: &PauseDone) -> Value {
-    let mut all = shown(&done.pause);
-    let more =
-        [("changed", json!(done.changed)), ("waiting", json!(done.waiting)), ("in_flight", json!(done.in_flight))];
-    all.as_object_mut().into_iter().for_each(|all| all.extend(more.clone().map(|(n, v)| (n.to_owned(), v))));
-    all
+/// Whether anybody has heard of what is stopped: agents that come with a signed token cannot be listed.
+fn is_known(desk: &Desk, config: &Config, scope: &PauseScope) -> Result<bool, Problem> {
+    let PauseScope::Agent(name) = scope else { return Ok(true) };
+    let keys = config.identity.keys.iter().map(|k| &k.agent);
+    let certificates = config.identity.mtls.iter().flat_map(|m| m.agents.values()).map(|a| &a.agent);
+    Ok(keys.chain(certificates).any(|known| known == name) || desk.store.has_seen_agent(name)?)
+}
+
+fn done(done: &PauseDone, known: bool) -> Value {
+    let p = &done.pause;
+    json!({
+        "scope": p.scope, "reason": p.reason, "by": p.by, "since": p.since, "known": known,
+        "changed": done.changed, "waiting": done.waiting, "in_flight": done.in_flight,
+    })
 }
 
 async fn stop(desk: &Desk, asker: &Asker<'_>, said: &Switch) -> Result<PauseDone, Problem> {
     asker.permit_system(&["kill"])?;
     let (scope, reason) = said.read()?;
     known(&asker.snapshot.config, &scope)?;
-    let done = desk.store.pause(scope, reason, asker.who.person.clone()).await?;
+    let done = desk.store.pause(scope, reason, asker.who.person.clone()).await.map_err(|fault| {
+        tracing::error!(fault = %fault.chain(), "a stop is in force and could not be recorded");
+        let text =
+            "it is stopped until this process ends, and that could not be recorded: stop it again after a restart";
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", text)
+    })?;
     tracing::warn!(scope = %done.pause.scope, by = done.pause.by, waiting = done.waiting, "the kill switch was thrown");
     Ok(done)
 }
@@ -131,11 +144,13 @@ pub(super) async fn list(State(admin): State<Arc<Desk>>, _: Who) -> Answer {
 }
 
 pub(super) async fn kill(Posted { asked, said, .. }: Posted<Switch>) -> Answer {
-    Ok(api::ok(&done(&stop(&asked.admin, &asked.asker(), &said).await?), None))
+    let stopped = stop(&asked.admin, &asked.asker(), &said).await?;
+    let known = is_known(&asked.admin, asked.config(), &stopped.pause.scope)?;
+    Ok(api::ok(&done(&stopped, known), None))
 }
 
 pub(super) async fn resume(Posted { asked, said, .. }: Posted<Switch>) -> Answer {
-    Ok(api::ok(&done(&go_on(&asked.admin, &asked.asker(), &said).await?), None))
+    Ok(api::ok(&done(&go_on(&asked.admin, &asked.asker(), &said).await?, true), None))
 }
 
 /// One pause on a page.
@@ -184,6 +199,10 @@ pub(super) async fn stopped(State(desk): State<Arc<Desk>>, visitor: Visitor) -> 
 
 /// The form of the page, either way.
 pub(super) async fn switched(Filled { visit, said }: Filled<Form>) -> page::Answer {
+    if said.kind == "all" && !said.name.trim().is_empty() {
+        let problem = Problem::invalid("every call has no name: choose what is stopped, or leave the name out");
+        return Ok(page::html(problem.status(), &page(&visit, Some(&problem))));
+    }
     let scope = if said.kind == "all" { said.kind } else { format!("{}:{}", said.kind, said.name.trim()) };
     let wanted = Switch { scope, reason: said.reason };
     let done = match said.verb.as_str() {

@@ -171,7 +171,7 @@ impl Listing {
     pub(super) fn fits(&self, asker: &Asker<'_>, record: &CallRecord) -> bool {
         let held = || record.state_at(asker.now) == State::Held;
         (!self.mine || asker.can(record).0.contains(&"approve"))
-            && (!self.overdue || (held() && view::sla(record).is_some_and(|sla| sla <= asker.now)))
+            && (!self.overdue || (held() && view::sla(record).is_some_and(|sla| sla <= record.clock(asker.now))))
             && (!self.unproven || (held() && !missing_evidence(record).is_empty()))
             && self.group.as_ref().is_none_or(|group| is_for(record, group))
             && self.cluster.as_ref().is_none_or(|id| cluster(record).as_ref() == Some(id))

@@ -109,7 +109,9 @@ fn words(kind: Surprise) -> &'static str {
 
 fn row(visit: &Visit, t: &Trusted) -> Row {
     let last = |s: &crate::store::Surprised| {
-        (words(s.kind), s.at.to_string(), s.call.map(|c| c.to_string()).unwrap_or_default())
+        // Of what was refused there is no record of its own.
+        let call = s.call.filter(|_| s.kind != Surprise::NearMiss);
+        (words(s.kind), s.at.to_string(), call.map(|c| c.to_string()).unwrap_or_default())
     };
     let stage = visit.snapshot.config.workflows.get(&t.workflow).map_or("", |w| w.stage.as_str());
     Row {

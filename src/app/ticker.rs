@@ -129,10 +129,10 @@ fn trust(shared: &Shared) -> Result<(), Fault> {
     let certificates = identity.mtls.iter().flat_map(|m| m.agents.values()).flat_map(|a| &a.groups);
     let known: BTreeSet<&String> = identity.keys.iter().flat_map(|k| &k.groups).chain(certificates).collect();
     let mut lowest: BTreeMap<(String, String), i64> = BTreeMap::new();
-    for t in shared.store.trusts()? {
-        let group = t.group.filter(|g| known.contains(g)).unwrap_or_else(|| "_other".to_owned());
-        let least = lowest.entry((group, t.workflow)).or_insert(t.trust.score);
-        *least = t.trust.score.min(*least);
+    for ((group, workflow), score) in shared.store.lowest_trust()? {
+        let group = group.filter(|g| known.contains(g)).unwrap_or_else(|| "_other".to_owned());
+        let least = lowest.entry((group, workflow)).or_insert(score);
+        *least = score.min(*least);
     }
     shared.metrics.trust.reset();
     for ((group, workflow), score) in lowest {

@@ -82,6 +82,12 @@ pub const KNOWN: &[KnownMethod] = &[
     KnownMethod { writes: true, ..read("tasks/cancel", &["taskId"]) },
 ];
 
+/// Whether a handshake only ends what was begun: it passes for who is stopped, too.
+#[must_use]
+pub fn only_ends(short: &str) -> bool {
+    ["notifications/cancelled", "end-session"].contains(&short)
+}
+
 impl KnownMethod {
     /// The method of this name.
     #[must_use]

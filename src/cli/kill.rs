@@ -76,6 +76,9 @@ pub(super) async fn kill(said: Kill, out: &mut impl Write) -> anyhow::Result<Exi
             if done.pointer("/in_flight").and_then(Value::as_u64) != Some(0) {
                 writeln!(out, "{} were sent before and cannot be stopped", calls(done.pointer("/in_flight")))?;
             }
+            if done.pointer("/known") == Some(&json!(false)) {
+                writeln!(out, "warning: nobody here has heard of this agent; check its name")?;
+            }
             writeln!(out, "go on with: holdpoint resume {scope} --reason …")?;
             Ok(Exit::Ok)
         }

@@ -17,7 +17,7 @@ pub(super) struct Notify {
     pub(super) smtp: Option<Smtp>,
     /// Only holds of these tiers; all by default.
     pub(super) tiers: Option<Vec<NotifyTier>>,
-    /// Only these events; a last part may be `*`. `[hold.*]` by default; by e-mail `[hold.created, hold.escalated, hold.expiring,
+    /// Only these events; a last part may be `*`. `[hold.*, pause.*]` by default; in Slack `[hold.*]`, by e-mail `[hold.created, hold.escalated, hold.expiring,
     /// hold.unknown]`.
     pub(super) events: Option<Vec<String>>,
 }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use tokio::sync::watch;
 
-use crate::call::method::Role;
+use crate::call::method::{self, Role};
 use crate::call::{
     Call, CallId, Code, Ended, Facts, Fault, HeldAs, Incoming, Judgement, Outcome, Principal, Refusal, Terms, Tier,
     Would,
@@ -168,6 +168,9 @@ impl Pipeline {
             granted: None,
         };
         if call.operation().role == Role::Handshake {
+            if !method::only_ends(&call.operation().short) {
+                self.not_stopped(a.stopped())?;
+            }
             let permit = s.policies.admit(&principal, &call, &self.facts(&a, None).await?)?;
             return self.perform(&a, permit, Start::Read, entry).await;
         }
@@ -271,6 +274,10 @@ impl Pipeline {
         entry: &mut Entry,
     ) -> Result<Outcome, Refusal> {
         self.not_draining()?;
+        if matches!(start, Start::Read) && a.call.operation().role != Role::Handshake {
+            // What begins is asked in the step that begins it.
+            self.not_stopped(a.stopped())?;
+        }
         self.knows_its_past(!matches!(start, Start::Read))?;
         let tier = permit.tier();
         let endpoint =
@@ -338,6 +345,9 @@ impl Pipeline {
         let mut answer = self.upstreams.forward(endpoint, permit, a.call, manner).await;
         if let Answer::Got(Got { body: GotBody::Flow(flow), .. }) = &mut answer {
             flow.heard_by(self.sessions.listener(a.principal, &a.call.operation().tool.name));
+            if a.call.operation().limits.answer == usize::MAX {
+                flow.ends_when(self.stopped_later(a));
+            }
         }
         support::count_answer(self, a.call, &answer, sent);
         // What is our own or the client's doing says nothing of the upstream.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::call::{Call, Operation, OwnRead, Refusal};
+use crate::call::{Call, Operation, OwnRead, Refusal, Stopped};
 use crate::gates::breaker::State;
 use crate::gates::upstream::{Endpoint, Read};
 use crate::snapshot::Snapshot;
@@ -31,12 +31,20 @@ impl Pipeline {
         self.upstreams.read_by(endpoint, base, operation, asked, patience(operation)).await
     }
 
-    /// Where a tool is reached, while it works.
+    /// Nothing goes to a stopped tool, whoever wants to know; that an agent or a workflow is stopped is no matter.
+    pub(super) fn tool_is_stopped(&self, tool: &str) -> bool {
+        self.store.stopping(Stopped { agent: "", workflow: "", tool, is_undo: true }).is_some()
+    }
+
+    /// Where a tool is reached, while it works and nobody has stopped it.
     pub(super) fn answering<'s>(&self, s: &'s Snapshot, tool: &str) -> Result<(&'s Endpoint, &'s str), String> {
         let failing =
             self.breakers.states().into_iter().any(|(t, state)| t == tool && !matches!(state, State::Closed { .. }));
         if failing {
             return Err("its tool is failing and is not asked".into());
+        }
+        if self.tool_is_stopped(tool) {
+            return Err("its tool is stopped by an operator and is not asked".into());
         }
         let endpoint = s.endpoints.get(tool).ok_or("its tool is gone")?;
         Ok((endpoint, base(s, tool)))

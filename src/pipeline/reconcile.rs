@@ -21,6 +21,9 @@ impl Pipeline {
     async fn try_probe(&self, id: CallId) -> Result<(), Fault> {
         let s = self.snapshots.current();
         let Some(record) = self.store.get(id).await?.filter(|r| r.state == State::Unknown) else { return Ok(()) };
+        if self.tool_is_stopped(&record.tool) {
+            return Ok(());
+        }
         let operation = s.operation(&record.operation);
         let rule = operation.and_then(|o| o.reconcile.read.as_ref());
         let Some((rule, endpoint)) = rule.zip(s.endpoints.get(&record.tool)) else { return Ok(()) };

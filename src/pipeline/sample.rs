@@ -19,7 +19,8 @@ impl Pipeline {
             None => return,
         };
         let operation = a.call.operation();
-        if operation.role != Role::Call || !rate.picks(a.call.id()) {
+        // What takes another call back is a person's, and is looked at by people already.
+        if operation.role != Role::Call || a.undoes.is_some() || !rate.picks(a.call.id()) {
             return;
         }
         let shown = redacted(a.call.arguments(), &operation.redact);

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures_util::future::BoxFuture;
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -169,6 +170,21 @@ impl Pipeline {
     /// Nothing that the kill switch stops goes on; what begins is asked once more in the step that begins it.
     pub(super) fn not_stopped(&self, call: Stopped<'_>) -> Result<(), Refusal> {
         self.store.stopping(call).map_or(Ok(()), |pause| Err(pause.scope.refusal(pause.since)))
+    }
+
+    /// Ends once the caller of a stream, its workflow or its tool is stopped: a stream has no end of its own.
+    pub(super) fn stopped_later(&self, a: &Asking<'_>) -> BoxFuture<'static, ()> {
+        let Stopped { agent, workflow, tool, is_undo } = a.stopped();
+        let [agent, workflow, tool] = [agent, workflow, tool].map(str::to_owned);
+        let (store, mut pauses) = (Arc::clone(&self.store), self.store.follow_pauses());
+        Box::pin(async move {
+            let stopped = || store.stopping(Stopped { agent: &agent, workflow: &workflow, tool: &tool, is_undo });
+            while stopped().is_none() {
+                if pauses.changed().await.is_err() {
+                    return;
+                }
+            }
+        })
     }
 
     /// A store that has lost records it once held does not know what was sent before.

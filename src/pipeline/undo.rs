@@ -32,6 +32,7 @@ impl Pipeline {
         let call = s.schemas.inverse(&record.principal, &first, operation, arguments, (id, undo_key(record.id)))?;
         let mut entry = Entry::resumed(&record, s.digests(), self.clock.instant());
         entry.instead(&call);
+        entry.undoes(record.id);
         let (person, aliases) = (ask.by.name, ask.by.aliases);
         let undoes = UndoOf { call: record.id, person, aliases, reason: ask.reason };
         let principal = record.principal.clone();

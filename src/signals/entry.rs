@@ -27,6 +27,7 @@ pub struct Entry {
     digests: (Digest, Digest),
     /// What policy was asked, for calls that no step of the store records.
     asked: Option<Box<Asked>>,
+    undoes: Option<CallId>,
     /// A step of the store has recorded it.
     recorded: bool,
     sent: bool,
@@ -48,6 +49,7 @@ impl Entry {
             digest: None,
             digests,
             asked: None,
+            undoes: None,
             recorded: false,
             sent: false,
             headers: HeaderMap::new(),
@@ -68,6 +70,7 @@ impl Entry {
             digest: Some(record.digest),
             digests,
             asked: None,
+            undoes: None,
             recorded: true,
             sent: false,
             headers: HeaderMap::new(),
@@ -101,6 +104,11 @@ impl Entry {
     /// What policy was asked about it.
     pub fn asked(&mut self, asked: Option<Asked>) {
         self.asked = asked.map(Box::new);
+    }
+
+    /// It takes another call back: a person wants that, not the agent.
+    pub fn undoes(&mut self, call: CallId) {
+        self.undoes = Some(call);
     }
 
     /// A step of the store has recorded this call: no note of ours is needed.
@@ -206,6 +214,9 @@ impl Entry {
         more.insert("tool".to_owned(), self.tool.clone().into());
         more.insert("config_digest".to_owned(), self.digests.0.to_string().into());
         more.insert("policy_digest".to_owned(), self.digests.1.to_string().into());
+        if let Some(call) = self.undoes {
+            more.insert("undoes".to_owned(), call.to_string().into());
+        }
         if let Some(digest) = self.digest {
             more.insert("digest".to_owned(), digest.to_string().into());
         }

@@ -28,7 +28,7 @@ pub fn gather(
         target,
         currency: currency.and_then(serde_json::Value::as_str).or(fixed),
     };
-    let trust = store.trust(principal, &call.context().workflow, &operation.name)?;
+    let trust = store.trust(principal, &operation.name)?;
     let history = store.history(&question)?;
     Ok(Facts { now, evidence, source_ip: call.source_ip(), budget: meters, history, trust })
 }

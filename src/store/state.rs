@@ -396,6 +396,9 @@ pub(super) fn apply(record: &CallRecord, event: Event, now: Timestamp) -> Result
         Event::Opine(opinion) => next.opinion = Some(Box::new(opinion)),
         Event::Reconcile { note, .. } | Event::Found(note) | Event::NotFound { note, .. } => next.note = Some(note),
     }
+    if !matches!(next.state, State::Held | State::Approved) {
+        next.halted = None;
+    }
     Ok(next)
 }
 

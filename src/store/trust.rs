@@ -23,6 +23,8 @@ const NEAR_MISSES_APART: Duration = Duration::from_secs(600);
 /// Surprises are told for so long; so many at most.
 const WEEK: Duration = Duration::from_secs(7 * 86_400);
 const KEPT: usize = 500;
+/// Of what nothing was heard for so long nothing is known any more.
+const FORGOTTEN: Duration = Duration::from_secs(365 * 86_400);
 const HOUR: i64 = 3_600_000;
 const DAY: i64 = 24 * HOUR;
 
@@ -108,30 +110,46 @@ pub(super) struct Score {
     quiet: VecDeque<(i64, u32)>,
     /// What silence has earned on the last day on which it did.
     earned: (i64, i64),
+    /// When something was heard of it last.
+    last: Timestamp,
 }
 
 impl Default for Score {
     fn default() -> Self {
         let tenths = Trust::default().score * TENTH;
-        Self { tenths, surprises: VecDeque::new(), quiet: VecDeque::new(), earned: (0, 0) }
+        Self { tenths, surprises: VecDeque::new(), quiet: VecDeque::new(), earned: (0, 0), last: Timestamp::default() }
     }
 }
 
 impl Score {
-    /// Hours of which nothing was said for long enough earn what they may.
-    fn mature(&mut self, now: Timestamp) {
-        while let Some((hour, calls)) = self.quiet.front().copied() {
-            let due = (hour + 1) * HOUR + SILENCE;
-            if due > now.as_millis() {
-                return;
-            }
-            self.quiet.pop_front();
-            let day = due.div_euclid(DAY);
-            let before = if self.earned.0 == day { self.earned.1 } else { 0 };
-            let gain = (QUIET * i64::from(calls)).min(QUIET_A_DAY - before);
-            self.earned = (day, before + gain);
-            self.add(gain);
+    /// How many hours of which nothing was said for long enough have earned what they may; what there is then, and what was
+    /// earned on the last day.
+    fn matured(&self, now: Timestamp) -> (usize, i64, (i64, i64)) {
+        let (mut tenths, mut earned) = (self.tenths, self.earned);
+        let due = |hour: i64| (hour + 1) * HOUR + SILENCE;
+        let ripe = self.quiet.iter().take_while(|(hour, _)| due(*hour) <= now.as_millis());
+        let hours = ripe.clone().count();
+        for (hour, calls) in ripe {
+            let day = due(*hour).div_euclid(DAY);
+            let before = if earned.0 == day { earned.1 } else { 0 };
+            let gain = (QUIET * i64::from(*calls)).min(QUIET_A_DAY - before);
+            (tenths, earned) = ((tenths + gain).min(MOST), (day, before + gain));
         }
+        (hours, tenths, earned)
+    }
+
+    /// Something is heard at `now`: what silence has earned until then is earned first.
+    fn heard(&mut self, now: Timestamp) {
+        if self.is_forgotten(now) {
+            *self = Self::default();
+        }
+        let (hours, tenths, earned) = self.matured(now);
+        self.quiet.drain(..hours);
+        (self.tenths, self.earned, self.last) = (tenths, earned, now);
+    }
+
+    fn is_forgotten(&self, now: Timestamp) -> bool {
+        now.since(self.last) >= FORGOTTEN
     }
 
     fn add(&mut self, tenths: i64) {
@@ -140,7 +158,7 @@ impl Score {
 
     /// Something went wrong.
     pub(super) fn spend(&mut self, kind: Surprise, call: Option<CallId>, at: Timestamp) -> bool {
-        self.mature(at);
+        self.heard(at);
         let same = |s: &&Surprised| s.kind == Surprise::NearMiss && at.since(s.at) < NEAR_MISSES_APART;
         if kind == Surprise::NearMiss && self.surprises.iter().rev().any(|s| same(&s)) {
             return false;
@@ -153,7 +171,7 @@ impl Score {
 
     /// Something went well.
     pub(super) fn earn(&mut self, what: Earned, at: Timestamp) {
-        self.mature(at);
+        self.heard(at);
         self.add(match what {
             Earned::Approved => TENTH / 2,
             Earned::JudgedGood => TENTH,
@@ -162,7 +180,7 @@ impl Score {
 
     /// A call was executed: it earns something unless somebody complains.
     pub(super) fn executed(&mut self, at: Timestamp) {
-        self.mature(at);
+        self.heard(at);
         let this = at.as_millis().div_euclid(HOUR);
         match self.quiet.back_mut() {
             Some((hour, calls)) if *hour == this => *calls += 1,
@@ -170,8 +188,9 @@ impl Score {
         }
     }
 
-    /// Somebody has complained of a call that was executed then: it earns nothing.
-    pub(super) fn complained(&mut self, executed: Timestamp) {
+    /// Somebody complains of a call that was executed then: it earns nothing, unless it has already.
+    pub(super) fn complained(&mut self, executed: Timestamp, at: Timestamp) {
+        self.heard(at);
         let then = executed.as_millis().div_euclid(HOUR);
         self.quiet.iter_mut().filter(|(hour, _)| *hour == then).for_each(|(_, calls)| *calls = calls.saturating_sub(1));
         self.quiet.retain(|(_, calls)| *calls > 0);
@@ -184,20 +203,26 @@ impl Score {
         }
     }
 
-    /// How it stands, and the surprises of seven days, the newest first.
-    pub(super) fn told(&self, now: Timestamp) -> (Trust, Vec<Surprised>) {
-        let mut then = self.clone();
-        then.mature(now);
-        then.forget(now);
-        let surprises_7d = i64::try_from(then.surprises.len()).unwrap_or(i64::MAX);
-        (Trust { score: then.tenths / TENTH, surprises_7d }, then.surprises.into_iter().rev().collect())
+    /// Surprises of seven days, the newest first.
+    pub(super) fn surprises(&self, now: Timestamp) -> impl Iterator<Item = &Surprised> {
+        self.surprises.iter().rev().take_while(move |s| now.since(s.at) < WEEK)
     }
 
-    /// Whether it says no more than that nothing is known.
-    pub(super) fn is_new(&mut self, now: Timestamp) -> bool {
-        self.mature(now);
-        self.forget(now);
-        self.surprises.is_empty() && self.quiet.is_empty() && self.tenths == Self::default().tenths
+    /// How it stands.
+    pub(super) fn standing(&self, now: Timestamp) -> Trust {
+        if self.is_forgotten(now) {
+            return Trust::default();
+        }
+        let surprises_7d = i64::try_from(self.surprises(now).count()).unwrap_or(i64::MAX);
+        Trust { score: self.matured(now).1 / TENTH, surprises_7d }
+    }
+
+    /// Whether it says no more than that nothing is known, whatever comes: without it everything would be the same.
+    pub(super) fn is_nothing(&self, now: Timestamp) -> bool {
+        let (hours, tenths, earned) = self.matured(now);
+        let idle = hours == self.quiet.len() && earned.0 < now.as_millis().div_euclid(DAY);
+        let same = tenths == Self::default().tenths && self.surprises(now).next().is_none();
+        self.is_forgotten(now) || (idle && same)
     }
 }
 
@@ -207,7 +232,7 @@ mod tests {
     use crate::store::fixtures::{MINUTE, START};
 
     fn score(score: &Score, now: Timestamp) -> i64 {
-        score.told(now).0.score
+        score.standing(now).score
     }
 
     fn days(n: u32) -> Duration {
@@ -223,9 +248,9 @@ mod tests {
         }
         let mut trust = Score::default();
         (0..10).for_each(|_| assert!(trust.spend(Surprise::Undone, None, START)));
-        let (told, all) = trust.told(START);
-        assert_eq!((told.score, told.surprises_7d, all.len()), (0, 10, 10));
-        assert_eq!(trust.told(START.plus(days(7))).0.surprises_7d, 0, "a week is over");
+        let told = trust.standing(START);
+        assert_eq!((told.score, told.surprises_7d, trust.surprises(START).count()), (0, 10, 10));
+        assert_eq!(trust.standing(START.plus(days(7))).surprises_7d, 0, "a week is over");
     }
 
     #[test]
@@ -260,27 +285,61 @@ mod tests {
     fn what_somebody_complains_of_earns_nothing() {
         let mut trust = Score::default();
         (0..5).for_each(|_| trust.executed(START));
-        trust.complained(START);
+        trust.complained(START, START);
         assert_eq!(score(&trust, START.plus(days(2))), 50, "four calls are 0.8");
         trust.executed(START.plus(MINUTE * 60));
         assert_eq!(score(&trust, START.plus(days(2))), 51);
     }
 
     #[test]
-    fn asking_for_it_changes_nothing() {
-        let (mut asked, mut silent) = (Score::default(), Score::default());
-        for n in 0..200_u32 {
-            let at = START.plus(MINUTE * 37 * n);
-            for trust in [&mut asked, &mut silent] {
-                trust.executed(at);
-                if n % 9 == 0 {
-                    trust.spend(Surprise::Rejected, None, at);
+    fn a_complaint_that_comes_late_takes_nothing_back() {
+        let mut trust = Score::default();
+        (0..5).for_each(|_| trust.executed(START));
+        let late = START.plus(days(1) + MINUTE * 120);
+        trust.complained(START, late);
+        assert_eq!(score(&trust, late), 51);
+    }
+
+    #[test]
+    fn after_a_year_without_a_word_nothing_is_known_any_more() {
+        let mut trust = Score::default();
+        trust.spend(Surprise::Undone, None, START);
+        let (before, after) = (START.plus(days(364)), START.plus(days(365)));
+        assert_eq!((score(&trust, before), trust.is_nothing(before)), (35, false));
+        assert_eq!((score(&trust, after), trust.is_nothing(after)), (50, true));
+        trust.earn(Earned::JudgedGood, after);
+        assert_eq!(score(&trust, after), 51);
+    }
+
+    /// What a snapshot leaves out, and when, changes nothing that anybody is told later.
+    #[test]
+    fn snapshots_at_any_time_change_nothing() {
+        for seed in 0..200_u64 {
+            let (mut kept, mut live, mut dice) = (Score::default(), Score::default(), seed);
+            let mut at = START;
+            let mut roll = |n: u64| {
+                dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (dice >> 33) % n
+            };
+            for step in 0..120 {
+                at = at.plus(MINUTE * u32::try_from(roll(600)).unwrap());
+                let (what, ago) = (roll(8), MINUTE * u32::try_from(roll(3000)).unwrap());
+                for trust in [&mut kept, &mut live] {
+                    match what {
+                        0 => drop(trust.spend(Surprise::NearMiss, None, at)),
+                        1 => drop(trust.spend(Surprise::Edited, None, at)),
+                        2 => trust.earn(Earned::Approved, at),
+                        3 => trust.complained(at.minus(ago), at),
+                        _ => trust.executed(at),
+                    }
                 }
+                if roll(3) == 0 {
+                    let text = serde_json::to_string(&kept).unwrap();
+                    kept = if kept.is_nothing(at) { Score::default() } else { serde_json::from_str(&text).unwrap() };
+                }
+                let later = at.plus(MINUTE * u32::try_from(roll(5000)).unwrap());
+                assert_eq!(kept.standing(later), live.standing(later), "seed {seed}, step {step}");
             }
-            let _ = asked.told(at.plus(MINUTE * 5));
         }
-        assert_eq!(asked, silent);
-        let text = serde_json::to_string(&asked).unwrap();
-        assert_eq!(serde_json::from_str::<Score>(&text).unwrap(), asked);
     }
 }

@@ -359,6 +359,9 @@ fn trust(given: TrustGiven) -> Result<Trust, String> {
     if !(0..=100).contains(&score) {
         return Err(format!("`trust.score: {score}` is not 0 to 100"));
     }
+    if given.surprises_7d < 0 {
+        return Err(format!("`trust.surprises7d: {}` is less than nothing", given.surprises_7d));
+    }
     Ok(Trust { score, surprises_7d: given.surprises_7d })
 }
 

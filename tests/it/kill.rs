@@ -7,7 +7,9 @@ use holdpoint::clock::ManualClock;
 use holdpoint::store::State;
 use serde_json::{Value, json};
 
-use crate::harness::{Got, Proxy, Setup, answer, page, send, sign_in};
+use bytes::Bytes;
+
+use crate::harness::{Got, Proxy, Reaction, Setup, answer, page, send, sign_in};
 use crate::undo::{BEFORE, setup, update};
 use crate::verbs::cli;
 
@@ -198,4 +200,67 @@ async fn from_a_terminal() {
     assert_eq!((code, said.as_str()), (Some(0), "all goes on; 0 calls that waited have their clocks back\n"));
     let (code, said) = cli(&p, "omar", &["resume", "all", "--reason", "out"]).await;
     assert!(code == Some(2) && said.contains("is not stopped"), "{code:?} {said}");
+}
+
+/// Whatever an MCP client says beside calls is said by who is stopped, too; only what ends something passes.
+#[tokio::test]
+async fn a_stopped_client_says_nothing_to_a_server_any_more() {
+    let (p, _) = start(Setup::new()).await;
+    p.upstream.script(|_| answer(200, &json!({"jsonrpc": "2.0", "id": 1, "result": {}})));
+    let accept = ("accept", "application/json, text/event-stream");
+    let post = async |body: Value| p.agent("POST", "/tickets/mcp", &[accept], Some(&body)).await;
+    assert_eq!(switch(&p, "omar", "kill", "agent:support-bot").await.status, 200);
+    let answers = json!({"jsonrpc": "2.0", "id": "srv-1", "result": {"action": "accept", "content": {"amount": 1}}});
+    let begin = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}});
+    let list = json!({"jsonrpc": "2.0", "id": 2, "method": "tools/list"});
+    for body in [answers, begin, list] {
+        let got = post(body.clone()).await;
+        assert!(String::from_utf8_lossy(&got.body).contains("stopped by an operator"), "{body}: {got:?}");
+    }
+    let stream = p.agent("GET", "/tickets/mcp", &[("accept", "text/event-stream")], None).await;
+    assert_eq!(stream.status, 503, "{stream:?}");
+    assert_eq!(p.upstream.count(), 0);
+    post(json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 7}})).await;
+    assert_eq!(p.upstream.count(), 1);
+}
+
+/// A stopped tool is left alone by the proxy itself.
+#[tokio::test]
+async fn nothing_is_read_of_a_stopped_tool() {
+    let held = "@id(\"look\") @reason(\"Addresses need a look.\") @approvers(\"support-leads\")\n\
+                forbid (principal, action == Holdpoint::Action::\"crm.update_customer\", resource) unless { context.approval.granted };";
+    let people = operators().replace(
+        "Holdpoint::Action::\"hold.reject\"",
+        "Holdpoint::Action::\"hold.reject\", Holdpoint::Action::\"hold.edit\"",
+    );
+    let p = setup(BEFORE).more_policies(held).people(&people).start().await;
+    p.upstream.script(|_| answer(200, &json!({"id": "c_1", "email": "old@x.example"})));
+    let hold = update(&p, "new@x.example").await.json()["hold"].as_str().unwrap().to_owned();
+    assert_eq!(switch(&p, "omar", "kill", "tool:crm").await.status, 200);
+    let seen = p.upstream.count();
+    let digest = p.reviewer("maya", "GET", &format!("/v1/holds/{hold}"), None).await.json()["digest"].clone();
+    let patch = json!([{"op": "replace", "path": "/email", "value": "other@x.example"}]);
+    let said = json!({"digest": digest, "patch": patch, "note": "another"});
+    let got = p.reviewer("maya", "POST", &format!("/v1/holds/{hold}/edit"), Some(&said)).await;
+    assert_eq!(got.status, 200, "{got:?}");
+    assert!(got.json()["change"].to_string().contains("stopped by an operator"), "{}", got.json()["change"]);
+    assert_eq!(p.upstream.count(), seen);
+}
+
+/// A stream has no end of its own: the kill switch ends it.
+#[tokio::test]
+async fn a_stream_that_is_open_ends_when_its_listener_is_stopped() {
+    let (p, _) = start(Setup::new()).await;
+    let never = Arc::new(tokio::sync::Notify::new());
+    let head = vec![("content-type", "text/event-stream".to_owned())];
+    let piece = Bytes::from_static(b"data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/message\"}\n\n");
+    let gate = Arc::clone(&never);
+    p.upstream.script(move |_| Reaction::Gated(head.clone(), vec![piece.clone()], true, Arc::clone(&gate)));
+    let listens = p.agent("GET", "/tickets/mcp", &[("accept", "text/event-stream")], None);
+    let stops = async {
+        p.until_seen(1).await;
+        switch(&p, "omar", "kill", "tool:tickets").await
+    };
+    let (heard, stopped) = tokio::join!(listens, stops);
+    assert_eq!((heard.status, stopped.status), (200, 200), "{heard:?}");
 }

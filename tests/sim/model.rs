@@ -458,6 +458,9 @@ impl Model {
         let call = self.calls.iter_mut().find(|c| c.id == id).unwrap();
         assert!(ARROWS.contains(&(call.state, verb, to)), "I4: {} {verb} {}", call.state.name(), to.name());
         call.state = to;
+        if !matches!(to, Held | Approved) {
+            call.halted = None;
+        }
         call.version += 1;
         call.updated = now;
         call
@@ -827,8 +830,9 @@ impl Model {
     fn anew(&mut self, id: u128, verb: &str, demand: Demand, digest: u32) -> &mut Call {
         let now = self.high;
         let to = if self.call(id).renewals >= 3 { Stale } else { Held };
+        let clock = self.call(id).clock(now);
         let call = self.step(id, verb, to);
-        call.expires = Some(call.clock(now) + demand.expires);
+        call.expires = Some(clock + demand.expires);
         (call.demand, call.digest, call.window) = (Some(demand), digest, None);
         (call.not_before, call.free) = (None, false);
         call.votes.clear();

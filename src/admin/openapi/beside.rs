@@ -101,6 +101,8 @@ pub(in crate::admin) struct Paused {
     /// Who stopped it.
     by: String,
     since: Timestamp,
+    /// False: no configuration names this agent, and no call of it was ever seen here. Check its name.
+    known: bool,
     /// False: it was stopped before, and this is that pause.
     changed: bool,
     /// Calls that wait and whose clocks stand still now, or go on.

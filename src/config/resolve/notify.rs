@@ -51,7 +51,11 @@ fn receiver(ctx: &mut Ctx<'_>, i: usize, n: &file::Notify) -> Option<NotifyRule>
         }
     };
     let by_mail: &[&str] = &["hold.created", "hold.escalated", "hold.expiring", "hold.unknown"];
-    let usual: &[&str] = if n.smtp.is_some() { by_mail } else { &["hold.*"] };
+    let usual: &[&str] = match (&n.webhook, &n.smtp) {
+        (_, Some(_)) => by_mail,
+        (Some(_), _) => &["hold.*", "pause.*"],
+        _ => &["hold.*"],
+    };
     let events = n.events.clone().unwrap_or_else(|| usual.iter().map(|e| (*e).to_owned()).collect());
     for (k, name) in events.iter().enumerate() {
         let known = |e: &&str| name.strip_suffix('*').map_or(*e == name, |start| e.starts_with(start));

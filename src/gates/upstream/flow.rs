@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::Value;
@@ -91,6 +92,16 @@ pub struct Flow {
     raw: Raw,
     ready: VecDeque<Piece>,
     events: Option<Events>,
+    over: Option<Over>,
+}
+
+/// When a stream without an end of its own is over.
+struct Over(BoxFuture<'static, ()>);
+
+impl std::fmt::Debug for Over {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Over")
+    }
 }
 
 /// What is known of a stream of events.
@@ -112,7 +123,7 @@ const EVENT: usize = 16 << 20;
 impl Flow {
     pub(super) fn bytes(raw: Raw, first: Bytes) -> Self {
         let ready = if first.is_empty() { VecDeque::new() } else { VecDeque::from([Piece::Bytes(first)]) };
-        Self { raw, ready, events: None }
+        Self { raw, ready, events: None, over: None }
     }
 
     pub(super) fn events(raw: Raw, id: &str) -> Self {
@@ -126,7 +137,7 @@ impl Flow {
             resume: None,
             listener: None,
         };
-        Self { raw, ready: VecDeque::new(), events: Some(events) }
+        Self { raw, ready: VecDeque::new(), events: Some(events), over: None }
     }
 
     /// A stream that its server closes before the response is taken up again where it ended (2025-11-25, transports).
@@ -141,6 +152,11 @@ impl Flow {
         if let Some(events) = &mut self.events {
             events.listener = Some(listener);
         }
+    }
+
+    /// It ends there, whatever its server still has to say.
+    pub fn ends_when(&mut self, over: BoxFuture<'static, ()>) {
+        self.over = Some(Over(over));
     }
 
     /// Whether this is a stream of MCP events.
@@ -161,7 +177,15 @@ impl Flow {
             if let Some(piece) = self.ready.pop_front() {
                 return Some(Ok(piece));
             }
-            let bytes = match self.raw.next().await {
+            let bytes = match &mut self.over {
+                Some(over) => tokio::select! {
+                    biased;
+                    () = &mut over.0 => return None,
+                    bytes = self.raw.next() => bytes,
+                },
+                None => self.raw.next().await,
+            };
+            let bytes = match bytes {
                 Some(Ok(bytes)) => bytes,
                 Some(Err(why)) => return Some(Err(why)),
                 None => match self.end().await {

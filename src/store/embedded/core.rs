@@ -322,6 +322,7 @@ impl Core {
         let grants = self.grants.image(self.high);
         self.ledgers.prune(self.high, |grant| self.grants.has(grant));
         self.tally.prune(self.high);
+        self.trusts.prune(self.high);
         let mut calls: Vec<_> = self.calls.values().filter(|r| !r.state.is_final()).cloned().collect();
         calls.sort_by_key(|r| r.id);
         Image {

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 
 use crate::call::{Fault, PauseScope, Stopped, Timestamp};
 use crate::failpoint;
@@ -17,38 +18,53 @@ use super::entry::Entry;
 use super::{Inner, Refused, Store, Unavailable};
 
 /// All that are on, the oldest first. Read without the lock by every call.
-#[derive(Debug, Default, Clone)]
-pub(super) struct Pauses(Arc<ArcSwap<Vec<Pause>>>);
+#[derive(Debug, Clone)]
+pub(super) struct Pauses {
+    all: Arc<ArcSwap<Vec<Pause>>>,
+    /// Tells whenever they change.
+    changed: watch::Sender<()>,
+}
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self { all: Arc::default(), changed: watch::Sender::new(()) }
+    }
+}
 
 impl Pauses {
     pub(super) fn put(&self, pause: &Pause) {
         let mut all = self.image();
         all.retain(|p| p.scope != pause.scope);
         all.push(pause.clone());
-        self.0.store(Arc::new(all));
+        self.set(all);
     }
 
     pub(super) fn lift(&self, scope: &PauseScope) {
         let mut all = self.image();
         all.retain(|p| p.scope != *scope);
-        self.0.store(Arc::new(all));
+        self.set(all);
+    }
+
+    fn set(&self, all: Vec<Pause>) {
+        self.all.store(Arc::new(all));
+        self.changed.send_replace(());
     }
 
     pub(super) fn image(&self) -> Vec<Pause> {
-        self.0.load().as_ref().clone()
+        self.all.load().as_ref().clone()
     }
 
     pub(super) fn restore(&self, image: &[Pause]) {
-        self.0.store(Arc::new(image.to_vec()));
+        self.set(image.to_vec());
     }
 
     fn of(&self, scope: &PauseScope) -> Option<Pause> {
-        self.0.load().iter().find(|p| p.scope == *scope).cloned()
+        self.all.load().iter().find(|p| p.scope == *scope).cloned()
     }
 
     /// The one that stops this call: the widest, so that who hears of it knows when it can go on at the earliest.
     pub(super) fn stopping(&self, call: Stopped<'_>) -> Option<Pause> {
-        let all = self.0.load();
+        let all = self.all.load();
         if all.is_empty() {
             return None;
         }
@@ -95,13 +111,16 @@ impl Inner {
         Ok(done)
     }
 
-    fn pause(&self, scope: PauseScope, reason: String, by: String) -> Result<(u64, PauseDone), Unavailable> {
+    fn pause(&self, wanted: Pause) -> Result<(u64, PauseDone), Unavailable> {
         let (mut core, now) = self.lock_healthy()?;
-        let in_flight = flying(&core, &scope);
-        if let Some(pause) = core.pauses.of(&scope) {
-            return Ok((core.paused_at, PauseDone { pause, changed: false, waiting: 0, in_flight }));
+        let in_flight = flying(&core, &wanted.scope);
+        if let Some(pause) = core.pauses.of(&wanted.scope) {
+            // Whoever threw it first may have been stopped in the middle.
+            let aligned = self.align(&mut core, now, false)?;
+            let seq = core.paused_at.max(aligned.seq);
+            return Ok((seq, PauseDone { pause, changed: false, waiting: aligned.calls, in_flight }));
         }
-        let pause = Pause { scope, reason, by, since: now };
+        let pause = Pause { since: now, ..wanted };
         let seq = self.commit(&mut core, now, Vec::new(), |_| Entry::Paused { pause: pause.clone() })?;
         failpoint::hit("paused.queued");
         let Aligned { calls: waiting, seq: last } = self.align(&mut core, now, false)?;
@@ -130,10 +149,13 @@ impl Store {
     /// force at once, durable when it returns. The same scope is stopped once: whoever comes later hears of the first.
     ///
     /// # Errors
-    /// When it cannot be recorded; it may be in force then.
+    /// When it cannot be recorded: then it is in force until this process ends.
     pub async fn pause(&self, scope: PauseScope, reason: String, by: String) -> Result<PauseDone, Fault> {
         failpoint::hit("pause.before");
-        let (seq, done) = self.inner.pause(scope, reason, by)?;
+        let pause = Pause { scope, reason, by, since: self.inner.clock.now() };
+        let thrown = self.inner.pause(pause.clone());
+        // Whatever the disk says, nothing more is sent.
+        let (seq, done) = thrown.inspect_err(|_| self.inner.pauses.put(&pause))?;
         self.inner.durable(seq).await?;
         Ok(failpoint::after("pause.durable", done))
     }
@@ -148,6 +170,23 @@ impl Store {
         let (seq, done) = self.inner.lift(scope, reason, by)?;
         self.inner.durable(seq).await?;
         Ok(failpoint::after("lift.durable", done))
+    }
+
+    /// Tells whenever something is stopped or goes on.
+    #[must_use]
+    pub fn follow_pauses(&self) -> watch::Receiver<()> {
+        self.inner.pauses.changed.subscribe()
+    }
+
+    /// Whether a call of this agent left a trace here.
+    ///
+    /// # Errors
+    /// When a step panicked.
+    pub fn has_seen_agent(&self, agent: &str) -> Result<bool, Fault> {
+        let (core, _) = self.inner.lock()?;
+        Ok(core.tally.knows(agent)
+            || core.trusts.knows(agent)
+            || core.calls.values().any(|r| r.principal.agent == agent))
     }
 
     /// All that is stopped, the oldest first.

@@ -75,6 +75,11 @@ impl Tally {
         self.0.entry_ref(org).or_default().entry_ref(agent).or_default()
     }
 
+    /// Whether this agent did anything of late.
+    pub(super) fn knows(&self, agent: &str) -> bool {
+        self.0.values().any(|agents| agents.contains_key(agent))
+    }
+
     fn all(&self) -> impl Iterator<Item = (Agent, &Counts)> {
         self.0.iter().flat_map(|(org, agents)| agents.iter().map(|(a, counts)| ((org.clone(), a.clone()), counts)))
     }

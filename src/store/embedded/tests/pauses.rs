@@ -120,7 +120,7 @@ fn it_outlives_kills_segments_and_a_lost_index() {
     let waits = park(&b, held("a", None));
     pause(&b, "agent:bot");
     b.pass(MINUTE * 90);
-    for n in 0..30 {
+    for n in 0..90 {
         block(b.store().append(super::audit_note(&format!("note{n}")), true)).unwrap();
     }
     let killed = b.killed();

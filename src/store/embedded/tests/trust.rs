@@ -5,20 +5,23 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::call::{GrantOver, Trust, Verdict};
+use crate::call::{CallContext, GrantOver, Trust, Verdict};
 use crate::store::fixtures::{MINUTE, grant, principal};
-use crate::store::{AuditNote, CallRecord, JudgeSample, Reject, Sample, State, Surprise, UndoOf};
+use crate::store::{AuditNote, CallRecord, JudgeSample, Note, Reject, Renew, Sample, State, Surprise, UndoOf};
 
 use super::handling::change;
 use super::{Bench, approve, audit_note, beginning, block, conclusion, fresh, held, park, run};
 
 fn trust(b: &Bench) -> (i64, i64) {
-    let Trust { score, surprises_7d } = b.store().trust(&principal(), "w", "crm.refund").unwrap();
+    let Trust { score, surprises_7d } = b.store().trust(&principal(), "crm.refund").unwrap();
     (score, surprises_7d)
 }
 
 fn reject(b: &Bench, reason: &str) {
-    let hold = park(b, held(reason, None));
+    reject_as(b, &park(b, held(reason, None)), reason);
+}
+
+fn reject_as(b: &Bench, hold: &CallRecord, reason: &str) {
     let reject = Reject {
         id: hold.id,
         version: None,
@@ -81,9 +84,12 @@ fn every_surprise_and_every_good_word_counts_once_over_kills_and_rebuilds() {
     assert_eq!(trust(&b), (50, 0), "that its time has not come is no surprise");
     reject(&b, "unsafe");
     assert_eq!(trust(&b), (42, 1));
-    approve(&b, &park(&b, held("yes", None)));
-    approve(&b, &park(&b, held("yes too", None)));
-    assert_eq!(trust(&b), (43, 1));
+    for name in ["yes", "yes too"] {
+        let approved = approve(&b, &park(&b, held(name, None)));
+        let (begun, _) = block(b.store().begin(beginning(approved, vec![], true))).unwrap();
+        block(b.store().conclude(begun, conclusion(State::Failed))).unwrap();
+    }
+    assert_eq!(trust(&b), (43, 1), "once for each that was sent");
     let done = run(&b, fresh("f", None), State::Succeeded);
     undo(&b, &done);
     assert_eq!(trust(&b), (28, 2), "the operation that was taken back, not that which took back");
@@ -95,7 +101,7 @@ fn every_surprise_and_every_good_word_counts_once_over_kills_and_rebuilds() {
     judge(&b, &sampled(&b, &good), Verdict::Good);
     judge(&b, &sampled(&b, &bad), Verdict::Bad);
     assert_eq!(trust(&b), (11, 4));
-    let elsewhere = b.store().trust(&principal(), "w", "crm.update").unwrap();
+    let elsewhere = b.store().trust(&principal(), "crm.update").unwrap();
     assert_eq!((elsewhere.score, elsewhere.surprises_7d), (50, 0), "nothing is earned or spent elsewhere");
 
     b.pass(Duration::from_secs(2 * 86_400));
@@ -112,6 +118,52 @@ fn every_surprise_and_every_good_word_counts_once_over_kills_and_rebuilds() {
     let kinds: Vec<Surprise> = all[0].surprises.iter().map(|s| s.kind).collect();
     assert_eq!(kinds, [Surprise::JudgedBad, Surprise::NearMiss, Surprise::Undone, Surprise::Rejected]);
     assert_eq!((all[0].group.as_deref(), all[0].surprises[2].call), (Some("support"), Some(done.id)));
+}
+
+/// Votes that are void and given anew, and what people do about undos, say nothing of the agent.
+#[test]
+fn one_edit_is_one_surprise_and_what_a_person_takes_back_is_none_of_the_agents() {
+    let b = Bench::new();
+    let hold = park(&b, held("e", None));
+    let edited = block(b.store().edit(change(&hold, "max"))).unwrap();
+    approve(&b, &edited);
+    let again = Renew {
+        id: hold.id,
+        version: None,
+        terms: edited.terms.clone().unwrap(),
+        digest: edited.digest,
+        preview: None,
+        config_digest: edited.config_digest,
+        policy_digest: edited.policy_digest,
+        what_changed: Note { code: "moved".into(), text: "moved".into(), by: None },
+    };
+    let renewed = block(b.store().renew(again)).unwrap();
+    let approved = approve(&b, &renewed);
+    assert_eq!(trust(&b), (50, 0), "nothing was sent yet");
+    let (begun, _) = block(b.store().begin(beginning(approved, vec![], true))).unwrap();
+    block(b.store().conclude(begun, conclusion(State::Failed))).unwrap();
+    assert_eq!(trust(&b), (46, 1));
+    let of = UndoOf { call: hold.id, person: "eve".into(), aliases: vec![], reason: "wrong".into() };
+    let undo = park(&b, CallRecord { undoes: Some(Box::new(of)), ..held("u", None) });
+    reject_as(&b, &undo, "wrong_target");
+    let asked = AuditNote {
+        more: [missed().more, [("undoes".to_owned(), json!("call_x"))].into()].into_iter().flatten().collect(),
+        ..missed()
+    };
+    block(b.store().append(asked, true)).unwrap();
+    assert_eq!(trust(&b), (46, 1));
+}
+
+/// An agent names its workflow itself: trust that is spent in one is not there in another.
+#[test]
+fn naming_another_workflow_brings_no_trust() {
+    let b = Bench::new();
+    reject(&b, "unsafe");
+    let elsewhere = CallContext { workflow: "other".into(), run: "r1".into(), ..CallContext::default() };
+    let record = CallRecord { context: elsewhere.into(), ..fresh("f", None) };
+    run(&b, record, State::Succeeded);
+    assert_eq!(trust(&b), (42, 1));
+    assert_eq!(b.store().trusts().unwrap().len(), 2);
 }
 
 #[test]
