@@ -11,10 +11,10 @@ use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE, HeaderMap, IF_MATCH};
 use multer::Multipart;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use crate::call::{ArtifactId, MAX_EVIDENCE, is_hidden};
-use crate::store::{CallRecord, HoldError, NewArtifact, is_kind};
+use crate::call::{ArtifactId, Digest, MAX_EVIDENCE, is_hidden};
+use crate::store::{CallRecord, HoldError, NewArtifact, State as CallState, is_kind};
 use crate::wire;
 
 use super::Desk;
@@ -86,6 +86,19 @@ struct File {
 /// Longest body of a request that says this of itself.
 pub(super) fn most(headers: &HeaderMap, path: &str) -> usize {
     if boundary(headers).is_some() { FILE + BODY } else { edge::room(path) }
+}
+
+/// What stands in a form, whatever its frame is; nothing when it is none.
+pub(super) fn framed(headers: &HeaderMap, body: &[u8]) -> Option<Digest> {
+    let frame = format!("--{}", boundary(headers)?);
+    let (mut parts, mut rest) = (Vec::new(), body);
+    while let Some(at) = rest.windows(frame.len()).position(|w| w == frame.as_bytes()) {
+        let (part, after) = rest.split_at(at);
+        parts.push(Digest::of(part));
+        rest = after.get(frame.len()..).unwrap_or_default();
+    }
+    parts.push(Digest::of(rest));
+    Some(Digest::of_json(&json!(parts)))
 }
 
 fn boundary(headers: &HeaderMap) -> Option<String> {
@@ -234,6 +247,12 @@ impl Decision<'_> {
         let Piece { kind, title, content } = brought.piece()?;
         self.asker().permit("hold.comment", self.record)?;
         self.is_version()?;
+        // What is refused leaves nothing in the journal.
+        match self.record.state_at(self.admin.clock.now()) {
+            CallState::Held => {}
+            CallState::Expired => return Err(self.problem(HoldError::Expired(Box::new(self.record.clone())))),
+            _ => return Err(self.problem(HoldError::AlreadyDecided(Box::new(self.record.clone())))),
+        }
         if self.record.evidence.len() >= MAX_EVIDENCE {
             return Err(self.problem(HoldError::Full));
         }

@@ -79,14 +79,13 @@ fn scope(scope: BudgetScope) -> &'static str {
 
 /// What names a ledger in paths.
 fn id(ledger: &LedgerKey) -> String {
-    let digest = Digest::of_json(&json!([ledger.scope, ledger.owner, ledger.unit, ledger.window])).to_string();
+    let digest =
+        Digest::of_json(&json!([ledger.scope, ledger.owner, ledger.unit, ledger.window, ledger.every])).to_string();
     format!("bud_{}", digest.trim_start_matches("sha256:").chars().take(32).collect::<String>())
 }
 
 fn rule_of<'r>(rules: &'r [BudgetRule], ledger: &LedgerKey) -> Option<&'r BudgetRule> {
-    rules.iter().find(|r| {
-        scope(r.scope) == ledger.scope && r.unit == ledger.unit && r.every.is_some() == ledger.window.is_some()
-    })
+    rules.iter().find(|r| scope(r.scope) == ledger.scope && r.unit == ledger.unit && r.every == ledger.every)
 }
 
 fn budget(rules: &[BudgetRule], (ledger, balance): &(LedgerKey, Balance)) -> Option<Value> {
@@ -173,7 +172,10 @@ pub(super) async fn budgets(State(admin): State<Arc<Desk>>, who: Who) -> Answer 
     asked.asker().permit_system(&["budget.topup", "policy.view"])?;
     let rules = asked.config().budgets.clone();
     let all = asked.admin.store.ledgers().await?;
-    let mut items: Vec<Value> = all.iter().filter_map(|ledger| budget(&rules, ledger)).collect();
+    let now = asked.admin.clock.now();
+    // Of one whose window is over the next begins with all of its room.
+    let lives = |(l, _): &&(LedgerKey, Balance)| l.window.zip(l.every).is_none_or(|(at, every)| now < at.plus(every));
+    let mut items: Vec<Value> = all.iter().filter(lives).filter_map(|ledger| budget(&rules, ledger)).collect();
     items.sort_by_key(|item| std::cmp::Reverse(item["used_pct"].as_i64()));
     items.truncate(1_000);
     Ok(api::ok(&json!({"items": items, "next": null}), None))

@@ -163,8 +163,13 @@ pub(super) fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 fn fingerprint(parts: &Parts, body: &Bytes) -> Digest {
     let header = |name: HeaderName| parts.headers.get(name).map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
     let channel = HeaderName::from_static("holdpoint-channel");
-    let headers = [header(CONTENT_TYPE), header(IF_MATCH), header(channel)];
-    Digest::of_json(&json!([parts.method.as_str(), parts.uri.to_string(), headers, Digest::of(body)]))
+    let (kind, body) = match brought::framed(&parts.headers, body) {
+        // The frame of a form is drawn anew for each attempt.
+        Some(within) => (Some("multipart/form-data".to_owned()), within),
+        None => (header(CONTENT_TYPE), Digest::of(body)),
+    };
+    let headers = [kind, header(IF_MATCH), header(channel)];
+    Digest::of_json(&json!([parts.method.as_str(), parts.uri.to_string(), headers, body]))
 }
 
 /// Answers a retry with what the first request got; carries out what is new.

@@ -20,6 +20,7 @@ use crate::call::{CallId, Fault, Timestamp};
 use crate::config::{Config, duration};
 use crate::policy::{self, Finding, Severity, Source};
 use crate::snapshot::Snapshot;
+use crate::tasks::Draining;
 use crate::workbench::Bench;
 use crate::workbench::case::Given;
 use crate::workbench::check::Report;
@@ -36,7 +37,9 @@ use super::problem::Problem;
 pub(super) const TAKE_POLICIES: [&str; 2] = ["/policies/check", "/replay"];
 
 /// Policies of a set that is sent: each is checked against every action.
-const MOST: usize = 5_000;
+const MOST: usize = 1_500;
+/// Bytes of one policy of a set that is sent: to look for mistakes in it takes longer than it grows.
+const ONE: usize = 64 << 10;
 /// Findings, moves by kind and moved calls of one answer.
 const FINDINGS: usize = 1_000;
 const MOVES: usize = 1_000;
@@ -50,16 +53,21 @@ const BYTES: usize = 128 << 20;
 const TIME: Duration = Duration::from_secs(60);
 const SINCE: &str = "7d";
 
-/// Who works at a bench: what ends soon, and what takes longer, each one at a time.
+/// Who works at a bench, each one at a time.
 #[derive(Debug)]
 pub(super) struct Benches {
-    short: Arc<Semaphore>,
+    explain: Arc<Semaphore>,
+    check: Arc<Semaphore>,
     long: Arc<Semaphore>,
 }
 
 impl Default for Benches {
     fn default() -> Self {
-        Self { short: Arc::new(Semaphore::new(1)), long: Arc::new(Semaphore::new(1)) }
+        Self {
+            explain: Arc::new(Semaphore::new(1)),
+            check: Arc::new(Semaphore::new(1)),
+            long: Arc::new(Semaphore::new(1)),
+        }
     }
 }
 
@@ -74,7 +82,7 @@ impl Drop for Gone {
 
 /// Works beside the reactor, where there is room for what policies may be; `go_on` says whether somebody still waits.
 async fn beside<T: Send + 'static>(
-    bench: &Arc<Semaphore>,
+    (draining, bench): (&Draining, &Arc<Semaphore>),
     work: impl FnOnce(&(dyn Fn() -> bool + Sync)) -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Problem> {
     let Ok(turn) = Arc::clone(bench).try_acquire_owned() else {
@@ -93,7 +101,16 @@ async fn beside<T: Send + 'static>(
         }
     });
     thread.map_err(|e| Fault::caused("no thread for what was asked of policies", e))?;
-    done.await.unwrap_or_else(|_| Err(Fault::new("what was asked of policies could not be worked out").into()))
+    tokio::select! {
+        done = done => {
+            let lost = |_| Err(Fault::new("what was asked of policies could not be worked out").into());
+            done.unwrap_or_else(lost)
+        }
+        () = draining.on() => {
+            let text = "this proxy is about to stop; nothing was worked out";
+            Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", text))
+        }
+    }
 }
 
 /// A whole set of policies: texts by the names of their files below the folder, `crm.cedar`, `teams/crm.cedar`.
@@ -120,6 +137,11 @@ impl Files {
         let mut all: Vec<_> = self.0.into_iter().collect();
         all.sort_by(|(a, _), (b, _)| Path::new(a).cmp(Path::new(b)));
         let policies: usize = all.iter().map(|(_, text)| policy::count(text)).sum();
+        let longest = all.iter().flat_map(|(_, text)| text.split(';')).map(str::len).max().unwrap_or_default();
+        if longest > ONE {
+            let text = format!("one policy is over {} KiB", ONE >> 10);
+            return Err(Problem::invalid(format!("{text}: `holdpoint check --policies` takes more")));
+        }
         if policies > MOST {
             let text = format!("about {policies} policies; a set that is sent may have {MOST}");
             return Err(Problem::invalid(format!("{text}: `holdpoint check --policies` takes more")));
@@ -154,12 +176,12 @@ pub(super) async fn check(Posted { asked, said, .. }: Posted<Check>) -> Answer {
     let (files, rehearse) = (given(said.files)?, Arc::clone(&asked.admin.rehearse));
     let dir = asked.config().policy_dir.clone();
     let work = move |_: &(dyn Fn() -> bool + Sync)| Ok(checked(rehearse(files.as_deref()), &dir));
-    Ok(api::ok(&beside(&asked.admin.benches.short, work).await?, None))
+    Ok(api::ok(&beside((&asked.admin.draining, &asked.admin.benches.check), work).await?, None))
 }
 
 fn checked(mut report: Report, dir: &Path) -> Value {
     let found = json!({
-        "errors": report.count(Severity::Error), "warnings": report.count(Severity::Warning),
+        "errors": report.errors(), "warnings": report.count(Severity::Warning),
         "notes": report.count(Severity::Note),
     });
     let accepted = report.errors() == 0;
@@ -272,7 +294,7 @@ pub(super) async fn explain(Posted { asked, said, .. }: Posted<Explain>) -> Answ
     let about = said.about(&asked).await?;
     let snapshot = Arc::clone(asked.snapshot());
     let work = move |_: &(dyn Fn() -> bool + Sync)| explained(&snapshot, about);
-    Ok(api::ok(&beside(&asked.admin.benches.short, work).await?, None))
+    Ok(api::ok(&beside((&asked.admin.draining, &asked.admin.benches.explain), work).await?, None))
 }
 
 fn explained(snapshot: &Snapshot, about: About) -> Result<Value, Problem> {
@@ -352,7 +374,7 @@ pub(super) async fn replay(Posted { asked, said, .. }: Posted<Replay>) -> Answer
         let answer = moves(&snapshot, files.as_deref(), since, &|| waits() && clock.instant() < end)?;
         Ok(with(answer, [("since", json!(since))]))
     };
-    let mut answer = beside(&asked.admin.benches.long, work).await?;
+    let mut answer = beside((&asked.admin.draining, &asked.admin.benches.long), work).await?;
     withhold(&asked, &mut answer).await?;
     Ok(api::ok(&answer, None))
 }
@@ -425,10 +447,11 @@ mod tests {
 
     #[tokio::test]
     async fn one_works_at_a_bench_and_stops_when_nobody_waits() {
-        let bench = Arc::new(Semaphore::new(1));
+        let (stop, flag) = tokio::sync::watch::channel(false);
+        let (draining, bench) = (Draining::new(flag), Arc::new(Semaphore::new(1)));
         let (begun, begins) = std::sync::mpsc::channel();
         let (told, ends) = tokio::sync::oneshot::channel();
-        let work = beside(&bench, move |waits| {
+        let work = beside((&draining, &bench), move |waits| {
             begun.send(()).unwrap();
             while waits() {
                 std::thread::yield_now();
@@ -443,13 +466,22 @@ mod tests {
         first.unwrap().unwrap();
         ends.await.unwrap();
         let turn = bench.acquire().await.unwrap();
-        let busy = beside(&bench, |_| Ok(())).await.unwrap_err();
+        let busy = beside((&draining, &bench), |_| Ok(())).await.unwrap_err();
         assert_eq!((busy.status().as_u16(), busy.code()), (429, "busy"));
         drop(turn);
-        assert!(beside(&bench, |_| Ok(())).await.is_ok());
-        let broken: Result<(), _> = beside(&bench, |_| panic!("ours")).await;
+        assert!(beside((&draining, &bench), |_| Ok(())).await.is_ok());
+        let broken: Result<(), _> = beside((&draining, &bench), |_| panic!("ours")).await;
         assert_eq!(broken.unwrap_err().status().as_u16(), 503);
-        assert!(beside(&bench, |_| Ok(())).await.is_ok(), "the turn is given back");
+        assert!(beside((&draining, &bench), |_| Ok(())).await.is_ok(), "the turn is given back");
+        stop.send_replace(true);
+        let waits: Result<(), _> = beside((&draining, &bench), |waits| {
+            while waits() {
+                std::thread::yield_now();
+            }
+            Ok(())
+        })
+        .await;
+        assert_eq!(waits.unwrap_err().status().as_u16(), 503, "who stops waits for none of it");
     }
 
     #[test]

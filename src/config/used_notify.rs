@@ -104,9 +104,11 @@ impl Channel {
 impl NotifyRule {
     /// How long an event of this tier waits for others, to be told with them in one.
     #[must_use]
-    pub fn gathers(&self, tier: Option<Tier>) -> Option<Duration> {
+    pub fn gathers(&self, event: &str, tier: Option<Tier>) -> Option<Duration> {
+        // What is soon over would be over.
+        let waits = event != "hold.expiring";
         match &self.channel {
-            Channel::Smtp(smtp) if tier == Some(Tier::Medium) && !smtp.digest.is_zero() => Some(smtp.digest),
+            Channel::Smtp(smtp) if waits && tier == Some(Tier::Medium) && !smtp.digest.is_zero() => Some(smtp.digest),
             _ => None,
         }
     }

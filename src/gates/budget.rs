@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 
-use crate::call::{Call, Code, Meter, Meters, Principal, Refusal, Timestamp, Violation};
+use crate::call::{Call, Code, Meter, Meters, Principal, Refusal, Timestamp, Violation, money_text};
 use crate::config::{BudgetRule, BudgetScope};
 use crate::store::{Balance, Charge, LedgerKey};
 
@@ -110,27 +110,20 @@ impl Budgets {
 
     /// The refusal for a ledger without room.
     #[must_use]
-    pub fn exhausted(charge: &Charge, now: Timestamp, every: Option<std::time::Duration>) -> Refusal {
+    pub fn exhausted(charge: &Charge, now: Timestamp) -> Refusal {
         let l = &charge.ledger;
-        let text = format!("the {} budget ({} {}) has no room for this call", l.scope, charge.limit, l.unit);
+        let most =
+            if l.unit == "calls" { format!("{} calls", charge.limit) } else { money_text(charge.limit, &l.unit) };
+        let text = format!("the {} budget ({most}) has no room for this call", l.scope);
         let refusal =
             Refusal::new(Code::BudgetExhausted, text).with("scope", l.scope.as_str()).with("unit", l.unit.as_str());
-        match (l.window, every) {
+        match (l.window, l.every) {
             (Some(start), Some(every)) => {
                 let end = start.plus(every);
                 refusal.with("resets", end.to_string()).with_retry_after(end.since(now))
             }
             _ => refusal,
         }
-    }
-
-    /// The length of the window of the budget that this charge falls under.
-    #[must_use]
-    pub fn window(&self, charge: &Charge) -> Option<std::time::Duration> {
-        let same = |r: &&BudgetRule| {
-            scope_name(r.scope) == charge.ledger.scope && r.unit == charge.ledger.unit && r.limit == charge.limit
-        };
-        self.0.iter().find(same).and_then(|r| r.every)
     }
 }
 
@@ -170,7 +163,8 @@ fn ledger(rule: &BudgetRule, p: &Principal, call: &Call, now: Timestamp) -> Opti
         let length = i64::try_from(every.as_millis()).unwrap_or(i64::MAX).max(1);
         Timestamp::from_millis(now.as_millis().div_euclid(length).saturating_mul(length))
     });
-    Some(LedgerKey { scope: scope_name(rule.scope).to_owned(), owner, unit: rule.unit.clone(), window })
+    let (scope, unit, every) = (scope_name(rule.scope).to_owned(), rule.unit.clone(), rule.every);
+    Some(LedgerKey { scope, owner, unit, window, every })
 }
 
 fn meter(rule: &BudgetRule, balance: &Balance) -> Meter {

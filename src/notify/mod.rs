@@ -271,7 +271,7 @@ impl Notifier {
         let of = move |seq: u64| {
             let events = store.told(seq)?.map(|news| events::of(&news, None)).unwrap_or_default();
             let wanted = events.iter().enumerate().filter(|(_, e)| rule.wants(e.name, e.tier));
-            Ok((seq, wanted.map(|(n, e)| (n, rule.gathers(e.tier))).collect()))
+            Ok((seq, wanted.map(|(n, e)| (n, rule.gathers(e.name, e.tier))).collect()))
         };
         let read = tokio::task::spawn_blocking(move || records.map(of).collect()).await;
         read.map_err(|e| Fault::caused("records could not be read", e))?

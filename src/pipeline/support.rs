@@ -216,7 +216,7 @@ pub(super) fn budget_header(entry: &mut Entry, a: &Asking<'_>, p: &Pipeline) {
 
 pub(super) fn not_begun(a: &Asking<'_>, why: NotBegun, now: Timestamp) -> Refusal {
     let refusal = match why {
-        NotBegun::Budget(charge) => Budgets::exhausted(&charge, now, a.s.budgets.window(&charge)),
+        NotBegun::Budget(charge) => Budgets::exhausted(&charge, now),
         NotBegun::Paused(pause) => pause.scope.refusal(pause.since),
         NotBegun::Over => Refusal::new(Code::InFlight, "the hold moved while it was about to be sent; ask again")
             .with_retry_after(std::time::Duration::from_secs(1)),

@@ -136,7 +136,7 @@ impl Grant {
     }
 
     fn ledger(&self, unit: &str) -> LedgerKey {
-        LedgerKey { scope: SCOPE.into(), owner: self.id.to_string(), unit: unit.to_owned(), window: None }
+        LedgerKey { scope: SCOPE.into(), owner: self.id.to_string(), unit: unit.to_owned(), window: None, every: None }
     }
 
     /// Whether these charges count a use of it.

@@ -219,6 +219,9 @@ pub struct LedgerKey {
     pub unit: String,
     /// Start of the window for renewing budgets; `None` for those that live as long as their owner.
     pub window: Option<Timestamp>,
+    /// How long the window is: two budgets of one scope may renew at different times.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every: Option<Duration>,
 }
 
 /// How much of one ledger is used and set aside.

@@ -259,6 +259,9 @@ struct Reading {
     bytes: usize,
 }
 
+/// Bytes that one JSON value takes in memory, roughly.
+const VALUE: usize = 64;
+
 impl Reading {
     fn line(&mut self, line: &Line) {
         let before = self.history.calls.len();
@@ -269,7 +272,9 @@ impl Reading {
             Ok(Event::Other) | Err(_) => {}
         }
         if self.history.calls.len() > before {
-            self.bytes += line.event.get().len();
+            // A value takes more room in memory than it does in the text.
+            let text = line.event.get();
+            self.bytes += text.len() + VALUE * text.bytes().filter(|b| *b == b',').count();
         }
     }
 

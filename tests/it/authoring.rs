@@ -160,7 +160,14 @@ async fn sets_that_nobody_meant_to_write_are_told() {
     assert!(checked["found"]["errors"].as_u64().unwrap() >= 1_100, "{}", checked["found"]);
 
     let got = post(&p, "omar", "/v1/policies/check", of(&"permit (principal, action, resource);".repeat(5_001))).await;
-    assert!(got.status == 422 && got.json()["detail"].as_str().unwrap().contains("may have 5000"), "{got:?}");
+    assert!(got.status == 422 && got.json()["detail"].as_str().unwrap().contains("may have 1500"), "{got:?}");
+
+    let one = format!(
+        "permit (principal, action, resource) when {{ {}true }};",
+        "context.input.amountMinor > 1 || ".repeat(2_500)
+    );
+    let got = post(&p, "omar", "/v1/policies/check", of(&one)).await;
+    assert!(got.status == 422 && got.json()["detail"].as_str().unwrap().contains("over 64 KiB"), "{got:?}");
 
     for name in ["../a.cedar", "/etc/a.cedar", "a.yaml", ".a.cedar", "a\0.cedar"] {
         let got = post(&p, "omar", "/v1/policies/check", json!({"files": {name: ""}})).await;
@@ -174,7 +181,7 @@ async fn sets_that_nobody_meant_to_write_are_told() {
     assert_eq!(raw(b"{\"files\":{\"a.cedar\":\"\xff\"}}".to_vec()).await.status, 400);
     assert_eq!(raw(b"{\"files\":{\"a.cedar\":\"\",\"a.cedar\":\"\"}}".to_vec()).await.status, 400);
     assert_eq!(raw(of(&" ".repeat(1 << 20)).to_string().into_bytes()).await.status, 413);
-    let long = of(&format!("{}{}", files(&p)["agents.cedar"], "// long\n".repeat(60_000)));
+    let long = of(&format!("{}{}", files(&p)["agents.cedar"], "// long;\n".repeat(60_000)));
     assert_eq!(ok(&p, "/v1/policies/check", long.clone()).await["accepted"], true);
     assert_eq!(p.keyed("omar", "/v1/policies/check", "once", &long).await.status, 200);
 }

@@ -100,7 +100,10 @@ async fn a_budget_without_room_gets_more_and_keeps_it_over_a_restart() {
         (&json!(100), &json!(1000), &json!(2000)),
         "{full}"
     );
-    assert_eq!(p.refund("o_3", 1, &[]).await.code(), "budget_exhausted");
+    let refused = p.refund("o_3", 1, &[]).await;
+    assert_eq!(refused.code(), "budget_exhausted");
+    let words = refused.json()["detail"].as_str().unwrap().to_owned();
+    assert!(words.contains("the org budget (30.00 EUR) has no room"), "{words}");
     let note = p.until_line(|kind, _| kind == "topped_up").await;
     assert_eq!((&note["top_up"]["by"], &note["top_up"]["reason"]), (&json!("omar"), &json!("returns week")), "{note}");
     clock.advance(Duration::from_secs(30 * 86_400));
@@ -109,4 +112,28 @@ async fn a_budget_without_room_gets_more_and_keeps_it_over_a_restart() {
     assert_eq!(p.refund("o_4", 1500, &[]).await.status, 201, "a new window");
     assert_eq!(p.refund("o_5", 600, &[]).await.code(), "budget_exhausted", "and nobody has added to it");
     assert_eq!(p.reviewer("omar", "POST", "/v1/budgets/bud_x/topup", Some(&said)).await.status, 404);
+}
+
+/// Two budgets of one scope and unit are two, also when their windows begin together.
+#[tokio::test]
+async fn a_daily_and_a_monthly_budget_are_counted_apart() {
+    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(0)));
+    let both = "money: 20.00 EUR, every: 1d }\n  - { per: org, money: 100.00 EUR, every: 30d";
+    let operate = "Holdpoint::Action::\"call.reconcile\"";
+    let more = ["policy.view", "budget.topup"].map(|a| format!("Holdpoint::Action::\"{a}\"")).join(", ");
+    let setup = Setup::new().people(&PEOPLE.replace(operate, &format!("{operate}, {more}"))).clock(clock.clone());
+    let p = setup.config("money: 10000.00 EUR, every: 30d", both).start().await;
+    p.upstream.script(|_| answer(201, &json!({"refund": "rf_1"})));
+    assert_eq!(p.refund("o_1", 1500, &[]).await.status, 201);
+    let told = items(&p, "/v1/budgets").await;
+    let used: Vec<_> = told.iter().map(|b| (b["limit"].as_i64().unwrap(), b["used"].as_i64().unwrap())).collect();
+    assert_eq!(used, [(2000, 1500), (10_000, 1500)], "{told:?}");
+    let at = format!("/v1/budgets/{}/topup", told[1]["id"].as_str().unwrap());
+    let said = json!({"amount": 1000, "reason": "more"});
+    clock.advance(Duration::from_secs(3 * 86_400));
+    let got = p.reviewer("omar", "POST", &at, Some(&said)).await;
+    assert_eq!((got.status, &got.json()["extra"]), (200, &json!(1000)), "the month is not over: {got:?}");
+    assert_eq!(items(&p, "/v1/budgets").await.len(), 1, "of the day that is over nobody needs to know");
+    assert_eq!(p.refund("o_2", 1900, &[]).await.status, 201);
+    assert_eq!(p.refund("o_3", 200, &[]).await.code(), "budget_exhausted");
 }

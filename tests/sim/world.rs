@@ -310,7 +310,8 @@ impl<'a> World<'a> {
 
     fn ledger(&self, n: usize) -> LedgerKey {
         let (scope, owner) = [("org", "acme"), ("user", "anna"), ("user", "ben")][n];
-        LedgerKey { scope: scope.into(), owner: format!("{owner}-{}", self.seed), unit: "EUR".into(), window: None }
+        let (owner, unit) = (format!("{owner}-{}", self.seed), "EUR".into());
+        LedgerKey { scope: scope.into(), owner, unit, window: None, every: None }
     }
 
     fn charges(&self, costs: &[Cost]) -> Vec<Charge> {

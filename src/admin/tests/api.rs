@@ -26,7 +26,8 @@ async fn one_approval_releases_a_medium_call_and_tells_who_sends() {
     assert_eq!(json["call"]["request"]["redacted"], json!(["/customerId"]));
     assert!(!got.text.contains("c_204_secret"), "{}", got.text);
     assert_eq!(json["call"]["request"]["url"], "http://127.0.0.1:9/v2/orders/o_881/refunds?for=[redacted]");
-    assert_eq!(json["call"]["request"]["body_sha256"], Digest::of(refund(8800).to_string().as_bytes()).to_string());
+    let digest = &json["call"]["request"]["body_sha256"];
+    assert_eq!(digest, &Value::Null, "of a body that is not shown whole it would tell the rest to who guesses it");
 
     let got = w.post("maya", &path(&hold, "/approve"), yes(&hold)).await;
     assert_eq!(got.json(), json!({"state": "approved", "version": 2}));

@@ -121,7 +121,16 @@ pub(super) fn resolve(file: file::File, base: &Path, text: &str, unlocked: bool)
     let default_workflow = default_workflow(&mut ctx, file.default_workflow.as_deref(), &workflows);
     let tools = tools::tools(&mut ctx, &file.tools);
     own_reads::check(&mut ctx, &tools);
-    let budgets = file.budgets.iter().enumerate().flat_map(|(i, b)| budget(&mut ctx, i, b)).collect();
+    let mut budgets: Vec<BudgetRule> = Vec::new();
+    for (i, b) in file.budgets.iter().enumerate() {
+        for rule in budget(&mut ctx, i, b) {
+            let twice = |r: &BudgetRule| (r.scope, &r.unit, r.every) == (rule.scope, &rule.unit, rule.every);
+            if budgets.iter().any(twice) {
+                ctx.err(format!("/budgets/{i}"), "there is another budget of the same `per`, unit and `every`");
+            }
+            budgets.push(rule);
+        }
+    }
     let known: Vec<&str> = tools.iter().flat_map(|t| t.operations()).map(|o| o.name.as_str()).collect();
     let replayed = tools.iter().flat_map(|t| t.operations());
     if let Some(longest) = replayed.filter(|o| o.idempotency.keep > state.keep.calls).max_by_key(|o| o.idempotency.keep)

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::call::{Fault, HoldId};
 use crate::config::{Channel, NotifyRule, Slack, safe_url};
 use crate::gates::upstream::exchange;
-use crate::store::CallRecord;
+use crate::store::{CallRecord, State};
 
 use super::attempt::{Telling, ours};
 use super::outbox::{Failed, Posted};
@@ -134,13 +134,23 @@ impl Notifier {
         judged(exchange(request, Arc::clone(&self.clock)).await.map_err(ours)?)
     }
 
+    /// Whether people can still decide it: what is told late may not be so any more.
+    async fn still_held(&self, held: &CallRecord) -> bool {
+        let record = self.store.get(held.id).await.ok().flatten();
+        record.is_some_and(|r| r.state_at(self.clock.now()) == State::Held)
+    }
+
     /// What happened to a hold goes into its message; everything else is a message of its own.
     pub(super) async fn say(&self, to: &Slack, receiver: &Receiver, telling: &Telling) -> Result<(), Failed> {
         match telling.held() {
             Some(held) => {
                 self.show(to, receiver, held).await?;
                 let posted = receiver.outbox().posted.get(&held.id.hold().to_string()).cloned();
-                match posted.and_then(|p| Some((message::called(telling.event.name, held, &p.ts)?, p.channel))) {
+                let late = telling.event.name == "hold.expiring" && !self.still_held(held).await;
+                match posted
+                    .filter(|_| !late)
+                    .and_then(|p| Some((message::called(telling.event.name, held, &p.ts)?, p.channel)))
+                {
                     Some((body, channel)) => self.post_into(to, &channel, body).await.map(drop),
                     None => Ok(()),
                 }

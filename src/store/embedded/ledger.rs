@@ -63,10 +63,11 @@ impl Ledgers {
         self.0.get(key).map(|a| a.balance).unwrap_or_default()
     }
 
-    /// The first charge that does not fit, each ledger seen with all charges before it in the list.
-    pub(super) fn lacking<'a>(&self, charges: &'a [Charge]) -> Option<&'a Charge> {
+    /// The first charge that does not fit, each ledger seen with all charges before it in the list; its limit is the one that
+    /// it met, with what was added to it.
+    pub(super) fn lacking(&self, charges: &[Charge]) -> Option<Charge> {
         let mut asked: BTreeMap<&LedgerKey, i64> = BTreeMap::new();
-        charges.iter().find(|charge| {
+        let found = charges.iter().find(|charge| {
             let sum = asked.entry(&charge.ledger).or_default();
             let balance = self.balance(&charge.ledger);
             let total = Some(charge.amount)
@@ -75,7 +76,9 @@ impl Ledgers {
                 .inspect(|s| *sum = *s)
                 .and_then(|s| s.checked_add(balance.used)?.checked_add(balance.reserved));
             total.is_none_or(|t| t > charge.limit.saturating_add(balance.extra))
-        })
+        })?;
+        let limit = found.limit.saturating_add(self.balance(&found.ledger).extra);
+        Some(Charge { limit, ..found.clone() })
     }
 
     /// Moves the charges of a call from where the old record had them to where the new one has them.

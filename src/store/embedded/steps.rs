@@ -222,7 +222,7 @@ impl Inner {
         }
         if let Some(charge) = core.ledgers.lacking(&begin.charges) {
             let over = is_grants(&charge.ledger);
-            return Err(if over { BeginError::GrantOver } else { BeginError::Budget(Box::new(charge.clone())) });
+            return Err(if over { BeginError::GrantOver } else { BeginError::Budget(Box::new(charge)) });
         }
         record.attempt = 0;
         state::begin(&mut record, self.epoch, begin.charges, now);
@@ -243,7 +243,7 @@ impl Inner {
         }
         stopping(&core, &stored)?;
         if let Some(charge) = core.ledgers.lacking(&charges) {
-            return Err(BeginError::Budget(Box::new(charge.clone())));
+            return Err(BeginError::Budget(Box::new(charge)));
         }
         let event = Event::Begin { epoch: self.epoch, charges, ruling: Ruling::of(record) };
         self.step(&mut core, &stored, event, now, Vec::new()).map_err(|refused| match refused {

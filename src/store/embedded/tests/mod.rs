@@ -176,7 +176,7 @@ fn beginning(record: CallRecord, charges: Vec<Charge>, release: bool) -> Begin {
 }
 
 fn ledger() -> LedgerKey {
-    LedgerKey { scope: "org".into(), owner: "acme".into(), unit: "EUR".into(), window: None }
+    LedgerKey { scope: "org".into(), owner: "acme".into(), unit: "EUR".into(), window: None, every: None }
 }
 
 fn charge(amount: i64, limit: i64) -> Charge {
