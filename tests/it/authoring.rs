@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Got, PEOPLE, Proxy, Setup, answer, send, token};
 
-/// Omar operates; sam reads policies and records, and sees no call; maya sees holds alone.
+/// Omar operates; sam reads policies and records, and sees no call; li reads policies alone; maya sees holds alone.
 fn people() -> String {
     let action =
         |all: &[&str]| all.iter().map(|a| format!("Holdpoint::Action::\"{a}\"")).collect::<Vec<_>>().join(", ");
@@ -19,7 +19,9 @@ fn people() -> String {
     let more = action(&["policy.view", "policy.activate", "audit.read"]);
     let read = action(&["policy.view", "audit.read"]);
     format!(
-        "{}\n@id(\"read\") permit (principal in Holdpoint::Team::\"data-stewards\", action in [{read}], resource);\n",
+        "{}\n@id(\"read\") permit (principal in Holdpoint::Team::\"data-stewards\", action in [{read}], resource);\n\
+         @id(\"policies\") permit (principal in Holdpoint::Team::\"finance\", \
+         action == Holdpoint::Action::\"policy.view\", resource);\n",
         PEOPLE.replace(operate, &format!("{operate}, {more}"))
     )
 }
@@ -193,6 +195,8 @@ async fn only_who_may_asks() {
     for (path, body) in [("/v1/policies/check", json!({})), ("/v1/explain", op), ("/v1/replay", json!({}))] {
         let got = post(&p, "maya", path, body.clone()).await;
         assert_eq!((got.status, got.code().as_str()), (403, "forbidden"), "{path}");
+        let wanted = if path == "/v1/replay" { 403 } else { 200 };
+        assert_eq!(post(&p, "li", path, body.clone()).await.status, wanted, "{path}: it shows what was called");
         assert_eq!(post(&p, "sam", path, body).await.status, 200, "{path}");
     }
 }
