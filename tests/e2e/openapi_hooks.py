@@ -54,7 +54,8 @@ def subject(case, path):
     _, _, kind, *more = path.split("/")
     if "id" in (case.path_parameters or {}) and kind in REAL:
         verb = more[1] if case.method == "POST" and kind == "holds" else None
-        case.path_parameters["id"] = decide(case, verb) if verb else DICE.choice(REAL[kind])[0]
+        known = REAL["undoable"] if path.endswith("/undo") and likely(0.5) else REAL[kind]
+        case.path_parameters["id"] = decide(case, verb) if verb else DICE.choice(known)[0]
     elif path == "/v1/grants" and isinstance(case.body, dict):
         case.body["hold"], case.body["digest"] = DICE.choice(REAL["approved"])
     elif path in ("/v1/kill", "/v1/resume") and isinstance(case.body, dict):

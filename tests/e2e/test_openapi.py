@@ -57,13 +57,16 @@ class Description(unittest.TestCase):
         grant = {"pins": [{"path": "/orderId", "any": True}]}
         approved = self.api("POST", f"/holds/{done}/approve", {"digest": digest, "grant": grant})
         self.assertEqual(self.world.agent("PATCH", "/customers/c_1", {"email": "new@example.com"})[0], 200)
-        calls = [[item["call_id"], item["digest"]] for item in self.api("GET", "/calls", person="omar")["items"]]
+        told = self.api("GET", "/calls", person="omar")["items"]
+        calls = [[item["call_id"], item["digest"]] for item in told]
+        undoable = [[item["call_id"], None] for item in told if item["call"]["op"] == "crm.update_customer"]
         samples = [[item["id"], None] for item in self.api("GET", "/samples", person="omar")["items"]]
         return {
             "holds": holds + [[done, digest]],
             "approved": [[done, digest]],
             "fresh": {verb: [self.fresh() for _ in range(12)] for verb in ("approve", "reject", "edit", "withdraw")},
             "calls": calls,
+            "undoable": undoable,
             "runs": [[self.api("GET", f"/holds/{done}")["who"]["run"], None]],
             "clusters": [[self.api("GET", f"/holds/{holds[0][0]}")["alike"]["cluster"], None]],
             "grants": [[approved["grant"]["id"], None]],
