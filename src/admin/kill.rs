@@ -17,8 +17,9 @@ use crate::store::{Pause, PauseDone};
 use super::Desk;
 use super::api::{self, Answer};
 use super::ask::Asker;
-use super::decide::{WORDS, words};
+use super::decide::WORDS;
 use super::filled::Filled;
+use super::handling::given;
 use super::page::{self, Visit};
 use super::posted::Posted;
 use super::problem::Problem;
@@ -53,28 +54,26 @@ pub(super) struct Form {
 
 impl Switch {
     fn read(&self) -> Result<(PauseScope, String), Problem> {
-        words("reason", Some(&self.reason))?;
-        let reason = self.reason.trim();
-        if reason.is_empty() {
-            return Err(Problem::invalid("`reason` is empty: those who meet this at night must know why"));
-        }
+        let reason = given("reason", &self.reason)?;
         let scope = self.scope.parse().map_err(|e| Problem::invalid(format!("`scope`: {e}")))?;
-        Ok((scope, reason.to_owned()))
+        Ok((scope, reason))
     }
+}
+
+/// Agents that the configuration names.
+fn named(config: &Config) -> impl Iterator<Item = &str> {
+    let keys = config.identity.keys.iter().map(|k| k.agent.as_str());
+    let certificates = config.identity.mtls.iter().flat_map(|m| m.agents.values()).map(|a| a.agent.as_str());
+    keys.chain(certificates)
 }
 
 /// A misspelled name would stop nothing, and nobody would notice.
 fn known(config: &Config, scope: &PauseScope) -> Result<(), Problem> {
-    let identity = &config.identity;
     let (what, name, names): (_, _, BTreeSet<&str>) = match scope {
         PauseScope::All => return Ok(()),
         // Who may come with a signed token, nobody can list.
-        PauseScope::Agent(_) if identity.jwt.is_some() => return Ok(()),
-        PauseScope::Agent(name) => {
-            let keys = identity.keys.iter().map(|k| k.agent.as_str());
-            let certificates = identity.mtls.iter().flat_map(|m| m.agents.values()).map(|a| a.agent.as_str());
-            ("agent", name, keys.chain(certificates).collect())
-        }
+        PauseScope::Agent(_) if config.identity.jwt.is_some() => return Ok(()),
+        PauseScope::Agent(name) => ("agent", name, named(config).collect()),
         PauseScope::Workflow(name) => {
             let all = config.workflows.keys().chain([&config.default_workflow]);
             ("workflow", name, all.map(String::as_str).collect())
@@ -96,9 +95,7 @@ fn shown(pause: &Pause) -> Value {
 /// Whether anybody has heard of what is stopped: agents that come with a signed token cannot be listed.
 fn is_known(desk: &Desk, config: &Config, scope: &PauseScope) -> Result<bool, Problem> {
     let PauseScope::Agent(name) = scope else { return Ok(true) };
-    let keys = config.identity.keys.iter().map(|k| &k.agent);
-    let certificates = config.identity.mtls.iter().flat_map(|m| m.agents.values()).map(|a| &a.agent);
-    Ok(keys.chain(certificates).any(|known| known == name) || desk.store.has_seen_agent(name)?)
+    Ok(named(config).any(|known| known == name) || desk.store.has_seen_agent(name)?)
 }
 
 fn done(done: &PauseDone, known: bool) -> Value {

@@ -27,7 +27,7 @@ pub struct Facts {
     /// What this agent did of late.
     #[serde(default, skip_serializing_if = "is_default")]
     pub history: History,
-    /// How far this agent is trusted with this operation in this workflow.
+    /// How far this agent is trusted with this operation, in the workflow in which it is trusted least.
     #[serde(default, skip_serializing_if = "is_default")]
     pub trust: Trust,
 }
@@ -150,7 +150,7 @@ impl Meters {
     }
 }
 
-/// How far an agent is trusted with one operation in one workflow.
+/// How far an agent is trusted with one operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Trust {
     /// 0 to 100. Surprises spend it at once; what goes as it should earns it back slowly.

@@ -27,7 +27,10 @@ pub(super) async fn run(Args { reason, common }: Args, out: &mut impl Write) -> 
         Ok(done) if common.json => printed(&done, out),
         Ok(done) => {
             let seconds = done.pointer("/drain_s").and_then(Value::as_u64).unwrap_or_default();
-            writeln!(out, "draining: it takes no new calls, and ends within {seconds} s; holds are kept")?;
+            writeln!(
+                out,
+                "draining: it takes no new calls, those under way have {seconds} s, and it ends some seconds later at most; holds are kept"
+            )?;
             Ok(Exit::Ok)
         }
         Err(exit) => Ok(exit),

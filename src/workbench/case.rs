@@ -203,7 +203,7 @@ pub struct HistoryGiven {
     pub first_time_target: bool,
 }
 
-/// How far the agent is trusted with this operation in this workflow.
+/// How far the agent is trusted with this operation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct TrustGiven {
