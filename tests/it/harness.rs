@@ -543,6 +543,21 @@ impl Proxy {
         .await
     }
 
+    /// Waits until the metrics have all of these lines.
+    pub async fn until_metrics(&self, lines: &[&str]) {
+        let looks = async {
+            loop {
+                let got = send(self.running.admin, "GET", "/metrics", &[], b"").await;
+                let text = String::from_utf8_lossy(&got.body).into_owned();
+                if lines.iter().all(|line| text.lines().any(|l| l == *line)) {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, looks).await.unwrap_or_else(|_| panic!("never told: {lines:?}"));
+    }
+
     /// Waits until the upstream has seen so many requests.
     pub async fn until_seen(&self, count: usize) {
         until(|| (self.upstream.count() >= count).then_some(())).await;

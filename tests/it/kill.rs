@@ -110,11 +110,7 @@ async fn it_is_still_on_after_a_restart_and_says_who_and_why() {
     );
     let log = p.reviewer("omar", "GET", "/v1/audit?kind=paused", None).await.json();
     assert_eq!((&log["items"][0]["who"], &log["items"][0]["code"]), (&json!("omar"), &json!("all")), "{log}");
-    let metrics = || async { send(p.running.admin, "GET", "/metrics", &[], b"").await.body };
-    let wanted = b"holdpoint_pauses{scope=\"all\"} 1";
-    while !metrics().await.windows(wanted.len()).any(|w| w == wanted) {
-        tokio::task::yield_now().await;
-    }
+    p.until_metrics(&["holdpoint_pauses{scope=\"all\"} 1"]).await;
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{PEOPLE, Proxy, Setup, answer, page, send};
+use crate::harness::{PEOPLE, Proxy, Setup, answer, page};
 
 const SPENT: &str = r#"
 @id("trust-spent") @reason("Trust is spent.") @approvers("workflow-owner")
@@ -79,12 +79,5 @@ async fn what_nobody_can_release_is_a_surprise_once_in_a_while() {
         r#"holdpoint_trust_score{agent_group="support",workflow="others"} 44"#,
         r#"holdpoint_surprises_total{kind="near_miss",workflow="others"} 1"#,
     ];
-    loop {
-        let got = send(p.running.admin, "GET", "/metrics", &[], b"").await;
-        let text = String::from_utf8(got.body.to_vec()).unwrap();
-        if wanted.iter().all(|line| text.contains(line)) {
-            return;
-        }
-        tokio::task::yield_now().await;
-    }
+    p.until_metrics(&wanted).await;
 }
